@@ -1,0 +1,5 @@
+//! BGP-4 (RFC 4271) without I/O: wire codec, session state machine, RIBs; told the time, handed the bytes.
+
+pub mod rib;
+pub mod session;
+pub mod wire;

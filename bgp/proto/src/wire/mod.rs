@@ -1,0 +1,218 @@
+//! The messages of BGP-4 as values; each message and attribute is encoded and decoded in its own file.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ipnet::IpNet;
+
+/// An AS number (RFC 6793: four bytes everywhere inside; two-byte peers are translated at the wire).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Asn(pub u32);
+
+/// A BGP message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// RFC 4271 §4.2.
+    Open(Open),
+    /// RFC 4271 §4.3, as it stands after RFC 7606.
+    Update(Update),
+    /// RFC 4271 §4.5.
+    Notification(Notification),
+    /// RFC 4271 §4.4.
+    Keepalive,
+    /// RFC 2918.
+    RouteRefresh(Family),
+}
+
+/// OPEN (RFC 4271 §4.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// The sender's AS: from the four-byte capability if it is there, else the two-byte field.
+    pub asn: Asn,
+    /// HoldTime in seconds as proposed: 0, or at least 3 (others are refused when decoding).
+    pub hold_time: u16,
+    /// The BGP Identifier (RFC 6286: not zero).
+    pub bgp_id: Ipv4Addr,
+    /// Capabilities (RFC 5492) in the order sent; unknown ones kept.
+    pub capabilities: Vec<Capability>,
+}
+
+/// A capability (RFC 5492).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Capability {
+    /// Code 1 (RFC 4760).
+    Multiprotocol(Family),
+    /// Code 2 (RFC 2918).
+    RouteRefresh,
+    /// Code 64 (RFC 4724).
+    GracefulRestart(GracefulRestart),
+    /// Code 65 (RFC 6793).
+    FourByteAs(Asn),
+    /// Anything else, kept as it came.
+    Unknown {
+        /// The code.
+        code: u8,
+        /// The value.
+        value: Bytes,
+    },
+}
+
+/// The Graceful Restart capability (RFC 4724 §3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GracefulRestart {
+    /// The R bit: the sender has restarted.
+    pub restarting: bool,
+    /// The N bit (RFC 8538).
+    pub notification: bool,
+    /// Restart Time in seconds, 0 to 4095.
+    pub restart_time: u16,
+    /// Each family, and whether its forwarding state was preserved (the F bit).
+    pub families: Vec<(Family, bool)>,
+}
+
+/// An address family and subsequent family, as on the wire; any pair can be named, few are spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Family {
+    /// AFI.
+    pub afi: u16,
+    /// SAFI.
+    pub safi: u8,
+}
+
+impl Family {
+    /// IPv4 unicast.
+    pub const IPV4_UNICAST: Self = Self { afi: 1, safi: 1 };
+    /// IPv6 unicast.
+    pub const IPV6_UNICAST: Self = Self { afi: 2, safi: 1 };
+}
+
+/// UPDATE: what is withdrawn, what is announced. Both the classic fields and MP_(UN)REACH end up here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    /// Prefixes withdrawn (also by treat-as-withdraw, RFC 7606 §2).
+    pub withdrawn: Vec<IpNet>,
+    /// Prefixes announced with `attributes`; empty if the UPDATE announces none.
+    pub announced: Vec<IpNet>,
+    /// The path attributes; `Some` exactly when `announced` is not empty.
+    pub attributes: Option<Arc<PathAttributes>>,
+    /// An End-of-RIB marker (RFC 4724 §2) of this family.
+    pub end_of_rib: Option<Family>,
+    /// What was wrong and survived: attributes discarded or prefixes treated as withdrawn (RFC 7606 §2).
+    pub errors: Vec<AttributeError>,
+}
+
+/// ORIGIN (RFC 4271 §5.1.1); the order is the order of preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// IGP.
+    Igp,
+    /// EGP.
+    Egp,
+    /// INCOMPLETE.
+    Incomplete,
+}
+
+/// A segment of AS_PATH (RFC 4271 §4.3; RFC 5065 for the confederation kinds).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AsPathSegment {
+    /// Its kind.
+    pub kind: SegmentKind,
+    /// Its AS numbers, never empty.
+    pub asns: Vec<Asn>,
+}
+
+/// The kind of an AS_PATH segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SegmentKind {
+    /// AS_SET.
+    Set,
+    /// AS_SEQUENCE.
+    Sequence,
+    /// AS_CONFED_SEQUENCE.
+    ConfedSequence,
+    /// AS_CONFED_SET.
+    ConfedSet,
+}
+
+/// The path attributes of a route. NLRI are not in here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PathAttributes {
+    /// ORIGIN.
+    pub origin: Origin,
+    /// AS_PATH, merged with AS4_PATH where the peer speaks two bytes (RFC 6793 §4.2.3).
+    pub as_path: Vec<AsPathSegment>,
+    /// NEXT_HOP, or the next hop of MP_REACH_NLRI (its global address where there are two).
+    pub next_hop: IpAddr,
+    /// The link-local address that came with an IPv6 next hop (RFC 2545).
+    pub link_local_next_hop: Option<std::net::Ipv6Addr>,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// LOCAL_PREF.
+    pub local_pref: Option<u32>,
+    /// ATOMIC_AGGREGATE.
+    pub atomic_aggregate: bool,
+    /// AGGREGATOR.
+    pub aggregator: Option<(Asn, Ipv4Addr)>,
+    /// COMMUNITIES (RFC 1997).
+    pub communities: Vec<u32>,
+    /// ORIGINATOR_ID (RFC 4456).
+    pub originator_id: Option<Ipv4Addr>,
+    /// CLUSTER_LIST (RFC 4456).
+    pub cluster_list: Vec<Ipv4Addr>,
+    /// Unknown optional transitive attributes, passed on untouched with the Partial bit set.
+    pub unknown: Vec<UnknownAttribute>,
+}
+
+/// An attribute we do not know, kept as it came.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UnknownAttribute {
+    /// The flags octet.
+    pub flags: u8,
+    /// The type code.
+    pub code: u8,
+    /// The value.
+    pub value: Bytes,
+}
+
+/// What a malformed attribute leads to (RFC 7606 §2), weakest first, so that the strongest of several is `max`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttributeError {
+    /// The attribute's type code.
+    pub code: u8,
+    /// What is done about it. A reset is not in here: it is the `Err` of decoding.
+    pub treatment: Treatment,
+    /// What was wrong, for the log.
+    pub reason: &'static str,
+}
+
+/// RFC 7606 §2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Treatment {
+    /// The attribute is dropped, the routes are kept.
+    Discard,
+    /// The routes of the UPDATE are treated as withdrawn.
+    TreatAsWithdraw,
+}
+
+/// NOTIFICATION (RFC 4271 §4.5), and at the same time the error of decoding: what to send before closing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notification {
+    /// Error code.
+    pub code: u8,
+    /// Error subcode.
+    pub subcode: u8,
+    /// Data.
+    pub data: Bytes,
+}
+
+/// What the two OPENs agreed on that changes how messages are encoded and decoded. No globals: it is passed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WireContext {
+    /// Both sides sent the four-byte AS capability.
+    pub four_byte_as: bool,
+    /// The peer is in our own AS (LOCAL_PREF is expected from it, RFC 7606 §7.5).
+    pub internal: bool,
+    /// Families that may be carried by MP_REACH_NLRI; IPv4 unicast also by the classic fields.
+    pub families: Vec<Family>,
+}
