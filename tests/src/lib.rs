@@ -1,1 +1,11 @@
-//! TODO one sentence.
+//! The lab harness: network namespaces as nodes, ToRs and pods, and the real programs in them.
+
+pub mod bird;
+pub mod flow;
+pub mod frr;
+pub mod netns;
+pub mod process;
+pub mod reach;
+pub mod root;
+pub mod snapshot;
+pub mod wait;

@@ -1,0 +1,297 @@
+//! Probes under load: flows of a planned rate, with what was sent, lost and leaked counted per flow.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::time::{Instant, interval_at, sleep, timeout};
+
+use crate::netns::{Netns, run};
+
+/// Below the one second after which the kernel repeats a lost SYN, so that a lost SYN is a lost probe.
+const PATIENCE: Duration = Duration::from_millis(900);
+
+/// What a probe is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Each probe is a connection: handshake, echo, close.
+    NewTcp,
+    /// Each probe is a message on one connection. Lost are the segments, of both directions, that had to
+    /// be sent again because they did not arrive, and messages without an answer.
+    EstablishedTcp,
+    /// Each probe is a datagram.
+    Udp,
+}
+
+impl Kind {
+    /// As the tables name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NewTcp => "new TCP",
+            Self::EstablishedTcp => "established TCP",
+            Self::Udp => "UDP",
+        }
+    }
+}
+
+/// A flow to be measured.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    /// As the tables name it: `outside → shop/web`.
+    pub name: String,
+    /// What its probes are.
+    pub kind: Kind,
+    /// Whether policy allows it: a denied flow loses nothing, it can only leak.
+    pub is_allowed: bool,
+    /// The echo server.
+    pub to: SocketAddr,
+    /// Probes per second.
+    pub rate: u32,
+}
+
+/// What came of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Rate times duration.
+    pub planned: u64,
+    /// Probes that went out.
+    pub sent: u64,
+    /// Of an allowed flow: sent and not answered.
+    pub lost: u64,
+    /// Of a denied flow: sent and answered.
+    pub leaked: u64,
+}
+
+impl Outcome {
+    /// Whether at least 90 % of the plan was sent: less proves nothing.
+    #[must_use]
+    pub fn is_meaningful(&self) -> bool {
+        self.sent * 10 >= self.planned * 9
+    }
+}
+
+/// Sends every flow for `duration`, all at once, each from its namespace. `during` runs on this thread
+/// meanwhile, after all have begun.
+///
+/// # Errors
+/// When a namespace can't be entered, an established flow can't be established, or `during` fails.
+pub fn measure(
+    flows: &[(&Netns, Flow)],
+    duration: Duration,
+    during: impl FnOnce() -> Result<()>,
+) -> Result<Vec<Outcome>> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = flows
+            .iter()
+            .map(|(from, flow)| scope.spawn(move || from.inside(|| send(from, flow, duration))?))
+            .collect();
+        let happened = during();
+        let mut outcomes = Vec::new();
+        for thread in threads {
+            match thread.join() {
+                Ok(outcome) => outcomes.push(outcome?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        happened?;
+        Ok(outcomes)
+    })
+}
+
+fn send(from: &Netns, flow: &Flow, duration: Duration) -> Result<Outcome> {
+    // One thread, this one, which is in the namespace: every socket of the flow is made here.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let planned = u64::from(flow.rate) * duration.as_secs();
+    let answers = runtime.block_on(async {
+        match flow.kind {
+            Kind::NewTcp => connect_each(flow, planned).await,
+            Kind::EstablishedTcp => talk_on_one(from, flow, planned).await,
+            Kind::Udp => datagrams(flow, planned).await,
+        }
+    });
+    let Answers { sent, unanswered } = answers.with_context(|| flow.name.clone())?;
+    let mut outcome = Outcome {
+        planned,
+        sent,
+        ..Outcome::default()
+    };
+    if flow.is_allowed {
+        outcome.lost = unanswered;
+    } else {
+        outcome.leaked = sent - unanswered;
+    }
+    Ok(outcome)
+}
+
+struct Answers {
+    sent: u64,
+    unanswered: u64,
+}
+
+/// Ticks at the flow's rate, whatever the answers do; missed ticks are caught up with.
+fn clock(flow: &Flow) -> tokio::time::Interval {
+    let period = Duration::from_secs(1) / flow.rate.max(1);
+    interval_at(Instant::now() + period, period)
+}
+
+/// When the flow ends even if it could not send all: one period of grace for a busy machine.
+fn end(flow: &Flow, planned: u64) -> Instant {
+    let seconds = planned / u64::from(flow.rate.max(1));
+    Instant::now() + Duration::from_secs(seconds + 1)
+}
+
+async fn connect_each(flow: &Flow, planned: u64) -> Result<Answers> {
+    let (mut ticks, end) = (clock(flow), end(flow, planned));
+    let mut attempts = tokio::task::JoinSet::new();
+    let mut sent = 0;
+    while sent < planned && Instant::now() < end {
+        ticks.tick().await;
+        let to = flow.to;
+        attempts.spawn(async move { matches!(timeout(PATIENCE, exchange(to)).await, Ok(Ok(()))) });
+        sent += 1;
+    }
+    let answered = attempts
+        .join_all()
+        .await
+        .into_iter()
+        .filter(|answered| *answered)
+        .count();
+    Ok(Answers {
+        sent,
+        unanswered: sent - answered as u64,
+    })
+}
+
+async fn exchange(to: SocketAddr) -> Result<()> {
+    let socket = if to.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    let mut stream = socket.connect(to).await?;
+    stream.write_all(b"probe").await?;
+    let mut buffer = [0_u8; 5];
+    stream.read_exact(&mut buffer).await?;
+    Ok(())
+}
+
+async fn datagrams(flow: &Flow, planned: u64) -> Result<Answers> {
+    let any: SocketAddr = if flow.to.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    }
+    .parse()?;
+    let socket = Arc::new(UdpSocket::bind(any).await?);
+    socket.connect(flow.to).await?;
+    let answered = Arc::new(Mutex::new(BTreeSet::new()));
+    let reader = tokio::spawn(read_datagrams(Arc::clone(&socket), Arc::clone(&answered)));
+    let (mut ticks, end) = (clock(flow), end(flow, planned));
+    let mut sent = 0_u64;
+    while sent < planned && Instant::now() < end {
+        ticks.tick().await;
+        // A refusal is as good as a loss: the number stays unanswered.
+        let _ = socket.send(&sent.to_be_bytes()).await;
+        sent += 1;
+    }
+    sleep(PATIENCE).await;
+    reader.abort();
+    let answered = answered
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .len() as u64;
+    Ok(Answers {
+        sent,
+        unanswered: sent.saturating_sub(answered),
+    })
+}
+
+async fn read_datagrams(socket: Arc<UdpSocket>, answered: Arc<Mutex<BTreeSet<[u8; 8]>>>) {
+    let mut buffer = [0_u8; 8];
+    loop {
+        if socket
+            .recv(&mut buffer)
+            .await
+            .is_ok_and(|length| length == buffer.len())
+        {
+            answered
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(buffer);
+        }
+    }
+}
+
+async fn talk_on_one(from: &Netns, flow: &Flow, planned: u64) -> Result<Answers> {
+    let stream = timeout(PATIENCE, TcpStream::connect(flow.to))
+        .await
+        .context("connect")??;
+    stream.set_nodelay(true)?;
+    let local = stream.local_addr()?;
+    let (mut reader, mut writer) = stream.into_split();
+    let echoed = Arc::new(Mutex::new(0_u64));
+    let count = Arc::clone(&echoed);
+    let task = tokio::spawn(async move {
+        let mut buffer = [0_u8; 8];
+        while reader.read_exact(&mut buffer).await.is_ok() {
+            *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        }
+    });
+    let (mut ticks, end) = (clock(flow), end(flow, planned));
+    let mut sent = 0_u64;
+    while sent < planned && Instant::now() < end {
+        ticks.tick().await;
+        if writer.write_all(&sent.to_be_bytes()).await.is_err() {
+            break;
+        }
+        sent += 1;
+    }
+    // A retransmission still under way answers within the kernel's next two timers.
+    sleep(PATIENCE).await;
+    let unanswered = sent.saturating_sub(*echoed.lock().unwrap_or_else(PoisonError::into_inner));
+    let again = resent_segments(from, local)?;
+    drop(writer);
+    task.abort();
+    Ok(Answers {
+        sent,
+        unanswered: unanswered.max(again),
+    })
+}
+
+/// Segments this socket had to send again, without those the receiver reported to have had already (a
+/// probe of the kernel's own against a late acknowledgement).
+fn resent_segments(from: &Netns, local: SocketAddr) -> Result<u64> {
+    let port = format!("sport = :{}", local.port());
+    let text = run("ip", &["netns", "exec", from.name(), "ss", "-tinH", &port])?;
+    let field = |name: &str| {
+        text.split_whitespace()
+            .find_map(|word| word.strip_prefix(name))
+    };
+    let retransmitted = field("retrans:").and_then(|value| value.split_once('/'));
+    let retransmitted: u64 = retransmitted.map_or(Ok(0), |(_, total)| total.parse())?;
+    let duplicates: u64 = field("dsack_dups:").map_or(Ok(0), str::parse)?;
+    Ok(retransmitted.saturating_sub(duplicates))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn less_than_nine_tenths_of_the_plan_is_not_meaningful() {
+        let outcome = |sent| Outcome {
+            planned: 100,
+            sent,
+            ..Outcome::default()
+        };
+        assert!(outcome(90).is_meaningful());
+        assert!(!outcome(89).is_meaningful());
+    }
+}
