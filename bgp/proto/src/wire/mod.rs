@@ -1,10 +1,30 @@
 //! The messages of BGP-4 as values; each message and attribute is encoded and decoded in its own file.
 
+mod attribute;
+mod capability;
+mod header;
+mod message;
+mod nlri;
+pub mod notification;
+mod open;
+mod pack;
+mod reader;
+mod route_refresh;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod update;
+mod writer;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ipnet::IpNet;
+
+pub use header::{HEADER_LEN, MAX_MESSAGE_LEN, MessageKind};
+pub use pack::{encode_end_of_rib, encode_updates, encode_withdrawals};
+pub use stream::Decoder;
 
 /// An AS number (RFC 6793: four bytes everywhere inside; two-byte peers are translated at the wire).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
