@@ -1,5 +1,10 @@
 //! NetworkPolicy (networking.k8s.io/v1) with every default applied and every CIDR parsed.
 
+mod convert;
+mod legacy_cidr;
+#[cfg(test)]
+mod tests;
+
 use ipnet::IpNet;
 
 use crate::{LabelSelector, NamespacedName};

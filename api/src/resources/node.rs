@@ -3,8 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1 as core;
 
-use crate::Labels;
+use crate::metadata::Subject;
+use crate::{Labels, ParseError};
+
+const AS_NUMBER: &str = "portolan.io/as-number";
+const ROUTER_ID: &str = "portolan.io/router-id";
+const CLUSTER_ID: &str = "portolan.io/route-reflector-cluster-id";
 
 /// A Node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,4 +27,104 @@ pub struct Node {
     pub as_number: Option<u32>,
     /// Annotation `portolan.io/router-id`.
     pub router_id: Option<Ipv4Addr>,
+}
+
+impl TryFrom<core::Node> for Node {
+    type Error = ParseError;
+
+    fn try_from(node: core::Node) -> Result<Self, ParseError> {
+        let subject = Subject::cluster("Node", &node.metadata)?;
+        let not_yet = |_: &str| Err("it is not supported yet".to_owned());
+        subject.annotation::<()>(&node.metadata, CLUSTER_ID, not_yet)?;
+        let status = node.status.unwrap_or_default();
+        let wrong = |why| subject.error(why);
+        Ok(Self {
+            name: subject.name().to_owned(),
+            labels: subject.labels(&node.metadata)?,
+            internal_ips: internal_ips(&status).map_err(wrong)?,
+            pod_cidrs: pod_cidrs(node.spec.unwrap_or_default()).map_err(wrong)?,
+            as_number: subject.annotation(&node.metadata, AS_NUMBER, read_as_number)?,
+            router_id: subject.annotation(&node.metadata, ROUTER_ID, read_router_id)?,
+        })
+    }
+}
+
+fn internal_ips(status: &core::NodeStatus) -> Result<Vec<IpAddr>, String> {
+    let addresses = status.addresses.iter().flatten();
+    addresses
+        .filter(|entry| entry.type_ == "InternalIP")
+        .map(|entry| {
+            let wrong = |_| format!("status.addresses: {:?} is no address", entry.address);
+            entry.address.parse().map_err(wrong)
+        })
+        .collect()
+}
+
+/// `spec.podCIDRs`, or the older `spec.podCIDR` where there are none.
+fn pod_cidrs(spec: core::NodeSpec) -> Result<Vec<IpNet>, String> {
+    let mut texts = spec.pod_cidrs.unwrap_or_default();
+    if texts.is_empty() {
+        texts.extend(spec.pod_cidr.filter(|text| !text.is_empty()));
+    }
+    let mut cidrs: Vec<IpNet> = Vec::new();
+    for text in texts {
+        let cidr: IpNet = text
+            .parse()
+            .map_err(|_| format!("spec.podCIDRs: {text:?} is no CIDR"))?;
+        let cidr = cidr.trunc();
+        if cidrs
+            .iter()
+            .any(|other| other.addr().is_ipv4() == cidr.addr().is_ipv4())
+        {
+            return Err("spec.podCIDRs: there is more than one of a family".to_owned());
+        }
+        if let Some(reserved) = reserved_for_others(&cidr) {
+            return Err(format!("spec.podCIDRs: {text} holds {reserved} addresses"));
+        }
+        cidrs.push(cidr);
+    }
+    Ok(cidrs)
+}
+
+/// What no pod may be given and a Pod CIDR (a blackhole route on its node) must not cover.
+fn reserved_for_others(cidr: &IpNet) -> Option<&'static str> {
+    const RESERVED: [(&str, &str); 8] = [
+        ("0.0.0.0/8", "unspecified"),
+        ("127.0.0.0/8", "loopback"),
+        ("169.254.0.0/16", "link-local"),
+        ("224.0.0.0/3", "multicast or reserved"),
+        ("::/127", "unspecified or loopback"),
+        ("::ffff:0:0/96", "IPv4-mapped"),
+        ("fe80::/10", "link-local"),
+        ("ff00::/8", "multicast"),
+    ];
+    RESERVED.iter().find_map(|(text, name)| {
+        let reserved: IpNet = text.parse().ok()?;
+        (reserved.contains(cidr) || cidr.contains(&reserved)).then_some(*name)
+    })
+}
+
+fn read_as_number(text: &str) -> Result<u32, String> {
+    let number = text
+        .parse()
+        .map_err(|_| "it should be a number".to_owned())?;
+    match is_usable_as(number) {
+        true => Ok(number),
+        false => Err("this AS number is reserved".to_owned()),
+    }
+}
+
+/// Says whether a speaker may be in this AS (0: RFC 7607; 23456: RFC 6793; the last ones: RFC 7300).
+pub(super) fn is_usable_as(number: u32) -> bool {
+    !matches!(number, 0 | 23_456 | 65_535 | u32::MAX)
+}
+
+fn read_router_id(text: &str) -> Result<Ipv4Addr, String> {
+    let wanted = || "it should be an IPv4 address that is not 0.0.0.0".to_owned();
+    let id: Ipv4Addr = text.parse().map_err(|_| wanted())?;
+    if id.is_unspecified() {
+        Err(wanted())
+    } else {
+        Ok(id)
+    }
 }

@@ -2,7 +2,13 @@
 
 use std::net::IpAddr;
 
-use crate::{Labels, NamespacedName};
+use k8s_openapi::api::core::v1 as core;
+
+use crate::metadata::{Subject, is_dns_subdomain};
+use crate::{Labels, NamespacedName, ParseError};
+
+/// The annotation with the addresses a pod asks for, a JSON list.
+const FIXED_IPS: &str = "portolan.io/ip-addresses";
 
 /// A Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,4 +29,71 @@ pub struct Pod {
     pub pod_ips: Vec<IpAddr>,
     /// Annotation `portolan.io/ip-addresses`: the addresses it asks for.
     pub fixed_ips: Vec<IpAddr>,
+}
+
+impl TryFrom<core::Pod> for Pod {
+    type Error = ParseError;
+
+    fn try_from(pod: core::Pod) -> Result<Self, ParseError> {
+        let (subject, name) = Subject::namespaced("Pod", &pod.metadata)?;
+        let labels = subject.labels(&pod.metadata)?;
+        let fixed_ips = subject.annotation(&pod.metadata, FIXED_IPS, read_fixed_ips)?;
+        let spec = pod.spec.unwrap_or_default();
+        let node_name = spec.node_name.filter(|node| !node.is_empty());
+        if node_name
+            .as_deref()
+            .is_some_and(|node| !is_dns_subdomain(node))
+        {
+            return Err(subject.error("spec.nodeName is not a DNS-1123 subdomain"));
+        }
+        let status = pod.status.unwrap_or_default();
+        let finished = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let pod_ips = status_ips(status).map_err(|why| subject.error(why))?;
+        Ok(Self {
+            name,
+            uid: pod.metadata.uid.unwrap_or_default(),
+            labels,
+            node_name,
+            host_network: spec.host_network.unwrap_or(false),
+            finished,
+            pod_ips,
+            fixed_ips: fixed_ips.unwrap_or_default(),
+        })
+    }
+}
+
+/// `status.podIPs`, or the older `status.podIP` where there are none.
+fn status_ips(status: core::PodStatus) -> Result<Vec<IpAddr>, String> {
+    let mut texts: Vec<String> = status
+        .pod_ips
+        .unwrap_or_default()
+        .into_iter()
+        .map(|entry| entry.ip)
+        .collect();
+    if texts.is_empty() {
+        texts.extend(status.pod_ip);
+    }
+    let texts = texts.into_iter().filter(|text| !text.is_empty());
+    texts
+        .map(|text| {
+            text.parse()
+                .map_err(|_| format!("status.podIPs: {text:?} is no address"))
+        })
+        .collect()
+}
+
+fn read_fixed_ips(text: &str) -> Result<Vec<IpAddr>, String> {
+    let wanted = "a JSON list of addresses, at most one a family";
+    let addresses: Vec<IpAddr> =
+        serde_json::from_str(text).map_err(|_| format!("it should be {wanted}"))?;
+    let unusable = |ip: &IpAddr| ip.is_unspecified() || ip.is_loopback() || ip.is_multicast();
+    if let Some(address) = addresses.iter().find(|ip| unusable(ip)) {
+        return Err(format!("no pod can have {address}"));
+    }
+    for is_family in [IpAddr::is_ipv4, IpAddr::is_ipv6] {
+        if addresses.iter().filter(|ip| is_family(ip)).count() > 1 {
+            return Err(format!("it should be {wanted}"));
+        }
+    }
+    Ok(addresses)
 }

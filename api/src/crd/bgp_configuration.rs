@@ -1,0 +1,91 @@
+//! BGPConfiguration as it stands in a manifest.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::duration::GoDuration;
+
+/// What holds for every node's speaker; only the one named `default` is read.
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, CustomResource, Serialize, Deserialize, JsonSchema,
+)]
+#[kube(
+    group = "portolan.io",
+    version = "v1alpha1",
+    kind = "BGPConfiguration",
+    plural = "bgpconfigurations",
+    printcolumn(name = "AS", type_ = "integer", json_path = ".spec.asNumber"),
+    printcolumn(name = "Mesh", type_ = "boolean", json_path = ".spec.nodeToNodeMeshEnabled"),
+    validation = Rule::new("self.metadata.name == 'default'").message("only the BGPConfiguration named default is read"),
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BgpConfigurationSpec {
+    /// The AS of nodes without an annotation of their own (64512).
+    #[schemars(range(min = 1, max = 4_294_967_294_u32))]
+    pub as_number: Option<u32>,
+    /// The TCP port speakers listen on (179).
+    #[schemars(range(min = 1))]
+    pub listen_port: Option<u16>,
+    /// Whether every node peers with every other (true).
+    pub node_to_node_mesh_enabled: Option<bool>,
+    /// ClusterIP ranges to announce.
+    #[serde(rename = "serviceClusterIPs")]
+    pub service_cluster_ips: Option<Vec<CidrEntry>>,
+    /// ExternalIP ranges to announce.
+    #[serde(rename = "serviceExternalIPs")]
+    pub service_external_ips: Option<Vec<CidrEntry>>,
+    /// LoadBalancer ranges to announce.
+    #[serde(rename = "serviceLoadBalancerIPs")]
+    pub service_load_balancer_ips: Option<Vec<CidrEntry>>,
+    /// Names for communities.
+    pub communities: Option<Vec<Community>>,
+    /// Communities for what lies in a CIDR.
+    pub prefix_advertisements: Option<Vec<PrefixAdvertisement>>,
+    /// Graceful restart of every session.
+    pub graceful_restart: Option<GracefulRestart>,
+    /// Whether equally good paths are used together (false).
+    pub multipath: Option<bool>,
+    /// Whether learned routes go into the kernel (true; false for a pure route reflector).
+    pub install_routes: Option<bool>,
+}
+
+/// One CIDR of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CidrEntry {
+    /// The CIDR.
+    pub cidr: String,
+}
+
+/// A community and its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Community {
+    /// The name.
+    pub name: String,
+    /// `aa:nn` or, large, `aa:nn:mm`.
+    pub value: String,
+}
+
+/// Communities for what lies in a CIDR.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PrefixAdvertisement {
+    /// The CIDR.
+    pub cidr: String,
+    /// Names or values.
+    #[serde(default)]
+    pub communities: Vec<String>,
+}
+
+/// Graceful restart (RFC 4724, RFC 9494).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GracefulRestart {
+    /// How long peers keep our routes while we restart (120 s, at most 4095 s).
+    pub restart_time: Option<GoDuration>,
+    /// How much longer they keep them as stale ones.
+    pub long_lived_stale_time: Option<GoDuration>,
+}

@@ -1,0 +1,159 @@
+//! BGPPeer as it stands in a manifest.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{GracefulRestart, PeerAsNumber};
+use crate::duration::GoDuration;
+
+/// Which nodes peer with whom.
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, CustomResource, Serialize, Deserialize, JsonSchema,
+)]
+#[kube(
+    group = "portolan.io",
+    version = "v1alpha1",
+    kind = "BGPPeer",
+    plural = "bgppeers",
+    status = "BgpPeerStatus",
+    printcolumn(name = "Nodes", type_ = "string", json_path = ".spec.nodeSelector"),
+    printcolumn(name = "Peer", type_ = "string", json_path = ".spec.peerAddress"),
+    printcolumn(name = "AS", type_ = "string", json_path = ".spec.asNumber"),
+    validation = Rule::new("[has(self.spec.peerAddress), has(self.spec.interface), has(self.spec.peerSelector), has(self.spec.listenRange)].filter(x, x).size() == 1").message("exactly one of peerAddress, interface, peerSelector and listenRange names the peer"),
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BgpPeerSpec {
+    /// The nodes that have this peer, in the selector language (`all()`).
+    #[schemars(length(max = 16384))]
+    pub node_selector: Option<String>,
+    /// The peer: `ip` or `ip:port`.
+    pub peer_address: Option<String>,
+    /// The peer is whoever answers on this interface (unnumbered).
+    pub interface: Option<String>,
+    /// The peers are these other nodes, in the selector language.
+    #[schemars(length(max = 16384))]
+    pub peer_selector: Option<String>,
+    /// The peers are whoever dials from this range.
+    pub listen_range: Option<String>,
+    /// The peer's AS: a number, `external` or `internal`.
+    pub as_number: Option<PeerAsNumber>,
+    /// The AS we pretend to be in.
+    #[serde(rename = "localASNumber")]
+    pub local_as_number: Option<u32>,
+    /// The address to dial from.
+    pub source_address: Option<String>,
+    /// Never dial, only listen (false).
+    pub passive: Option<bool>,
+    /// The TCP MD5 password.
+    pub password: Option<Password>,
+    /// GTSM (RFC 5082): how many hops away the peer is at most.
+    #[schemars(range(min = 1, max = 254))]
+    pub ttl_security: Option<u8>,
+    /// How many hops away an external peer may be, without GTSM.
+    #[schemars(range(min = 1))]
+    pub multihop: Option<u8>,
+    /// RFC 4271 hold time (90 s; 0 or at least 3 s).
+    pub hold_time: Option<GoDuration>,
+    /// RFC 4271 keepalive time (a third of the hold time).
+    pub keepalive_time: Option<GoDuration>,
+    /// Bidirectional forwarding detection.
+    pub bfd: Option<Bfd>,
+    /// Graceful restart of this session.
+    pub graceful_restart: Option<GracefulRestart>,
+    /// How many prefixes the peer may send.
+    pub max_prefixes: Option<MaxPrefixes>,
+    /// Names of BGPFilters; the first match wins.
+    pub filters: Option<Vec<String>>,
+    /// Several paths a prefix (RFC 7911).
+    pub add_path: Option<AddPath>,
+    /// Which next hop the peer is told.
+    pub next_hop_mode: Option<NextHopMode>,
+    /// How often our own AS may stand in a path we accept.
+    #[serde(rename = "allowASIn")]
+    #[schemars(range(max = 10))]
+    pub allow_as_in: Option<u8>,
+    /// The peer is our client as route reflector (RFC 4456).
+    pub route_reflector_client: Option<bool>,
+}
+
+/// Whether a BGPPeer is valid and accepted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpPeerStatus {
+    /// What holds, and why.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}
+
+/// Where the password is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Password {
+    /// A key of a Secret in the agent's namespace.
+    pub secret_key_ref: SecretKeyRef,
+}
+
+/// A key of a Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretKeyRef {
+    /// The Secret's name.
+    pub name: String,
+    /// The key in it.
+    pub key: String,
+}
+
+/// Bidirectional forwarding detection (RFC 5880).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Bfd {
+    /// How often we want to send.
+    pub min_tx: Option<GoDuration>,
+    /// How often we can receive.
+    pub min_rx: Option<GoDuration>,
+    /// How many missed packets mean down.
+    #[schemars(range(min = 1))]
+    pub multiplier: Option<u8>,
+}
+
+/// How many prefixes of each address family a peer may send.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MaxPrefixes {
+    /// More than these end the session (100,000).
+    #[schemars(range(min = 1))]
+    pub limit: Option<u32>,
+    /// Percent of the limit at which to warn.
+    #[schemars(range(min = 1, max = 100))]
+    pub warn_at: Option<u8>,
+    /// How long after that end the session may come back.
+    pub restart_after: Option<GoDuration>,
+}
+
+/// Several paths a prefix (RFC 7911).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AddPath {
+    /// Neither way.
+    Disabled,
+    /// We take several.
+    Receive,
+    /// We send several.
+    Send,
+    /// Both.
+    Both,
+}
+
+/// Which next hop a peer is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NextHopMode {
+    /// As RFC 4271 §5.1.3 says.
+    Auto,
+    /// Always ourselves.
+    #[serde(rename = "Self")]
+    Own,
+    /// The one we learned.
+    Keep,
+}

@@ -1,0 +1,140 @@
+//! Names and labels of objects, checked against the grammars that Kubernetes gives them.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::parse::ParseError;
+use crate::{Labels, NamespacedName};
+
+/// Says whether a text is a DNS-1123 label (at most 63 of `a-z0-9-`, no dash at an end).
+pub fn is_dns_label(text: &str) -> bool {
+    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    (1..=63).contains(&text.len())
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Says whether a text is a DNS-1123 subdomain: labels joined by dots, at most 253 characters.
+///
+/// As in Kubernetes a part between dots may be longer than 63.
+pub fn is_dns_subdomain(text: &str) -> bool {
+    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    text.len() <= 253
+        && text.split('.').all(|part| {
+            !part.is_empty()
+                && part.bytes().all(inner)
+                && !part.starts_with('-')
+                && !part.ends_with('-')
+        })
+}
+
+/// One object on its way from a manifest, so that every error names it.
+pub(crate) struct Subject {
+    kind: &'static str,
+    name: String,
+}
+
+impl Subject {
+    /// A cluster-scoped object whose name is a subdomain.
+    pub(crate) fn cluster(kind: &'static str, metadata: &ObjectMeta) -> Result<Self, ParseError> {
+        let subject = Self::raw(kind, metadata);
+        if is_dns_subdomain(&subject.name) {
+            return Ok(subject);
+        }
+        Err(subject.error("metadata.name is not a DNS-1123 subdomain"))
+    }
+
+    /// A namespaced object. Without a namespace it is in `default`, as for kubectl.
+    pub(crate) fn namespaced(
+        kind: &'static str,
+        metadata: &ObjectMeta,
+    ) -> Result<(Self, NamespacedName), ParseError> {
+        let subject = Self::cluster(kind, metadata)?;
+        let namespace = metadata
+            .namespace
+            .as_deref()
+            .filter(|text| !text.is_empty());
+        let namespace = namespace.unwrap_or("default");
+        if !is_dns_label(namespace) {
+            return Err(subject.error("metadata.namespace is not a DNS-1123 label"));
+        }
+        let name = NamespacedName::new(namespace, &subject.name);
+        Ok((
+            Self {
+                kind,
+                name: name.to_string(),
+            },
+            name,
+        ))
+    }
+
+    /// An object whose name the caller checks.
+    pub(crate) fn raw(kind: &'static str, metadata: &ObjectMeta) -> Self {
+        Self {
+            kind,
+            name: metadata.name.clone().unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// An error of this object.
+    pub(crate) fn error(&self, message: impl Into<String>) -> ParseError {
+        let object = format!("{} {}", self.kind, self.name.escape_debug());
+        ParseError::Invalid {
+            object,
+            message: message.into(),
+        }
+    }
+
+    /// The object's labels, each checked.
+    pub(crate) fn labels(&self, metadata: &ObjectMeta) -> Result<Labels, ParseError> {
+        let labels = metadata.labels.clone().unwrap_or_default();
+        for (key, value) in &labels {
+            if !is_label_key(key) || !is_label_value(value) {
+                return Err(self.error(format!("metadata.labels: {key:?}: {value:?} is no label")));
+            }
+        }
+        Ok(labels)
+    }
+
+    /// One annotation, parsed by `read`, whose error says what it should have been.
+    pub(crate) fn annotation<T>(
+        &self,
+        metadata: &ObjectMeta,
+        key: &str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ParseError> {
+        let text = metadata
+            .annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(key));
+        let Some(text) = text else { return Ok(None) };
+        let wrong = |why| self.error(format!("annotation {key} is {text:?}: {why}"));
+        read(text).map(Some).map_err(wrong)
+    }
+}
+
+/// A label key: an optional DNS subdomain and `/`, then a name.
+fn is_label_key(text: &str) -> bool {
+    match text.split_once('/') {
+        Some((prefix, name)) => is_dns_subdomain(prefix) && is_label_name(name),
+        None => is_label_name(text),
+    }
+}
+
+fn is_label_value(text: &str) -> bool {
+    text.is_empty() || is_label_name(text)
+}
+
+fn is_label_name(text: &str) -> bool {
+    let inner = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
+    let outer = |c: Option<&u8>| c.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    bytes.len() <= 63
+        && bytes.iter().copied().all(inner)
+        && outer(bytes.first())
+        && outer(bytes.last())
+}

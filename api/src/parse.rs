@@ -1,0 +1,176 @@
+//! From a manifest's or the API server's JSON to a checked resource.
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::networking::v1 as networking;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::crd::{BGPConfiguration, BGPPeer};
+use crate::resources::{BgpConfiguration, BgpPeer, Namespace, NetworkPolicy, Node, Pod};
+use crate::{Key, Resource};
+
+/// Why an object is not taken. The message names the object and the field.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// Not one of our kinds, or not in this version.
+    #[error("{api_version} {kind} is not a kind that Portolan knows")]
+    UnknownKind {
+        /// `apiVersion` as written.
+        api_version: String,
+        /// `kind` as written.
+        kind: String,
+    },
+    /// One of our kinds that no part acts on yet.
+    #[error("{kind} is not supported yet")]
+    UnsupportedKind {
+        /// `kind` as written.
+        kind: String,
+    },
+    /// An object that is wrong.
+    #[error("{object}: {message}")]
+    Invalid {
+        /// Its kind and name.
+        object: String,
+        /// What is wrong, and where.
+        message: String,
+    },
+}
+
+impl ParseError {
+    /// The kind and name of the object, where they are known.
+    pub fn object(&self) -> Option<&str> {
+        match self {
+            Self::UnknownKind { .. } | Self::UnsupportedKind { .. } => None,
+            Self::Invalid { object, .. } => Some(object),
+        }
+    }
+}
+
+/// Reads one object. `Ok(None)`: a kind that is accepted and not used yet.
+///
+/// # Errors
+/// Names the object and what is wrong with it, or the kind that is unknown.
+pub fn parse(
+    kind: &str,
+    api_version: &str,
+    value: Value,
+) -> Result<Option<(Key, Resource)>, ParseError> {
+    let found = match (api_version, kind) {
+        ("v1", "Node") => {
+            let node = Node::try_from(typed::<core::Node>(kind, value)?)?;
+            (Key::Node(node.name.clone()), Resource::Node(node))
+        }
+        ("v1", "Namespace") => {
+            let namespace = Namespace::try_from(typed::<core::Namespace>(kind, value)?)?;
+            (
+                Key::Namespace(namespace.name.clone()),
+                Resource::Namespace(namespace),
+            )
+        }
+        ("v1", "Pod") => {
+            let pod = Pod::try_from(typed::<core::Pod>(kind, value)?)?;
+            (Key::Pod(pod.name.clone()), Resource::Pod(pod))
+        }
+        ("networking.k8s.io/v1", "NetworkPolicy") => {
+            let policy = NetworkPolicy::try_from(strict_policy(kind, value)?)?;
+            (
+                Key::NetworkPolicy(policy.name.clone()),
+                Resource::NetworkPolicy(policy),
+            )
+        }
+        ("portolan.io/v1alpha1", "BGPConfiguration") => {
+            let config = BgpConfiguration::try_from(typed::<BGPConfiguration>(kind, value)?)?;
+            let key = Key::BgpConfiguration(config.name.clone());
+            (key, Resource::BgpConfiguration(Box::new(config)))
+        }
+        ("portolan.io/v1alpha1", "BGPPeer") => {
+            let peer = BgpPeer::try_from(typed::<BGPPeer>(kind, value)?)?;
+            (
+                Key::BgpPeer(peer.name.clone()),
+                Resource::BgpPeer(Box::new(peer)),
+            )
+        }
+        ("v1", "Service" | "Secret") | ("discovery.k8s.io/v1", "EndpointSlice") => return Ok(None),
+        ("portolan.io/v1alpha1", "BGPFilter" | "IPPool" | "BGPNodeStatus") => {
+            return Err(ParseError::UnsupportedKind {
+                kind: kind.to_owned(),
+            });
+        }
+        _ => return Err(unknown(kind, api_version)),
+    };
+    Ok(Some(found))
+}
+
+fn unknown(kind: &str, api_version: &str) -> ParseError {
+    let short = |text: &str| text.escape_debug().to_string().chars().take(100).collect();
+    ParseError::UnknownKind {
+        api_version: short(api_version),
+        kind: short(kind),
+    }
+}
+
+fn typed<T: DeserializeOwned>(kind: &str, value: Value) -> Result<T, ParseError> {
+    let object = object_text(kind, &value);
+    serde_json::from_value(value).map_err(|error| ParseError::Invalid {
+        object,
+        message: error.to_string(),
+    })
+}
+
+/// Reads a NetworkPolicy and refuses fields it does not have: a selector with a slip of the pen in
+/// its name would be absent, and an absent selector selects everything.
+fn strict_policy(kind: &str, value: Value) -> Result<networking::NetworkPolicy, ParseError> {
+    let object = object_text(kind, &value);
+    let written = value.get("spec").cloned().unwrap_or(Value::Null);
+    let policy: networking::NetworkPolicy = typed(kind, value)?;
+    let understood = serde_json::to_value(&policy.spec).unwrap_or(Value::Null);
+    match first_unknown("spec", &written, &understood) {
+        None => Ok(policy),
+        Some(field) => Err(ParseError::Invalid {
+            object,
+            message: format!("{field} is not a known field"),
+        }),
+    }
+}
+
+/// The path of the first field in `written` that `understood` has not.
+fn first_unknown(path: &str, written: &Value, understood: &Value) -> Option<String> {
+    match (written, understood) {
+        (Value::Object(fields), Value::Object(known)) => fields.iter().find_map(|(key, value)| {
+            let path = format!("{path}.{}", key.escape_debug());
+            match known.get(key) {
+                Some(inner) => first_unknown(&path, value, inner),
+                None if value.is_null() => None,
+                None => Some(path),
+            }
+        }),
+        (Value::Array(values), Value::Array(known)) => values
+            .iter()
+            .zip(known)
+            .enumerate()
+            .find_map(|(index, (value, inner))| {
+                first_unknown(&format!("{path}[{index}]"), value, inner)
+            }),
+        _ => None,
+    }
+}
+
+/// `Kind namespace/name` as far as the value says, for errors.
+fn object_text(kind: &str, value: &Value) -> String {
+    let field = |name| {
+        value
+            .get("metadata")
+            .and_then(|m| m.get(name))
+            .and_then(Value::as_str)
+    };
+    let name = field("name").unwrap_or("(no name)");
+    match field("namespace") {
+        Some(namespace) => format!("{kind} {namespace}/{name}")
+            .escape_debug()
+            .to_string(),
+        None => format!("{kind} {name}").escape_debug().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
