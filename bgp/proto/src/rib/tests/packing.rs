@@ -1,0 +1,167 @@
+//! UPDATEs are packed: as few messages as the prefixes need, and nothing is said twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use ipnet::{IpNet, Ipv4Net};
+
+use super::fixtures::{
+    announce, attributes, context, external_peer, from, net, nets, policy, rib_config, transit, up,
+    withdraw,
+};
+use crate::rib::{PeerId, Rib};
+use crate::wire::{Decoder, Family, Message, PathAttributes, Update};
+
+const ALL: usize = usize::MAX;
+
+fn updates(bytes: Option<Bytes>) -> Vec<Update> {
+    let Some(bytes) = bytes else { return vec![] };
+    let mut decoder = Decoder::default();
+    decoder.push(&bytes);
+    let mut found = vec![];
+    while let Some(message) = decoder.next(&context()).unwrap() {
+        match message {
+            Message::Update(update) => found.push(update),
+            other => panic!("{other:?}"),
+        }
+    }
+    found
+}
+
+fn sent(rib: &mut Rib, to: PeerId) -> Vec<Update> {
+    updates(rib.poll_transmit(to, &context(), ALL))
+}
+
+fn many(count: u32) -> BTreeSet<IpNet> {
+    (0..count)
+        .map(|n| {
+            Ipv4Net::new((0x0a00_0000 + (n << 8)).into(), 24)
+                .unwrap()
+                .into()
+        })
+        .collect()
+}
+
+#[test]
+fn ten_thousand_prefixes_with_the_same_attributes_take_the_fewest_messages() {
+    let mut rib = Rib::new(rib_config(), 1);
+    let peer = up(&mut rib, policy(), external_peer(1));
+    let own = many(10_000);
+    rib.set_originated(&own);
+    let sent = sent(&mut rib, peer);
+    // 4096 bytes less header, two lengths and 20 bytes of attributes (ORIGIN 4, AS_PATH 9, NEXT_HOP 7), 4 a prefix.
+    let in_one = (4096 - 19 - 2 - 2 - 20) / 4;
+    let announcing = sent
+        .iter()
+        .filter(|update| !update.announced.is_empty())
+        .count();
+    assert_eq!(announcing, 10_000usize.div_ceil(in_one));
+    let told: BTreeSet<IpNet> = sent
+        .iter()
+        .flat_map(|update| update.announced.clone())
+        .collect();
+    assert_eq!(told, own);
+    assert_eq!(sent.last().unwrap().end_of_rib, Some(Family::IPV4_UNICAST));
+    assert_eq!(rib.poll_transmit(peer, &context(), ALL), None);
+}
+
+#[test]
+fn a_budget_bounds_what_is_taken_at_once_and_end_of_rib_comes_last() {
+    let mut rib = Rib::new(rib_config(), 1);
+    let peer = up(&mut rib, policy(), external_peer(1));
+    rib.set_originated(&many(10_000));
+    let (mut parts, mut told) = (0, 0);
+    let mut last = None;
+    while let Some(bytes) = rib.poll_transmit(peer, &context(), 8_192) {
+        assert!(bytes.len() < 2 * 8_192, "{}", bytes.len());
+        assert_eq!(last, None, "nothing comes after End-of-RIB");
+        for update in updates(Some(bytes)) {
+            told += update.announced.len();
+            last = update.end_of_rib;
+        }
+        parts += 1;
+    }
+    assert_eq!(told, 10_000);
+    assert!(parts > 3, "{parts}");
+    assert_eq!(last, Some(Family::IPV4_UNICAST));
+}
+
+#[test]
+fn ten_thousand_withdrawals_are_packed_too() {
+    let mut rib = Rib::new(rib_config(), 1);
+    let peer = up(&mut rib, policy(), external_peer(1));
+    rib.set_originated(&many(10_000));
+    sent(&mut rib, peer);
+    rib.set_originated(&BTreeSet::new());
+    let sent = sent(&mut rib, peer);
+    assert_eq!(sent.len(), 10_000usize.div_ceil((4096 - 19 - 2 - 2) / 4));
+    assert_eq!(rib.counts(peer).sent, 0);
+}
+
+#[test]
+fn what_changes_and_changes_back_before_it_is_sent_is_not_sent() {
+    let mut rib = Rib::new(rib_config(), 1);
+    let peer = up(&mut rib, policy(), external_peer(1));
+    sent(&mut rib, peer);
+    rib.set_originated(&nets(&["10.1.0.0/24"]));
+    rib.poll_best_changes();
+    rib.set_originated(&BTreeSet::new());
+    assert_eq!(sent(&mut rib, peer), []);
+}
+
+#[test]
+fn a_change_of_the_next_hop_alone_is_announced() {
+    // To an internal peer the next hop of an external path goes unchanged.
+    let mut rib = Rib::new(rib_config(), 1);
+    let feed = up(&mut rib, policy(), external_peer(1));
+    let peer = up(&mut rib, transit(), super::fixtures::internal_peer(2));
+    for hop in [7, 8] {
+        let update = announce(&["10.1.0.0/24"], from([10, 0, 0, hop], &[65_001]));
+        rib.handle_update(feed, &update).unwrap();
+        let sent = sent(&mut rib, peer);
+        let attributes = sent[0].attributes.as_ref().unwrap();
+        assert_eq!(attributes.next_hop, std::net::IpAddr::from([10, 0, 0, hop]));
+        let changes = rib.poll_best_changes();
+        assert_eq!(changes[0].next_hops, [attributes.next_hop]);
+    }
+}
+
+#[test]
+fn a_refresh_sends_all_again_and_a_withdrawal_meanwhile_is_not_lost() {
+    let mut rib = Rib::new(rib_config(), 1);
+    let peer = up(&mut rib, policy(), external_peer(1));
+    rib.set_originated(&nets(&["10.1.0.0/24", "10.2.0.0/24"]));
+    sent(&mut rib, peer);
+    rib.handle_route_refresh(peer, Family::IPV4_UNICAST);
+    rib.set_originated(&nets(&["10.2.0.0/24"]));
+    let sent = sent(&mut rib, peer);
+    assert_eq!(sent[0].withdrawn, [net("10.1.0.0/24")]);
+    assert_eq!(sent[1].announced, [net("10.2.0.0/24")]);
+}
+
+#[test]
+fn what_was_sent_adds_up_to_the_adj_rib_out() {
+    let mut rib = Rib::new(rib_config(), 1);
+    let feed = up(&mut rib, policy(), external_peer(1));
+    let peer = up(&mut rib, transit(), external_peer(2));
+    let mut told: BTreeMap<IpNet, PathAttributes> = BTreeMap::new();
+    for step in 0..60u32 {
+        let prefix = format!("10.{}.0.0/16", step % 7);
+        let update = if step % 5 == 3 {
+            withdraw(&[&prefix])
+        } else {
+            announce(&[&prefix], attributes(&[65_001, step % 3 + 1]))
+        };
+        rib.handle_update(feed, &update).unwrap();
+        if step % 4 != 0 {
+            continue;
+        }
+        for update in sent(&mut rib, peer) {
+            told.retain(|prefix, _| !update.withdrawn.contains(prefix));
+            for prefix in update.announced {
+                told.insert(prefix, (**update.attributes.as_ref().unwrap()).clone());
+            }
+        }
+        assert_eq!(told, rib.adj_rib_out(peer));
+    }
+}
