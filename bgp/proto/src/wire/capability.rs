@@ -52,12 +52,18 @@ fn decode(code: u8, mut value: Reader<'_>) -> Result<Capability, Short> {
         MULTIPROTOCOL => {
             let afi = value.u16()?;
             value.u8()?;
-            Capability::Multiprotocol(Family { afi, safi: value.u8()? })
+            Capability::Multiprotocol(Family {
+                afi,
+                safi: value.u8()?,
+            })
         }
         ROUTE_REFRESH => Capability::RouteRefresh,
         GRACEFUL_RESTART => Capability::GracefulRestart(decode_restart(&mut value)?),
         FOUR_BYTE_AS => Capability::FourByteAs(Asn(value.u32()?)),
-        _ => Capability::Unknown { code, value: Bytes::copy_from_slice(value.rest()) },
+        _ => Capability::Unknown {
+            code,
+            value: Bytes::copy_from_slice(value.rest()),
+        },
     };
     value.finish()?;
     Ok(capability)
@@ -67,7 +73,10 @@ fn decode_restart(value: &mut Reader<'_>) -> Result<GracefulRestart, Short> {
     let head = value.u16()?;
     let mut families = Vec::new();
     while !value.is_empty() {
-        let family = Family { afi: value.u16()?, safi: value.u8()? };
+        let family = Family {
+            afi: value.u16()?,
+            safi: value.u8()?,
+        };
         families.push((family, value.u8()? & FORWARDING != 0));
     }
     Ok(GracefulRestart {

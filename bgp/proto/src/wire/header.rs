@@ -114,11 +114,7 @@ pub(super) fn bad_length(len: u16) -> Notification {
 }
 
 /// Writes a message: the header, then what `body` writes.
-pub(super) fn put_message(
-    out: &mut BytesMut,
-    kind: MessageKind,
-    body: impl FnOnce(&mut BytesMut),
-) {
+pub(super) fn put_message(out: &mut BytesMut, kind: MessageKind, body: impl FnOnce(&mut BytesMut)) {
     let at = out.len();
     out.put_slice(&MARKER);
     out.put_u16(0);

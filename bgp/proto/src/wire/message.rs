@@ -4,7 +4,9 @@ use bytes::BytesMut;
 
 use super::header::{bad_length, put_message};
 use super::writer::clamp;
-use super::{HEADER_LEN, Message, MessageKind, Notification, WireContext, open, route_refresh, update};
+use super::{
+    HEADER_LEN, Message, MessageKind, Notification, WireContext, open, route_refresh, update,
+};
 
 impl Message {
     /// Decodes the body of a message: what follows the header, no more and no less.

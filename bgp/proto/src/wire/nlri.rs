@@ -89,8 +89,14 @@ mod tests {
 
     #[test]
     fn a_length_beyond_the_address_is_an_error() {
-        assert_eq!(decode_ipv4(&[33, 10, 0, 0, 0, 0], &mut Vec::new()), Err(Short));
-        assert_eq!(decode_ipv6(&[[129].as_slice(), &[0; 17]].concat(), &mut Vec::new()), Err(Short));
+        assert_eq!(
+            decode_ipv4(&[33, 10, 0, 0, 0, 0], &mut Vec::new()),
+            Err(Short)
+        );
+        assert_eq!(
+            decode_ipv6(&[[129].as_slice(), &[0; 17]].concat(), &mut Vec::new()),
+            Err(Short)
+        );
     }
 
     #[test]

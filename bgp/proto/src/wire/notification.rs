@@ -122,13 +122,20 @@ impl Notification {
     /// A NOTIFICATION without data.
     #[must_use]
     pub fn new(code: u8, subcode: u8) -> Self {
-        Self { code, subcode, data: Bytes::new() }
+        Self {
+            code,
+            subcode,
+            data: Bytes::new(),
+        }
     }
 
     /// The same with this data; what would not fit a message is cut off.
     #[must_use]
     pub fn with_data(self, data: Bytes) -> Self {
-        Self { data: data.slice(..data.len().min(MAX_MESSAGE_LEN - HEADER_LEN - 2)), ..self }
+        Self {
+            data: data.slice(..data.len().min(MAX_MESSAGE_LEN - HEADER_LEN - 2)),
+            ..self
+        }
     }
 
     /// Hold Timer Expired.
@@ -199,7 +206,11 @@ impl Notification {
         let too_short = |Short| bad_length(clamp(HEADER_LEN + body.len()));
         let code = reader.u8().map_err(too_short)?;
         let subcode = reader.u8().map_err(too_short)?;
-        Ok(Self { code, subcode, data: Bytes::copy_from_slice(reader.rest()) })
+        Ok(Self {
+            code,
+            subcode,
+            data: Bytes::copy_from_slice(reader.rest()),
+        })
     }
 
     pub(super) fn encode(&self, out: &mut BytesMut) {
@@ -265,9 +276,7 @@ fn subcode_name(code: u8, subcode: u8) -> Option<&'static str> {
         (code::UPDATE, update::OPTIONAL_ATTRIBUTE) => "Optional Attribute Error",
         (code::UPDATE, update::INVALID_NETWORK) => "Invalid Network Field",
         (code::UPDATE, update::MALFORMED_AS_PATH) => "Malformed AS_PATH",
-        (code::FSM, fsm::UNEXPECTED_IN_OPEN_SENT) => {
-            "Receive Unexpected Message in OpenSent State"
-        }
+        (code::FSM, fsm::UNEXPECTED_IN_OPEN_SENT) => "Receive Unexpected Message in OpenSent State",
         (code::FSM, fsm::UNEXPECTED_IN_OPEN_CONFIRM) => {
             "Receive Unexpected Message in OpenConfirm State"
         }
@@ -297,9 +306,18 @@ mod tests {
     fn people_read_the_words_of_the_rfcs() {
         let table = [
             (Notification::hold_timer_expired(), "Hold Timer Expired"),
-            (Notification::send_hold_timer_expired(), "Send Hold Timer Expired"),
-            (Notification::open_error(open::BAD_PEER_AS), "OPEN Message Error: Bad Peer AS"),
-            (Notification::open_error(open::UNSPECIFIC), "OPEN Message Error"),
+            (
+                Notification::send_hold_timer_expired(),
+                "Send Hold Timer Expired",
+            ),
+            (
+                Notification::open_error(open::BAD_PEER_AS),
+                "OPEN Message Error: Bad Peer AS",
+            ),
+            (
+                Notification::open_error(open::UNSPECIFIC),
+                "OPEN Message Error",
+            ),
             (Notification::cease(77), "Cease: subcode 77"),
             (Notification::new(99, 1), "error code 99: subcode 1"),
             (

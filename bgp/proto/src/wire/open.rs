@@ -48,7 +48,12 @@ pub(super) fn decode(body: &[u8]) -> Result<Open, Notification> {
     if bgp_id.is_unspecified() {
         return Err(Notification::open_error(subcode::BAD_BGP_ID));
     }
-    Ok(Open { asn, hold_time, bgp_id, capabilities })
+    Ok(Open {
+        asn,
+        hold_time,
+        bgp_id,
+        capabilities,
+    })
 }
 
 pub(super) fn encode(open: &Open, out: &mut BytesMut) {
@@ -91,8 +96,14 @@ fn parameters(mut reader: Reader<'_>) -> Result<Vec<Capability>, Notification> {
     let mut capabilities = Vec::new();
     while !list.is_empty() {
         let kind = list.u8().map_err(malformed)?;
-        let len = if extended { list.u16() } else { list.u8().map(u16::from) };
-        let value = len.and_then(|len| list.sub(usize::from(len))).map_err(malformed)?;
+        let len = if extended {
+            list.u16()
+        } else {
+            list.u8().map(u16::from)
+        };
+        let value = len
+            .and_then(|len| list.sub(usize::from(len)))
+            .map_err(malformed)?;
         if kind != CAPABILITIES {
             return Err(Notification::open_error(subcode::UNSUPPORTED_PARAMETER));
         }

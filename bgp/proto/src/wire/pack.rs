@@ -108,7 +108,10 @@ fn pack<'a, I: Iterator<Item = &'a IpNet>>(
 ) -> (usize, Peekable<I>) {
     let mut prefixes = prefixes.peekable();
     let mut messages = 0;
-    while prefixes.peek().is_some_and(|net| nlri::encoded_len(net) <= room) {
+    while prefixes
+        .peek()
+        .is_some_and(|net| nlri::encoded_len(net) <= room)
+    {
         let mut left = room;
         let mut batch = std::iter::from_fn(|| {
             let net = prefixes.next_if(|net| nlri::encoded_len(net) <= left)?;

@@ -33,7 +33,10 @@ pub(super) fn decode(
     }
     let (multi, multi_hops, ignored) = match set.reach.take() {
         Some(Reach::Routes(reach)) => {
-            let hops = NextHops { next_hop: reach.next_hop, link_local: reach.link_local };
+            let hops = NextHops {
+                next_hop: reach.next_hop,
+                link_local: reach.link_local,
+            };
             (reach.prefixes, Some(hops), false)
         }
         Some(Reach::Ignored) => (Vec::new(), None, true),
@@ -52,7 +55,10 @@ pub(super) fn decode(
     }
     let classic_hops = set
         .next_hop
-        .map(|next_hop| NextHops { next_hop: next_hop.into(), link_local: None })
+        .map(|next_hop| NextHops {
+            next_hop: next_hop.into(),
+            link_local: None,
+        })
         .filter(|_| !classic.is_empty());
     match (multi_hops.filter(|_| !multi.is_empty()), classic_hops) {
         (None, None) => Ok((update, None)),
@@ -77,7 +83,9 @@ pub(super) fn decode(
 /// Encodes an UPDATE that fits one message. One that says nothing is not written at all.
 pub(super) fn encode(update: &Update, ctx: &WireContext, out: &mut BytesMut) {
     if !update.withdrawn.is_empty() || !update.announced.is_empty() {
-        put_message(out, MessageKind::Update, |out| encode_body(update, ctx, out));
+        put_message(out, MessageKind::Update, |out| {
+            encode_body(update, ctx, out)
+        });
     }
     if let Some(family) = update.end_of_rib {
         encode_end_of_rib(family, ctx, out);
@@ -98,8 +106,10 @@ pub(super) fn family_of(net: &IpNet) -> Family {
 }
 
 fn encode_body(update: &Update, ctx: &WireContext, out: &mut BytesMut) {
-    let (v4, v6): (Vec<&IpNet>, Vec<&IpNet>) =
-        update.withdrawn.iter().partition(|net| matches!(net, IpNet::V4(_)));
+    let (v4, v6): (Vec<&IpNet>, Vec<&IpNet>) = update
+        .withdrawn
+        .iter()
+        .partition(|net| matches!(net, IpNet::V4(_)));
     put_sized(out, |out| v4.iter().for_each(|net| nlri::encode(net, out)));
     let mut classic = Vec::new();
     put_sized(out, |out| {
@@ -110,7 +120,10 @@ fn encode_body(update: &Update, ctx: &WireContext, out: &mut BytesMut) {
             return;
         };
         let multi: Vec<&IpNet>;
-        (classic, multi) = update.announced.iter().partition(|net| is_classic(net, attributes));
+        (classic, multi) = update
+            .announced
+            .iter()
+            .partition(|net| is_classic(net, attributes));
         if let Some(first) = multi.first() {
             put_reach(family_of(first), attributes, multi.iter().copied(), out);
         }
@@ -137,7 +150,11 @@ impl<'a> Fields<'a> {
         let withdrawn = reader.take(len)?;
         let len = usize::from(reader.u16()?);
         let attributes = reader.take(len)?;
-        Ok(Self { withdrawn, attributes, nlri: reader.rest() })
+        Ok(Self {
+            withdrawn,
+            attributes,
+            nlri: reader.rest(),
+        })
     }
 }
 
@@ -188,7 +205,11 @@ fn announce(
     // `check_routes` has seen to it that none is missing; were one, the peer is told so.
     let missing = || Notification::update_error(subcode::MISSING_WELL_KNOWN);
     let attributes = Arc::new(set.into_attributes(hops).ok_or_else(missing)?);
-    Ok(Update { announced, attributes: Some(attributes), ..update })
+    Ok(Update {
+        announced,
+        attributes: Some(attributes),
+        ..update
+    })
 }
 
 fn bad_network(_: Short) -> Notification {

@@ -39,13 +39,18 @@ pub(super) fn put_attribute(
 
 /// Replaces bytes that were written before.
 pub(super) fn overwrite(out: &mut BytesMut, at: usize, bytes: &[u8]) {
-    let place = out.get_mut(at..at + bytes.len()).expect("the place was written before");
+    let place = out
+        .get_mut(at..at + bytes.len())
+        .expect("the place was written before");
     place.copy_from_slice(bytes);
 }
 
 /// A length as the two octets that carry it; what is longer than a message was refused by the caller.
 pub(super) fn clamp(len: usize) -> u16 {
-    debug_assert!(len <= usize::from(u16::MAX), "{len} octets in a two-octet length");
+    debug_assert!(
+        len <= usize::from(u16::MAX),
+        "{len} octets in a two-octet length"
+    );
     u16::try_from(len).unwrap_or(u16::MAX)
 }
 

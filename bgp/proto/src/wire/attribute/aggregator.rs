@@ -16,7 +16,11 @@ pub(super) type Aggregator = (Asn, Ipv4Addr);
 /// Reads either attribute: its length says how long its AS is, as the table has let only the right one through.
 pub(super) fn decode(value: &[u8]) -> Result<Aggregator, Fault> {
     let mut reader = Reader::new(value);
-    let asn = if value.len() == 6 { reader.u16().map(u32::from) } else { reader.u32() };
+    let asn = if value.len() == 6 {
+        reader.u16().map(u32::from)
+    } else {
+        reader.u32()
+    };
     let (Ok(asn), Ok(router), true) = (asn, reader.u32(), reader.is_empty()) else {
         return Err(Fault::LENGTH);
     };

@@ -21,7 +21,11 @@ pub(super) enum AsSize {
 impl AsSize {
     /// In AS_PATH; in AS4_PATH it is always four.
     pub(super) fn of(ctx: &WireContext) -> Self {
-        if ctx.four_byte_as { Self::Four } else { Self::Two }
+        if ctx.four_byte_as {
+            Self::Four
+        } else {
+            Self::Two
+        }
     }
 }
 
@@ -52,7 +56,10 @@ pub(super) fn encode(path: &[AsPathSegment], size: AsSize, out: &mut BytesMut) {
 
 /// Whether a segment is of a confederation (RFC 5065).
 pub(in crate::wire) fn is_confederation(segment: &AsPathSegment) -> bool {
-    matches!(segment.kind, SegmentKind::ConfedSequence | SegmentKind::ConfedSet)
+    matches!(
+        segment.kind,
+        SegmentKind::ConfedSequence | SegmentKind::ConfedSet
+    )
 }
 
 /// That a path is one that an external peer may send: without confederation segments (RFC 5065 §5).
@@ -67,14 +74,19 @@ pub(super) fn check_external(path: &[AsPathSegment]) -> Result<(), Fault> {
 /// `None` when no AS number of it needs four octets.
 pub(super) fn as4_path(path: &[AsPathSegment]) -> Option<Vec<AsPathSegment>> {
     let public = || path.iter().filter(|segment| !is_confederation(segment));
-    let wide = public().flat_map(|segment| &segment.asns).any(|asn| asn.0 > u32::from(u16::MAX));
+    let wide = public()
+        .flat_map(|segment| &segment.asns)
+        .any(|asn| asn.0 > u32::from(u16::MAX));
     wide.then(|| public().cloned().collect())
 }
 
 /// Reads AS_PATH and AS4_PATH together (RFC 6793 §4.2.3): the AS numbers that two-octet speakers put in front
 /// are taken from AS_PATH, the rest from AS4_PATH. An AS4_PATH longer than the AS_PATH is not believed.
 pub(super) fn merge(path: Vec<AsPathSegment>, as4: Vec<AsPathSegment>) -> Vec<AsPathSegment> {
-    let as4: Vec<_> = as4.into_iter().filter(|segment| !is_confederation(segment)).collect();
+    let as4: Vec<_> = as4
+        .into_iter()
+        .filter(|segment| !is_confederation(segment))
+        .collect();
     let (Some(mut ahead), false) = (count(&path).checked_sub(count(&as4)), as4.is_empty()) else {
         return path;
     };
@@ -141,7 +153,9 @@ fn segment(reader: &mut Reader<'_>, size: AsSize) -> Result<AsPathSegment, Fault
         return Err(malformed("segment without an AS"));
     }
     let asns: Vec<Asn> = match size {
-        AsSize::Two => pick(reader.take(2 * len).map_err(overrun)?, |asn| u16::from_be_bytes(asn).into()),
+        AsSize::Two => pick(reader.take(2 * len).map_err(overrun)?, |asn| {
+            u16::from_be_bytes(asn).into()
+        }),
         AsSize::Four => pick(reader.take(4 * len).map_err(overrun)?, u32::from_be_bytes),
     };
     if asns.contains(&Asn(0)) {
@@ -151,7 +165,12 @@ fn segment(reader: &mut Reader<'_>, size: AsSize) -> Result<AsPathSegment, Fault
 }
 
 fn pick<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> u32) -> Vec<Asn> {
-    bytes.as_chunks::<N>().0.iter().map(|asn| Asn(number(*asn))).collect()
+    bytes
+        .as_chunks::<N>()
+        .0
+        .iter()
+        .map(|asn| Asn(number(*asn)))
+        .collect()
 }
 
 fn octet(kind: SegmentKind) -> u8 {

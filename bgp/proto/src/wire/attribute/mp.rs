@@ -46,10 +46,14 @@ pub(super) fn decode_reach(value: &[u8], ctx: &WireContext) -> Result<Reach<Anno
     let hop = reader.sub(usize::from(len)).map_err(short)?;
     // Reserved; once a count of SNPAs, always zero.
     reader.u8().map_err(short)?;
-    let (next_hop, link_local) = next_hop(family, hop)
-        .ok_or(malformed("next hop has a length its family does not have"))?;
+    let (next_hop, link_local) =
+        next_hop(family, hop).ok_or(malformed("next hop has a length its family does not have"))?;
     let prefixes = prefixes(family, &mut reader)?;
-    Ok(Reach::Routes(Announced { next_hop, link_local, prefixes }))
+    Ok(Reach::Routes(Announced {
+        next_hop,
+        link_local,
+        prefixes,
+    }))
 }
 
 pub(super) fn decode_unreach(value: &[u8], ctx: &WireContext) -> Result<Reach<Withdrawn>, Fault> {
@@ -112,7 +116,10 @@ fn taken(family: Family, ctx: &WireContext) -> bool {
 }
 
 fn family(reader: &mut Reader<'_>) -> Result<Family, Short> {
-    Ok(Family { afi: reader.u16()?, safi: reader.u8()? })
+    Ok(Family {
+        afi: reader.u16()?,
+        safi: reader.u8()?,
+    })
 }
 
 fn put_family(family: Family, out: &mut BytesMut) {

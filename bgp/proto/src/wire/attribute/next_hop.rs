@@ -19,7 +19,10 @@ pub(in crate::wire) fn check(next_hop: IpAddr) -> Result<(), Fault> {
     if usable {
         return Ok(());
     }
-    Err(Fault::new(subcode::INVALID_NEXT_HOP, "next hop is no unicast address of a neighbour"))
+    Err(Fault::new(
+        subcode::INVALID_NEXT_HOP,
+        "next hop is no unicast address of a neighbour",
+    ))
 }
 
 fn usable_v4(address: Ipv4Addr) -> bool {

@@ -16,5 +16,9 @@ pub(super) fn unknown(flags: u8, code: u8, value: &[u8]) -> Option<UnknownAttrib
 /// An attribute as it came. The Extended Length bit is the writer's, the low four are nobody's.
 pub(super) fn keep(flags: u8, code: u8, value: &[u8]) -> UnknownAttribute {
     let flags = flags & (OPTIONAL | TRANSITIVE | PARTIAL);
-    UnknownAttribute { flags, code, value: Bytes::copy_from_slice(value) }
+    UnknownAttribute {
+        flags,
+        code,
+        value: Bytes::copy_from_slice(value),
+    }
 }

@@ -5,5 +5,8 @@ use crate::wire::reader::Reader;
 
 pub(super) fn decode(value: &[u8]) -> Result<u32, Fault> {
     let mut reader = Reader::new(value);
-    reader.u32().and_then(|number| reader.finish().map(|()| number)).map_err(|_| Fault::LENGTH)
+    reader
+        .u32()
+        .and_then(|number| reader.finish().map(|()| number))
+        .map_err(|_| Fault::LENGTH)
 }

@@ -65,11 +65,19 @@ impl<'a> Raw<'a> {
         let from = reader.peek();
         let flags = reader.u8()?;
         let code = reader.u8()?;
-        let len =
-            if flags & EXTENDED_LENGTH == 0 { u16::from(reader.u8()?) } else { reader.u16()? };
+        let len = if flags & EXTENDED_LENGTH == 0 {
+            u16::from(reader.u8()?)
+        } else {
+            reader.u16()?
+        };
         let value = reader.take(usize::from(len))?;
         let whole = from.get(..from.len() - reader.peek().len()).unwrap_or(from);
-        Ok(Self { flags, code, value, whole })
+        Ok(Self {
+            flags,
+            code,
+            value,
+            whole,
+        })
     }
 
     fn notification(&self, subcode: u8) -> Notification {
@@ -113,7 +121,9 @@ impl AttributeSet {
     /// That packets can be sent to a next hop.
     pub(in crate::wire) fn check_next_hop(&mut self, code: u8, address: IpAddr) {
         if let Err(fault) = next_hop::check(address) {
-            self.withdraw(code, fault.reason, || Notification::update_error(fault.subcode));
+            self.withdraw(code, fault.reason, || {
+                Notification::update_error(fault.subcode)
+            });
         }
     }
 
@@ -220,7 +230,8 @@ impl AttributeSet {
         if raw.flags & OPTIONAL == 0 {
             return Err(raw.notification(subcode::UNRECOGNIZED_WELL_KNOWN));
         }
-        self.unknown.extend(opaque::unknown(raw.flags, raw.code, raw.value));
+        self.unknown
+            .extend(opaque::unknown(raw.flags, raw.code, raw.value));
         Ok(())
     }
 
@@ -236,9 +247,8 @@ impl AttributeSet {
     /// An attribute that overruns the field (RFC 7606 §4). If it holds prefixes, nobody knows which.
     fn overrun(&mut self, rest: &[u8]) -> Result<(), Notification> {
         let code = rest.get(1).copied().unwrap_or_default();
-        let notification = || {
-            Notification::update_error(subcode::LENGTH).with_data(Bytes::copy_from_slice(rest))
-        };
+        let notification =
+            || Notification::update_error(subcode::LENGTH).with_data(Bytes::copy_from_slice(rest));
         if matches!(code, code::MP_REACH | code::MP_UNREACH) {
             return Err(notification());
         }
@@ -259,7 +269,11 @@ impl AttributeSet {
     }
 
     fn discard(&mut self, code: u8, reason: &'static str) {
-        self.errors.push(AttributeError { code, treatment: Treatment::Discard, reason });
+        self.errors.push(AttributeError {
+            code,
+            treatment: Treatment::Discard,
+            reason,
+        });
     }
 
     fn withdraw(
@@ -268,7 +282,11 @@ impl AttributeSet {
         reason: &'static str,
         notification: impl FnOnce() -> Notification,
     ) {
-        self.errors.push(AttributeError { code, treatment: Treatment::TreatAsWithdraw, reason });
+        self.errors.push(AttributeError {
+            code,
+            treatment: Treatment::TreatAsWithdraw,
+            reason,
+        });
         self.withdraw.get_or_insert_with(notification);
     }
 
@@ -282,7 +300,11 @@ impl AttributeSet {
     }
 
     fn has_seen(&self, code: u8) -> bool {
-        let bits = self.seen.get(usize::from(code / 128)).copied().unwrap_or_default();
+        let bits = self
+            .seen
+            .get(usize::from(code / 128))
+            .copied()
+            .unwrap_or_default();
         bits & (1 << (code % 128)) != 0
     }
 }
@@ -299,7 +321,9 @@ pub(in crate::wire) fn encode(
             put_attribute(out, row.flags, code, value);
         }
     };
-    put(out, code::ORIGIN, &|out| out.put_u8(origin::octet(attributes.origin)));
+    put(out, code::ORIGIN, &|out| {
+        out.put_u8(origin::octet(attributes.origin))
+    });
     put(out, code::AS_PATH, &|out| {
         as_path::encode(&attributes.as_path, AsSize::of(ctx), out);
     });
@@ -316,11 +340,16 @@ pub(in crate::wire) fn encode(
         put(out, code::ATOMIC_AGGREGATE, &|_| {});
     }
     if let Some(aggregator) = attributes.aggregator {
-        put(out, code::AGGREGATOR, &|out| aggregator::encode(aggregator, ctx, out));
+        put(out, code::AGGREGATOR, &|out| {
+            aggregator::encode(aggregator, ctx, out)
+        });
     }
     if !attributes.communities.is_empty() {
         put(out, code::COMMUNITIES, &|out| {
-            attributes.communities.iter().for_each(|community| out.put_u32(*community));
+            attributes
+                .communities
+                .iter()
+                .for_each(|community| out.put_u32(*community));
         });
     }
     if let Some(id) = attributes.originator_id {
@@ -328,12 +357,17 @@ pub(in crate::wire) fn encode(
     }
     if !attributes.cluster_list.is_empty() {
         put(out, code::CLUSTER_LIST, &|out| {
-            attributes.cluster_list.iter().for_each(|id| out.put_u32(id.to_bits()));
+            attributes
+                .cluster_list
+                .iter()
+                .for_each(|id| out.put_u32(id.to_bits()));
         });
     }
     encode_as4(attributes, ctx, out);
     for unknown in &attributes.unknown {
-        put_attribute(out, unknown.flags, unknown.code, |out| out.put_slice(&unknown.value));
+        put_attribute(out, unknown.flags, unknown.code, |out| {
+            out.put_slice(&unknown.value)
+        });
     }
 }
 

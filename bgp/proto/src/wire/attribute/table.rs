@@ -98,12 +98,19 @@ const fn row(
     on_error: OnError,
     from: Sender,
 ) -> Row {
-    Row { code, name, flags, length, on_error, from }
+    Row {
+        code,
+        name,
+        flags,
+        length,
+        on_error,
+        from,
+    }
 }
 
-use Sender::{Anyone, InternalPeers, TwoOctetPeers};
 use Length::{Any, ByAs, Each, Exactly};
 use OnError::{Discard, Reset, Withdraw};
+use Sender::{Anyone, InternalPeers, TwoOctetPeers};
 
 /// RFC 7606 §7.1–7.15, RFC 8092 §6, RFC 6793 §6.
 #[rustfmt::skip]
