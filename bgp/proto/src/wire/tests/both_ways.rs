@@ -172,14 +172,48 @@ fn withdrawals_and_ends_of_rib() {
     );
 }
 
+/// The body of an UPDATE that announces 10.10.0.0/24 with one more attribute than it must have.
+fn route_with(extra: &str) -> String {
+    let attributes = format!("40 01 01 00  40 02 06 02 01 0000fde9  40 03 04 c0000201 {extra}");
+    format!("0000 {:04x} {attributes} 18 0a0a00", hex(&attributes).len())
+}
+
+#[test]
+fn attributes_that_are_passed_on_unread() {
+    let table = [
+        (
+            "c0 20 0c 000000010000000200000003",
+            0xc0,
+            32,
+            "000000010000000200000003",
+        ),
+        ("c0 10 08 0002fde800000001", 0xc0, 16, "0002fde800000001"),
+        ("e0 63 02 cafe", 0xe0, 99, "cafe"),
+        ("e0 1c 00", 0xe0, 28, ""),
+    ];
+    for (extra, flags, code, value) in table {
+        let unknown = vec![UnknownAttribute {
+            flags,
+            code,
+            value: hex(value).into(),
+        }];
+        let attributes = PathAttributes {
+            unknown,
+            ..plain("192.0.2.1", &[65001])
+        };
+        both_ways(
+            2,
+            &route_with(extra),
+            announce(attributes, &["10.10.0.0/24"]),
+            &external(),
+        );
+    }
+}
+
 #[test]
 fn each_attribute_of_a_route() {
     let ctx = internal();
     let base = || plain("192.0.2.1", &[65001]);
-    let attribute = |extra: &str| -> String {
-        let attributes = format!("40 01 01 00  40 02 06 02 01 0000fde9  40 03 04 c0000201 {extra}");
-        format!("0000 {:04x} {attributes} 18 0a0a00", hex(&attributes).len())
-    };
     let id = || "10.0.0.9".parse().unwrap();
     let table = [
         ("", base()),
@@ -232,33 +266,11 @@ fn each_attribute_of_a_route() {
                 ..base()
             },
         ),
-        (
-            "c0 20 0c 000000010000000200000003",
-            PathAttributes {
-                unknown: vec![UnknownAttribute {
-                    flags: 0xc0,
-                    code: 32,
-                    value: hex("000000010000000200000003").into(),
-                }],
-                ..base()
-            },
-        ),
-        (
-            "e0 63 02 cafe",
-            PathAttributes {
-                unknown: vec![UnknownAttribute {
-                    flags: 0xe0,
-                    code: 99,
-                    value: hex("cafe").into(),
-                }],
-                ..base()
-            },
-        ),
     ];
     for (extra, attributes) in table {
         both_ways(
             2,
-            &attribute(extra),
+            &route_with(extra),
             announce(attributes, &["10.10.0.0/24"]),
             &ctx,
         );
