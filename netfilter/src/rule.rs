@@ -272,9 +272,19 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Makes a rule. Conditions are put in one order, so that equal rules are equal texts.
+    /// Makes a rule. Conditions are put in one order, so that equal rules are equal texts; all ports are no condition
+    /// (iptables-nft doesn't keep it, so it would never read back as written).
     pub fn new(matches: impl IntoIterator<Item = Match>, action: Action) -> Self {
-        let mut matches: Vec<Match> = matches.into_iter().collect();
+        let all_ports = |condition: &Match| match condition {
+            Match::DestinationPorts(ranges) => {
+                PortRange::merged(ranges) == [PortRange::new(0, u16::MAX)]
+            }
+            _ => false,
+        };
+        let mut matches: Vec<Match> = matches
+            .into_iter()
+            .filter(|condition| !all_ports(condition))
+            .collect();
         matches.sort_by_key(Match::rank);
         Self { matches, action }
     }

@@ -1,0 +1,191 @@
+//! From a packet's pod to the chain of its policies in a few rules, however many pods there are.
+//!
+//! One rule can only say yes or no, so the chains halve the isolated endpoints by bits of a hash of their interface's
+//! name; a set per bit holds the endpoints that have it. An endpoint's bits never change, so a change of policy leaves
+//! the sets alone and is one transaction of rules; and the tree hangs only on the endpoints there are now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netfilter::{
+    Action, ChainName, Family, InterfaceMatch, InterfaceName, IpSet, Match, Rule, SetDirection,
+    SetKind, SetName, short_hash,
+};
+
+use crate::{Direction, Endpoint, Isolated};
+
+/// How many bits of the hash there are to choose from.
+const BITS: u16 = 64;
+/// How much deeper than a perfectly balanced tree a bit may let it become, so that few changes reshape the tree.
+const SLACK: u32 = 2;
+/// As many endpoints are simply listed.
+const LISTED: usize = 2;
+
+/// The chains of one direction, and the bits they ask for.
+pub(crate) struct Dispatch<'a> {
+    family: Family,
+    direction: Direction,
+    isolated: &'a Isolated,
+    /// The chain of an endpoint's set of policies.
+    leaf: &'a dyn Fn(&BTreeSet<api::NamespacedName>) -> ChainName,
+    pub(crate) chains: BTreeMap<ChainName, Vec<Rule>>,
+    pub(crate) bits: BTreeSet<u16>,
+}
+
+type Candidates<'a> = Vec<(&'a InterfaceName, u64)>;
+
+impl<'a> Dispatch<'a> {
+    /// Makes the chains; returns them and the rules of the root, which the caller's own rules may precede.
+    pub(crate) fn new(
+        family: Family,
+        direction: Direction,
+        isolated: &'a Isolated,
+        leaf: &'a dyn Fn(&BTreeSet<api::NamespacedName>) -> ChainName,
+    ) -> (Self, Vec<Rule>) {
+        let mut dispatch = Self {
+            family,
+            direction,
+            isolated,
+            leaf,
+            chains: BTreeMap::new(),
+            bits: BTreeSet::new(),
+        };
+        let all: Candidates<'_> = isolated
+            .keys()
+            .map(|name| (name, hash_bits(name)))
+            .collect();
+        let depth = all.len().next_power_of_two().trailing_zeros() + SLACK;
+        let root = dispatch.node(all, depth, &mut Vec::new());
+        (dispatch, root)
+    }
+
+    /// The rules for these endpoints: those with a bit go to a chain of their own, the others' rules follow.
+    fn node(
+        &mut self,
+        mut left: Candidates<'a>,
+        mut depth: u32,
+        path: &mut Vec<String>,
+    ) -> Vec<Rule> {
+        let entered = path.len();
+        let mut rules = Vec::new();
+        while left.len() > LISTED {
+            let Some(bit) = best_bit(&left, depth) else {
+                break;
+            };
+            self.bits.insert(bit);
+            let (with, without): (Candidates<'_>, Candidates<'_>) =
+                left.into_iter().partition(|(_, bits)| has(*bits, bit));
+            depth = depth.saturating_sub(1);
+            path.push(format!("{bit}=1"));
+            let chain = ChainName::hashed(self.chain_prefix(), path);
+            let below = self.node(with, depth, path);
+            self.chains.insert(chain.clone(), below);
+            path.pop();
+            path.push(format!("{bit}=0"));
+            let condition = Match::Set {
+                name: bit_set(self.family, bit),
+                direction: lookup(self.direction),
+                negated: false,
+            };
+            rules.push(Rule::new([condition], Action::Goto(chain)));
+            left = without;
+        }
+        path.truncate(entered);
+        rules.extend(
+            left.into_iter()
+                .filter_map(|(name, _)| self.leaf_rule(name)),
+        );
+        rules
+    }
+
+    fn leaf_rule(&self, interface: &InterfaceName) -> Option<Rule> {
+        let policies = self.isolated.get(interface)?;
+        let interface = InterfaceMatch::Exact(interface.clone());
+        let condition = match self.direction {
+            Direction::Ingress => Match::OutInterface(interface),
+            Direction::Egress => Match::InInterface(interface),
+        };
+        Some(Rule::new([condition], Action::Goto((self.leaf)(policies))))
+    }
+
+    fn chain_prefix(&self) -> &'static str {
+        match self.direction {
+            Direction::Ingress => "TO",
+            Direction::Egress => "FROM",
+        }
+    }
+}
+
+/// The set of endpoints whose hash has a bit.
+pub(crate) fn bit_sets(
+    family: Family,
+    bits: &BTreeSet<u16>,
+    endpoints: &BTreeMap<InterfaceName, Endpoint>,
+) -> Vec<IpSet> {
+    let of_bit = |bit: &u16| {
+        let mut set = IpSet::new(bit_set(family, *bit), family, SetKind::HashNetIface);
+        for (interface, endpoint) in endpoints
+            .iter()
+            .filter(|(name, _)| has(hash_bits(name), *bit))
+        {
+            insert_endpoint(&mut set, interface, endpoint);
+        }
+        set
+    };
+    bits.iter().map(of_bit).collect()
+}
+
+/// Adds an endpoint's addresses, each bound to its interface.
+pub(crate) fn insert_endpoint(set: &mut IpSet, interface: &InterfaceName, endpoint: &Endpoint) {
+    for address in &endpoint.addresses {
+        set.insert_net_iface(host_net(*address), interface);
+    }
+}
+
+/// The parts of a packet that name its pod in a direction.
+pub(crate) fn lookup(direction: Direction) -> SetDirection {
+    match direction {
+        Direction::Ingress => SetDirection::DestinationAndOut,
+        Direction::Egress => SetDirection::SourceAndIn,
+    }
+}
+
+fn host_net(address: IpAddr) -> IpNet {
+    IpNet::from(address)
+}
+
+fn bit_set(family: Family, bit: u16) -> SetName {
+    SetName::numbered(family, "bit", bit)
+}
+
+/// The first bit that parts the endpoints well enough to keep to the depth, else the one that parts them best.
+fn best_bit(left: &Candidates<'_>, depth: u32) -> Option<u16> {
+    let room = 1usize
+        .checked_shl(depth.saturating_sub(1))
+        .unwrap_or(usize::MAX);
+    let mut best = None;
+    for bit in 0..BITS {
+        let with = left.iter().filter(|(_, bits)| has(*bits, bit)).count();
+        let larger = with.max(left.len() - with);
+        if larger == left.len() {
+            continue;
+        }
+        if larger <= room {
+            return Some(bit);
+        }
+        if best.is_none_or(|(least, _)| larger < least) {
+            best = Some((larger, bit));
+        }
+    }
+    best.map(|(_, bit)| bit)
+}
+
+fn has(bits: u64, bit: u16) -> bool {
+    bits >> bit & 1 == 1
+}
+
+fn hash_bits(interface: &InterfaceName) -> u64 {
+    u64::from_str_radix(&short_hash(&[interface.as_str()], 16), 16)
+        .expect("sixteen hex digits are a u64")
+}
