@@ -1,0 +1,459 @@
+//! Tables of what is read and written in each version, and what is refused with which code.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+use std::collections::BTreeMap;
+
+use cni_spec::socket::{MAX_FRAME, Request, Response, decode_frame, encode_frame};
+use cni_spec::{
+    AddResult, CniError, CniVersion, Command, Dns, Environment, ErrorCode, Interface, Invocation,
+    IpConfig, NetworkConfig, Route,
+};
+use expect_test::{Expect, expect};
+use serde_json::{Value, json};
+
+fn result() -> AddResult {
+    let gateway: [std::net::IpAddr; 2] =
+        ["169.254.1.1".parse().unwrap(), "fe80::1".parse().unwrap()];
+    AddResult {
+        interfaces: vec![
+            Interface {
+                name: "ptl0123456789a".to_owned(),
+                mac: "ee:ee:ee:ee:ee:ee".to_owned(),
+                ..Interface::default()
+            },
+            Interface {
+                name: "eth0".to_owned(),
+                mac: "02:00:00:00:00:01".to_owned(),
+                mtu: Some(1450),
+                sandbox: "/run/netns/p".to_owned(),
+                socket_path: "/run/s".to_owned(),
+                pci_id: "0000:00:1f.6".to_owned(),
+            },
+        ],
+        ips: vec![
+            IpConfig {
+                address: "10.244.1.5/32".parse().unwrap(),
+                gateway: Some(gateway[0]),
+                interface: Some(1),
+            },
+            IpConfig {
+                address: "fd00:1::5/128".parse().unwrap(),
+                gateway: Some(gateway[1]),
+                interface: Some(1),
+            },
+        ],
+        routes: vec![
+            Route {
+                mtu: Some(1400),
+                advmss: Some(1360),
+                priority: Some(100),
+                table: Some(50),
+                scope: Some(253),
+                ..Route::new("0.0.0.0/0".parse().unwrap(), Some(gateway[0]))
+            },
+            Route::new("::/0".parse().unwrap(), Some(gateway[1])),
+        ],
+        dns: Dns {
+            nameservers: vec!["10.96.0.10".to_owned()],
+            ..Dns::default()
+        },
+    }
+}
+
+fn check(version: CniVersion, expected: &Expect) {
+    expected.assert_eq(&result().to_json(version).unwrap().to_string());
+}
+
+#[test]
+fn a_result_has_the_shape_of_the_version_asked_for() {
+    for version in [CniVersion::V0_1_0, CniVersion::V0_2_0] {
+        let json = result().to_json(version).unwrap().to_string();
+        expect![[r#"{"cniVersion":"VERSION","dns":{"nameservers":["10.96.0.10"]},"ip4":{"gateway":"169.254.1.1","ip":"10.244.1.5/32","routes":[{"dst":"0.0.0.0/0","gw":"169.254.1.1"}]},"ip6":{"gateway":"fe80::1","ip":"fd00:1::5/128","routes":[{"dst":"::/0","gw":"fe80::1"}]}}"#]{"cniVersion":"VERSION","dns":{"nameservers":["10.96.0.10"]},"ip4":{"gateway":"169.254.1.1","ip":"10.244.1.5/32","routes":[{"dst":"0.0.0.0/0","gw":"169.254.1.1"}]},"ip6":{"gateway":"fe80::1","ip":"fd00:1::5/128","routes":[{"dst":"::/0","gw":"fe80::1"}]}}"#]].assert_eq(&json.replace(version.as_str(), "VERSION"));
+    }
+    for version in [CniVersion::V0_3_0, CniVersion::V0_3_1, CniVersion::V0_4_0] {
+        let json = result().to_json(version).unwrap().to_string();
+        expect![[r#"{"cniVersion":"VERSION","dns":{"nameservers":["10.96.0.10"]},"interfaces":[{"mac":"ee:ee:ee:ee:ee:ee","name":"ptl0123456789a"},{"mac":"02:00:00:00:00:01","name":"eth0","sandbox":"/run/netns/p"}],"ips":[{"address":"10.244.1.5/32","gateway":"169.254.1.1","interface":1,"version":"4"},{"address":"fd00:1::5/128","gateway":"fe80::1","interface":1,"version":"6"}],"routes":[{"dst":"0.0.0.0/0","gw":"169.254.1.1"},{"dst":"::/0","gw":"fe80::1"}]}"#]{"cniVersion":"VERSION","dns":{"nameservers":["10.96.0.10"]},"interfaces":[{"mac":"ee:ee:ee:ee:ee:ee","name":"ptl0123456789a"},{"mac":"02:00:00:00:00:01","name":"eth0","sandbox":"/run/netns/p"}],"ips":[{"address":"10.244.1.5/32","gateway":"169.254.1.1","interface":1,"version":"4"},{"address":"fd00:1::5/128","gateway":"fe80::1","interface":1,"version":"6"}],"routes":[{"dst":"0.0.0.0/0","gw":"169.254.1.1"},{"dst":"::/0","gw":"fe80::1"}]}"#]{"cniVersion":"VERSION","dns":{"nameservers":["10.96.0.10"]},"interfaces":[{"mac":"ee:ee:ee:ee:ee:ee","name":"ptl0123456789a"},{"mac":"02:00:00:00:00:01","name":"eth0","sandbox":"/run/netns/p"}],"ips":[{"address":"10.244.1.5/32","gateway":"169.254.1.1","interface":1,"version":"4"},{"address":"fd00:1::5/128","gateway":"fe80::1","interface":1,"version":"6"}],"routes":[{"dst":"0.0.0.0/0","gw":"169.254.1.1"},{"dst":"::/0","gw":"fe80::1"}]}"#]].assert_eq(&json.replace(version.as_str(), "VERSION"));
+    }
+    check(CniVersion::V1_0_0, &expect![[r#"{"cniVersion":"1.0.0","dns":{"nameservers":["10.96.0.10"]},"interfaces":[{"mac":"ee:ee:ee:ee:ee:ee","name":"ptl0123456789a"},{"mac":"02:00:00:00:00:01","name":"eth0","sandbox":"/run/netns/p"}],"ips":[{"address":"10.244.1.5/32","gateway":"169.254.1.1","interface":1},{"address":"fd00:1::5/128","gateway":"fe80::1","interface":1}],"routes":[{"dst":"0.0.0.0/0","gw":"169.254.1.1"},{"dst":"::/0","gw":"fe80::1"}]}"#]]);
+    check(CniVersion::V1_1_0, &expect![[r#"{"cniVersion":"1.1.0","dns":{"nameservers":["10.96.0.10"]},"interfaces":[{"mac":"ee:ee:ee:ee:ee:ee","name":"ptl0123456789a"},{"mac":"02:00:00:00:00:01","mtu":1450,"name":"eth0","pciID":"0000:00:1f.6","sandbox":"/run/netns/p","socketPath":"/run/s"}],"ips":[{"address":"10.244.1.5/32","gateway":"169.254.1.1","interface":1},{"address":"fd00:1::5/128","gateway":"fe80::1","interface":1}],"routes":[{"advmss":1360,"dst":"0.0.0.0/0","gw":"169.254.1.1","mtu":1400,"priority":100,"scope":253,"table":50},{"dst":"::/0","gw":"fe80::1"}]}"#]]);
+}
+
+#[test]
+fn what_a_version_can_say_comes_back_when_it_is_read() {
+    assert_eq!(read_back(CniVersion::V1_1_0), result());
+    let without_1_1 = read_back(CniVersion::V1_0_0);
+    assert_eq!(without_1_1.interfaces[1].mtu, None);
+    assert_eq!(without_1_1.routes[0].table, None);
+    for version in [CniVersion::V0_3_0, CniVersion::V0_3_1, CniVersion::V0_4_0] {
+        assert_eq!(read_back(version), without_1_1, "{version}");
+    }
+    for version in [CniVersion::V0_1_0, CniVersion::V0_2_0] {
+        let old = read_back(version);
+        assert_eq!(old.routes, without_1_1.routes);
+        assert_eq!(
+            old.ips.iter().map(|ip| ip.address).collect::<Vec<_>>(),
+            [
+                "10.244.1.5/32".parse().unwrap(),
+                "fd00:1::5/128".parse().unwrap()
+            ]
+        );
+        assert!(old.interfaces.is_empty());
+    }
+}
+
+fn read_back(version: CniVersion) -> AddResult {
+    let json = result().to_json(version).unwrap();
+    AddResult::from_json(&json, CniVersion::V1_0_0).unwrap()
+}
+
+#[test]
+fn a_result_without_an_address_cannot_be_said_before_0_3_0() {
+    let none = AddResult::default();
+    assert_eq!(none.to_json(CniVersion::V0_2_0).unwrap_err().code, 7);
+    expect![[r#"{"cniVersion":"0.3.0","dns":{}}"#]]
+        .assert_eq(&none.to_json(CniVersion::V0_3_0).unwrap().to_string());
+}
+
+#[test]
+fn another_plugin_s_result_is_read_with_its_nulls_and_its_own_version() {
+    let json = json!({
+        "cniVersion": "0.3.1", "interfaces": null, "routes": null, "dns": {"search": null},
+        "ips": [{"version": "4", "address": "10.1.2.3/24", "extra": 1}],
+    });
+    let result = AddResult::from_json(&json, CniVersion::V1_1_0).unwrap();
+    assert_eq!(result.ips[0].address.to_string(), "10.1.2.3/24");
+    let wrong = json!({"cniVersion": "1.0.0", "ips": [{"address": "10.1.2.3"}]});
+    assert_eq!(
+        AddResult::from_json(&wrong, CniVersion::V1_0_0)
+            .unwrap_err()
+            .code,
+        6
+    );
+    let unknown = json!({"cniVersion": "2.0.0"});
+    assert_eq!(
+        AddResult::from_json(&unknown, CniVersion::V1_0_0)
+            .unwrap_err()
+            .code,
+        1
+    );
+}
+
+#[test]
+fn error_codes_are_the_specification_s() {
+    let codes = [
+        ErrorCode::IncompatibleVersion,
+        ErrorCode::UnsupportedField,
+        ErrorCode::UnknownContainer,
+        ErrorCode::InvalidEnvironment,
+        ErrorCode::Io,
+        ErrorCode::Decoding,
+        ErrorCode::InvalidConfig,
+        ErrorCode::InvalidNetns,
+        ErrorCode::TryAgainLater,
+        ErrorCode::NotAvailable,
+        ErrorCode::LimitedConnectivity,
+    ];
+    assert_eq!(
+        codes.map(|code| code as u32),
+        [1, 2, 3, 4, 5, 6, 7, 8, 11, 50, 51]
+    );
+    let error = CniError::new(ErrorCode::TryAgainLater, "try again later");
+    expect![[r#"{"cniVersion":"0.4.0","code":11,"msg":"try again later"}"#]]
+        .assert_eq(&error.to_json(CniVersion::V0_4_0).to_string());
+    expect!["try again later: soon (CNI error 11)"].assert_eq(&error.details("soon").to_string());
+}
+
+fn environment(changes: &[(&str, &str)]) -> Result<Environment, CniError> {
+    let mut variables: BTreeMap<String, String> = [
+        ("CNI_COMMAND", "ADD"),
+        ("CNI_CONTAINERID", "c1"),
+        ("CNI_NETNS", "/run/netns/p"),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_PATH", "/opt/cni/bin"),
+    ]
+    .into_iter()
+    .chain(changes.iter().copied())
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect();
+    variables.retain(|_, value| value != "unset");
+    Environment::parse(&variables)
+}
+
+fn invocation(changes: &[(&str, &str)]) -> Invocation {
+    match environment(changes).unwrap() {
+        Environment::Invocation(invocation) => invocation,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refusal(changes: &[(&str, &str)]) -> String {
+    let error = environment(changes).unwrap_err();
+    assert_eq!(error.code, 4);
+    error.to_string()
+}
+
+#[test]
+fn the_environment_is_refused_with_what_is_wrong_in_it() {
+    let table = [
+        refusal(&[("CNI_COMMAND", "add")]),
+        refusal(&[("CNI_NETNS", ""), ("CNI_PATH", "unset")]),
+        refusal(&[("CNI_COMMAND", "CHECK"), ("CNI_NETNS", "unset")]),
+        refusal(&[("CNI_COMMAND", "DEL"), ("CNI_CONTAINERID", "unset")]),
+        refusal(&[("CNI_COMMAND", "GC"), ("CNI_PATH", "unset")]),
+        refusal(&[("CNI_CONTAINERID", "-a")]),
+        refusal(&[("CNI_CONTAINERID", "a/../b")]),
+        refusal(&[("CNI_IFNAME", "sixteen-letters-")]),
+        refusal(&[("CNI_ARGS", "K8S_POD_NAME")]),
+        refusal(&[("CNI_ARGS", "K8S_POD_NAME=a;FOO=1")]),
+        refusal(&[("CNI_ARGS", "IgnoreUnknown=maybe")]),
+        refusal(&[("CNI_ARGS", "K8S_POD_NAMESPACE=../etc")]),
+        refusal(&[("CNI_ARGS", "K8S_POD_NAME=a\"\n-A INPUT")]),
+    ];
+    expect![[r#"
+        unknown CNI_COMMAND "add" (CNI error 4)
+        required env variables missing: ADD needs CNI_NETNS, CNI_PATH (CNI error 4)
+        required env variables missing: CHECK needs CNI_NETNS (CNI error 4)
+        required env variables missing: DEL needs CNI_CONTAINERID (CNI error 4)
+        required env variables missing: GC needs CNI_PATH (CNI error 4)
+        invalid CNI_CONTAINERID: "-a" is not of [a-zA-Z0-9][a-zA-Z0-9_.-]* (CNI error 4)
+        invalid CNI_CONTAINERID: "a/../b" is not of [a-zA-Z0-9][a-zA-Z0-9_.-]* (CNI error 4)
+        invalid CNI_IFNAME: "sixteen-letters-" is not an interface name: 1 to 15 bytes, not . or .., without / : % and spaces (CNI error 4)
+        invalid CNI_ARGS: "K8S_POD_NAME" is not of the form KEY=VALUE (CNI error 4)
+        unknown key in CNI_ARGS: "FOO": set IgnoreUnknown=1 to have it ignored (CNI error 4)
+        invalid CNI_ARGS: IgnoreUnknown cannot be "maybe" (CNI error 4)
+        invalid value in CNI_ARGS: K8S_POD_NAMESPACE cannot be "../etc" (CNI error 4)
+        invalid value in CNI_ARGS: K8S_POD_NAME cannot be "a\"\n-A INPUT" (CNI error 4)"#]].assert_eq(&table.join("\n"));
+    for name in ["", ".", "..", "a/b", "a:b", "a b", "a\tb", "eth%d", "a\nb"] {
+        refusal(&[("CNI_IFNAME", name)]);
+    }
+}
+
+#[test]
+fn the_environment_is_read_as_each_verb_needs_it() {
+    assert_eq!(
+        environment(&[("CNI_COMMAND", "unset")]),
+        Ok(Environment::NoCommand)
+    );
+    assert_eq!(
+        Environment::parse(&BTreeMap::from([(
+            "CNI_COMMAND".to_owned(),
+            "VERSION".to_owned()
+        )])),
+        Ok(Environment::Version)
+    );
+
+    let add = invocation(&[
+        (
+            "CNI_ARGS",
+            "IgnoreUnknown=TRUE;K8S_POD_NAMESPACE=web;K8S_POD_NAME=a.b-0;K8S_POD_UID=;FOO=x",
+        ),
+        ("CNI_NETNS_OVERRIDE", "true"),
+    ]);
+    assert_eq!(add.command, Command::Add);
+    assert_eq!(add.netns.as_deref(), Some("/run/netns/p"));
+    assert_eq!(
+        json!(add.args),
+        json!({"K8S_POD_NAMESPACE": "web", "K8S_POD_NAME": "a.b-0"})
+    );
+    assert!(add.netns_override);
+
+    let del = invocation(&[
+        ("CNI_COMMAND", "DEL"),
+        ("CNI_NETNS", ""),
+        ("CNI_ARGS", "nonsense"),
+    ]);
+    assert_eq!(
+        (del.netns, del.args.len(), del.netns_override),
+        (None, 0, false)
+    );
+
+    let gc = invocation(&[
+        ("CNI_COMMAND", "GC"),
+        ("CNI_CONTAINERID", "-"),
+        ("CNI_IFNAME", "unset"),
+    ]);
+    assert_eq!((gc.container_id.as_str(), gc.interface.as_str()), ("", ""));
+}
+
+fn config(changes: Value) -> Result<NetworkConfig, CniError> {
+    let mut config = json!({"cniVersion": "1.1.0", "name": "portolan", "type": "portolan-cni"});
+    for (key, value) in changes.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    NetworkConfig::parse(config.to_string().as_bytes())
+}
+
+#[test]
+fn a_configuration_is_read_with_its_defaults_and_unknown_keys_ignored() {
+    let plain = config(json!({"mtu": 1500, "ipam": {}, "prevResult": null})).unwrap();
+    assert_eq!(plain.socket, "/run/portolan/cni.sock");
+    assert_eq!(plain.state_dir, "/var/lib/portolan");
+    assert_eq!(
+        (&plain.prev_result, &plain.valid_attachments),
+        (&None, &None)
+    );
+    plain.check_command(Command::Add).unwrap();
+    let old = NetworkConfig::parse(br#"{"name":"n"}"#).unwrap();
+    assert_eq!(old.cni_version, CniVersion::V0_1_0);
+
+    let legacy = json!([{"containerID": "a", "ifname": "eth0"}]);
+    let both = config(json!({"cni.dev/attachments": legacy, "cni.dev/valid-attachments": []}));
+    assert_eq!(both.unwrap().valid_attachments, Some(Vec::new()));
+    let only_legacy = config(json!({"cni.dev/attachments": legacy})).unwrap();
+    assert_eq!(only_legacy.valid_attachments.unwrap().len(), 1);
+}
+
+#[test]
+fn a_configuration_is_refused_by_code() {
+    let code = |changes: Value| config(changes).unwrap_err().code;
+    assert_eq!(NetworkConfig::parse(b"{").unwrap_err().code, 6);
+    assert_eq!(code(json!({"name": 5})), 6);
+    assert_eq!(code(json!({"cniVersion": "1.1"})), 1);
+    assert_eq!(code(json!({"name": ""})), 7);
+    assert_eq!(code(json!({"name": ".."})), 7);
+    assert_eq!(code(json!({"socket": "relative.sock"})), 7);
+    assert_eq!(code(json!({"stateDir": "../up"})), 7);
+}
+
+#[test]
+fn verbs_need_their_version_and_their_keys() {
+    let code = |changes: Value, verb| {
+        config(changes)
+            .unwrap()
+            .check_command(verb)
+            .err()
+            .map(|e| e.code)
+    };
+    let result = json!({"cniVersion": "1.0.0"});
+    assert_eq!(
+        code(
+            json!({"cniVersion": "0.3.1", "prevResult": result}),
+            Command::Check
+        ),
+        Some(1)
+    );
+    assert_eq!(
+        code(
+            json!({"cniVersion": "0.4.0", "prevResult": result}),
+            Command::Check
+        ),
+        None
+    );
+    assert_eq!(code(json!({}), Command::Check), Some(7));
+    assert_eq!(code(json!({"cniVersion": "1.0.0"}), Command::Gc), Some(1));
+    assert_eq!(code(json!({}), Command::Gc), Some(7));
+    assert_eq!(
+        code(json!({"cni.dev/valid-attachments": []}), Command::Gc),
+        None
+    );
+    assert_eq!(code(json!({}), Command::Status), None);
+    let ipam = json!({"ipam": {"type": "host-local"}});
+    assert_eq!(code(ipam.clone(), Command::Add), Some(2));
+    assert_eq!(code(ipam, Command::Del), None);
+}
+
+#[test]
+fn requested_addresses_come_with_and_without_a_prefix_length() {
+    let ips = |changes: Value| config(changes).unwrap().requested_ips();
+    assert_eq!(ips(json!({})).unwrap().len(), 0);
+    let asked = ips(json!({"runtimeConfig": {"ips": ["10.0.0.5/24", "fd00::5"]}})).unwrap();
+    assert_eq!(
+        asked.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["10.0.0.5", "fd00::5"]
+    );
+    assert_eq!(
+        ips(json!({"args": {"cni": {"ips": ["10.0.0.6"]}}}))
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(
+        ips(json!({"runtimeConfig": {"ips": "10.0.0.5"}}))
+            .unwrap_err()
+            .code,
+        7
+    );
+    assert_eq!(
+        ips(json!({"runtimeConfig": {"ips": ["10.0.0.5", 7]}}))
+            .unwrap_err()
+            .code,
+        7
+    );
+}
+
+fn request() -> Request {
+    let changes = json!({
+        "prevResult": {"ips": []},
+        "runtimeConfig": {"mac": "02:00:00:00:00:01"},
+        "args": {"cni": {}},
+        "dns": {"search": ["a.b"]},
+        "ipam": {"type": "x"},
+        "capabilities": {"ips": true},
+        "cni.dev/valid-attachments": [{"containerID": "a", "ifname": "eth0"}],
+    });
+    Request::new(
+        invocation(&[("CNI_ARGS", "K8S_POD_NAME=a")]),
+        config(changes).unwrap(),
+    )
+}
+
+#[test]
+fn requests_and_responses_come_back_from_their_frames() {
+    let frame = encode_frame(&request()).unwrap();
+    assert_eq!(
+        decode_frame(&frame).unwrap(),
+        Some((request(), frame.len()))
+    );
+    let error = CniError::new(ErrorCode::InvalidNetns, "no").details("why");
+    for response in [
+        Response::Result(result()),
+        Response::Done,
+        Response::Error(error),
+    ] {
+        let frame = encode_frame(&response).unwrap();
+        assert_eq!(decode_frame(&frame).unwrap(), Some((response, frame.len())));
+    }
+}
+
+#[test]
+fn the_agent_refuses_what_the_plugin_would_not_have_sent() {
+    let good = serde_json::to_value(request()).unwrap();
+    let refused = |pointer: &str, value: Value| {
+        let mut request = good.clone();
+        *request.pointer_mut(pointer).unwrap() = value;
+        let frame = encode_frame(&request).unwrap();
+        assert!(decode_frame::<Request>(&frame).is_err(), "{pointer}");
+    };
+    refused("/containerId", json!("../x"));
+    refused("/containerId", json!(""));
+    refused("/interface", json!("eth0\n"));
+    refused("/args/K8S_POD_NAME", json!("a b"));
+    refused("/args", json!({"OTHER": "1"}));
+    refused("/config/name", json!("a\"b"));
+    refused("/config/cniVersion", json!("3"));
+    refused("/command", json!("VERSION"));
+}
+
+#[test]
+fn a_frame_too_long_is_refused_before_it_is_read_and_never_written() {
+    let length = u32::try_from(MAX_FRAME + 1).unwrap();
+    assert!(decode_frame::<Value>(&length.to_be_bytes()).is_err());
+    assert!(encode_frame(&"x".repeat(MAX_FRAME - 1)).is_err());
+    let longest = encode_frame(&"x".repeat(MAX_FRAME - 2)).unwrap();
+    assert_eq!(
+        decode_frame::<String>(&longest).unwrap().unwrap().1,
+        MAX_FRAME + 4
+    );
+}
+
+#[test]
+fn a_pending_deletion_s_name_is_a_hash_of_container_and_interface_alone() {
+    let name = request().pending_deletion_name();
+    expect!["ec43057c07aaa51f882664a65fed7b18.json"].assert_eq(&name);
+    let mut other = request();
+    other.args.clear();
+    other.command = Command::Del;
+    assert_eq!(other.pending_deletion_name(), name);
+    other.interface = "eth1".to_owned();
+    assert_ne!(other.pending_deletion_name(), name);
+}
