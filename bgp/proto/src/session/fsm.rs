@@ -282,7 +282,7 @@ impl PeerSession {
     pub(super) fn fail(&mut self, now: Instant, direction: Direction, notification: Notification) {
         let ending = Ending {
             reason: format!("sent {}", errors::describe(&notification)),
-            held_back: !errors::is_collision(&notification),
+            held_back: true,
             sent: Some(notification),
             received: None,
             close: true,

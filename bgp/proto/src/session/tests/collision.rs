@@ -144,6 +144,33 @@ fn an_incoming_connection_gives_up_the_dial_that_comes_too_late() {
 }
 
 #[test]
+fn a_loser_still_silent_is_closed_when_the_winner_is_established() {
+    let mut peer = Scripted::open_confirm(config(), Outgoing, &open(LOW_ID));
+    peer.connect(Incoming);
+    peer.seen();
+    peer.receive(Outgoing, &Message::Keepalive);
+    let seen = peer.seen();
+    assert_eq!(notifications(&seen), [(Incoming, (6, 7))]);
+    assert!(
+        matches!(seen[1..], [Seen::Close(Incoming), Seen::Up(_)]),
+        "{seen:?}"
+    );
+}
+
+#[test]
+fn an_incoming_connection_that_is_lost_leaves_the_dial_under_way_alone() {
+    let mut peer = Scripted::started(config());
+    peer.connect(Incoming);
+    peer.seen();
+    peer.session
+        .handle_disconnected(peer.now, Incoming, "reset");
+    assert_eq!(peer.seen(), []);
+    assert_eq!(peer.session.state(), State::Connect);
+    peer.connect(Outgoing);
+    assert_eq!(peer.session.state(), State::OpenSent);
+}
+
+#[test]
 fn a_collision_cease_does_not_hold_the_session_back() {
     let mut peer = Scripted::open_confirm(config(), Outgoing, &open(LOW_ID));
     peer.receive(Outgoing, &Message::Notification(collision()));
