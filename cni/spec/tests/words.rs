@@ -60,22 +60,201 @@ fn result() -> AddResult {
     }
 }
 
-fn check(version: CniVersion, expected: &Expect) {
-    expected.assert_eq(&result().to_json(version).unwrap().to_string());
+/// Prints the result in each version, which must differ by nothing but the version's name.
+fn check(versions: &[CniVersion], expected: &Expect) {
+    let mut printed: Vec<String> = versions
+        .iter()
+        .map(|version| {
+            let json = result().to_json(*version).unwrap();
+            assert_eq!(json["cniVersion"], version.as_str());
+            serde_json::to_string_pretty(&json)
+                .unwrap()
+                .replace(version.as_str(), "VERSION")
+        })
+        .collect();
+    printed.dedup();
+    expected.assert_eq(&printed.join("\n"));
 }
 
 #[test]
 fn a_result_has_the_shape_of_the_version_asked_for() {
-    for version in [CniVersion::V0_1_0, CniVersion::V0_2_0] {
-        let json = result().to_json(version).unwrap().to_string();
-        expect![[r#"{"cniVersion":"VERSION","dns":{"nameservers":["10.96.0.10"]},"ip4":{"gateway":"169.254.1.1","ip":"10.244.1.5/32","routes":[{"dst":"0.0.0.0/0","gw":"169.254.1.1"}]},"ip6":{"gateway":"fe80::1","ip":"fd00:1::5/128","routes":[{"dst":"::/0","gw":"fe80::1"}]}}"#]{"cniVersion":"VERSION","dns":{"nameservers":["10.96.0.10"]},"ip4":{"gateway":"169.254.1.1","ip":"10.244.1.5/32","routes":[{"dst":"0.0.0.0/0","gw":"169.254.1.1"}]},"ip6":{"gateway":"fe80::1","ip":"fd00:1::5/128","routes":[{"dst":"::/0","gw":"fe80::1"}]}}"#]].assert_eq(&json.replace(version.as_str(), "VERSION"));
-    }
-    for version in [CniVersion::V0_3_0, CniVersion::V0_3_1, CniVersion::V0_4_0] {
-        let json = result().to_json(version).unwrap().to_string();
-        expect![[r#"{"cniVersion":"VERSION","dns":{"nameservers":["10.96.0.10"]},"interfaces":[{"mac":"ee:ee:ee:ee:ee:ee","name":"ptl0123456789a"},{"mac":"02:00:00:00:00:01","name":"eth0","sandbox":"/run/netns/p"}],"ips":[{"address":"10.244.1.5/32","gateway":"169.254.1.1","interface":1,"version":"4"},{"address":"fd00:1::5/128","gateway":"fe80::1","interface":1,"version":"6"}],"routes":[{"dst":"0.0.0.0/0","gw":"169.254.1.1"},{"dst":"::/0","gw":"fe80::1"}]}"#]{"cniVersion":"VERSION","dns":{"nameservers":["10.96.0.10"]},"interfaces":[{"mac":"ee:ee:ee:ee:ee:ee","name":"ptl0123456789a"},{"mac":"02:00:00:00:00:01","name":"eth0","sandbox":"/run/netns/p"}],"ips":[{"address":"10.244.1.5/32","gateway":"169.254.1.1","interface":1,"version":"4"},{"address":"fd00:1::5/128","gateway":"fe80::1","interface":1,"version":"6"}],"routes":[{"dst":"0.0.0.0/0","gw":"169.254.1.1"},{"dst":"::/0","gw":"fe80::1"}]}"#]{"cniVersion":"VERSION","dns":{"nameservers":["10.96.0.10"]},"interfaces":[{"mac":"ee:ee:ee:ee:ee:ee","name":"ptl0123456789a"},{"mac":"02:00:00:00:00:01","name":"eth0","sandbox":"/run/netns/p"}],"ips":[{"address":"10.244.1.5/32","gateway":"169.254.1.1","interface":1,"version":"4"},{"address":"fd00:1::5/128","gateway":"fe80::1","interface":1,"version":"6"}],"routes":[{"dst":"0.0.0.0/0","gw":"169.254.1.1"},{"dst":"::/0","gw":"fe80::1"}]}"#]].assert_eq(&json.replace(version.as_str(), "VERSION"));
-    }
-    check(CniVersion::V1_0_0, &expect![[r#"{"cniVersion":"1.0.0","dns":{"nameservers":["10.96.0.10"]},"interfaces":[{"mac":"ee:ee:ee:ee:ee:ee","name":"ptl0123456789a"},{"mac":"02:00:00:00:00:01","name":"eth0","sandbox":"/run/netns/p"}],"ips":[{"address":"10.244.1.5/32","gateway":"169.254.1.1","interface":1},{"address":"fd00:1::5/128","gateway":"fe80::1","interface":1}],"routes":[{"dst":"0.0.0.0/0","gw":"169.254.1.1"},{"dst":"::/0","gw":"fe80::1"}]}"#]]);
-    check(CniVersion::V1_1_0, &expect![[r#"{"cniVersion":"1.1.0","dns":{"nameservers":["10.96.0.10"]},"interfaces":[{"mac":"ee:ee:ee:ee:ee:ee","name":"ptl0123456789a"},{"mac":"02:00:00:00:00:01","mtu":1450,"name":"eth0","pciID":"0000:00:1f.6","sandbox":"/run/netns/p","socketPath":"/run/s"}],"ips":[{"address":"10.244.1.5/32","gateway":"169.254.1.1","interface":1},{"address":"fd00:1::5/128","gateway":"fe80::1","interface":1}],"routes":[{"advmss":1360,"dst":"0.0.0.0/0","gw":"169.254.1.1","mtu":1400,"priority":100,"scope":253,"table":50},{"dst":"::/0","gw":"fe80::1"}]}"#]]);
+    check(
+        &[CniVersion::V0_1_0, CniVersion::V0_2_0],
+        &expect![[r#"
+        {
+          "cniVersion": "VERSION",
+          "dns": {
+            "nameservers": [
+              "10.96.0.10"
+            ]
+          },
+          "ip4": {
+            "gateway": "169.254.1.1",
+            "ip": "10.244.1.5/32",
+            "routes": [
+              {
+                "dst": "0.0.0.0/0",
+                "gw": "169.254.1.1"
+              }
+            ]
+          },
+          "ip6": {
+            "gateway": "fe80::1",
+            "ip": "fd00:1::5/128",
+            "routes": [
+              {
+                "dst": "::/0",
+                "gw": "fe80::1"
+              }
+            ]
+          }
+        }"#]],
+    );
+    check(
+        &[CniVersion::V0_3_0, CniVersion::V0_3_1, CniVersion::V0_4_0],
+        &expect![[r#"
+        {
+          "cniVersion": "VERSION",
+          "dns": {
+            "nameservers": [
+              "10.96.0.10"
+            ]
+          },
+          "interfaces": [
+            {
+              "mac": "ee:ee:ee:ee:ee:ee",
+              "name": "ptl0123456789a"
+            },
+            {
+              "mac": "02:00:00:00:00:01",
+              "name": "eth0",
+              "sandbox": "/run/netns/p"
+            }
+          ],
+          "ips": [
+            {
+              "address": "10.244.1.5/32",
+              "gateway": "169.254.1.1",
+              "interface": 1,
+              "version": "4"
+            },
+            {
+              "address": "fd00:1::5/128",
+              "gateway": "fe80::1",
+              "interface": 1,
+              "version": "6"
+            }
+          ],
+          "routes": [
+            {
+              "dst": "0.0.0.0/0",
+              "gw": "169.254.1.1"
+            },
+            {
+              "dst": "::/0",
+              "gw": "fe80::1"
+            }
+          ]
+        }"#]],
+    );
+    check(
+        &[CniVersion::V1_0_0],
+        &expect![[r#"
+        {
+          "cniVersion": "VERSION",
+          "dns": {
+            "nameservers": [
+              "10.96.0.10"
+            ]
+          },
+          "interfaces": [
+            {
+              "mac": "ee:ee:ee:ee:ee:ee",
+              "name": "ptl0123456789a"
+            },
+            {
+              "mac": "02:00:00:00:00:01",
+              "name": "eth0",
+              "sandbox": "/run/netns/p"
+            }
+          ],
+          "ips": [
+            {
+              "address": "10.244.1.5/32",
+              "gateway": "169.254.1.1",
+              "interface": 1
+            },
+            {
+              "address": "fd00:1::5/128",
+              "gateway": "fe80::1",
+              "interface": 1
+            }
+          ],
+          "routes": [
+            {
+              "dst": "0.0.0.0/0",
+              "gw": "169.254.1.1"
+            },
+            {
+              "dst": "::/0",
+              "gw": "fe80::1"
+            }
+          ]
+        }"#]],
+    );
+    check(
+        &[CniVersion::V1_1_0],
+        &expect![[r#"
+        {
+          "cniVersion": "VERSION",
+          "dns": {
+            "nameservers": [
+              "10.96.0.10"
+            ]
+          },
+          "interfaces": [
+            {
+              "mac": "ee:ee:ee:ee:ee:ee",
+              "name": "ptl0123456789a"
+            },
+            {
+              "mac": "02:00:00:00:00:01",
+              "mtu": 1450,
+              "name": "eth0",
+              "pciID": "0000:00:1f.6",
+              "sandbox": "/run/netns/p",
+              "socketPath": "/run/s"
+            }
+          ],
+          "ips": [
+            {
+              "address": "10.244.1.5/32",
+              "gateway": "169.254.1.1",
+              "interface": 1
+            },
+            {
+              "address": "fd00:1::5/128",
+              "gateway": "fe80::1",
+              "interface": 1
+            }
+          ],
+          "routes": [
+            {
+              "advmss": 1360,
+              "dst": "0.0.0.0/0",
+              "gw": "169.254.1.1",
+              "mtu": 1400,
+              "priority": 100,
+              "scope": 253,
+              "table": 50
+            },
+            {
+              "dst": "::/0",
+              "gw": "fe80::1"
+            }
+          ]
+        }"#]],
+    );
 }
 
 #[test]
