@@ -155,6 +155,7 @@ fn a_loser_still_silent_is_closed_when_the_winner_is_established() {
         matches!(seen[1..], [Seen::Close(Incoming), Seen::Up(_)]),
         "{seen:?}"
     );
+    assert_eq!(peer.session.last_down(), None, "the session never was down");
 }
 
 #[test]
