@@ -1,8 +1,11 @@
 //! The lab harness: network namespaces as nodes, ToRs and pods, and the real programs in them.
 
+pub mod agent;
 pub mod bird;
+pub mod cni;
 pub mod flow;
 pub mod frr;
+pub mod lab;
 pub mod netns;
 pub mod process;
 pub mod reach;

@@ -1,6 +1,7 @@
 //! Bounded waiting: the only way tests and the demo wait for something to become true.
 
 use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -8,10 +9,30 @@ use anyhow::{Result, bail};
 /// How long between two looks.
 const INTERVAL: Duration = Duration::from_millis(50);
 
+/// Set when the user wants the lab to end.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Makes every wait, present and future, fail, so that the lab unwinds and cleans up after itself.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// Sleeps for `time`.
+///
+/// # Errors
+/// When [`interrupt`] was called.
+pub fn pause(time: Duration) -> Result<()> {
+    std::thread::sleep(time);
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        bail!("interrupted");
+    }
+    Ok(())
+}
+
 /// Calls `probe` until it gives `Ok`, at most for `deadline`; then its value, or its last error.
 ///
 /// # Errors
-/// When `deadline` passed: names `what` and the last error.
+/// When [`interrupt`] was called, or `deadline` passed: names `what` and the last error.
 pub fn eventually<T, E: Display>(
     deadline: Duration,
     what: &str,
@@ -26,7 +47,7 @@ pub fn eventually<T, E: Display>(
         if start.elapsed() >= deadline {
             bail!("{what}: not within {deadline:?}: {error:#}");
         }
-        std::thread::sleep(INTERVAL);
+        pause(INTERVAL)?;
     }
 }
 

@@ -1,0 +1,232 @@
+//! A `portolan agent` in a node's namespace, driven as its user does: by its command line.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::netns::Netns;
+use crate::process::Process;
+use crate::wait::eventually;
+
+/// How long an agent may take until it answers.
+const START: Duration = Duration::from_secs(30);
+
+/// Where the binaries under test are: `PORTOLAN_BIN_DIR`, which `scripts/test` sets.
+///
+/// # Errors
+/// When it is not set or holds no binaries.
+pub fn binaries() -> Result<PathBuf> {
+    let Some(dir) = std::env::var_os("PORTOLAN_BIN_DIR") else {
+        bail!("PORTOLAN_BIN_DIR is not set: run `make test`, which builds the binaries it names");
+    };
+    let dir = PathBuf::from(dir);
+    for name in ["portolan", "portolan-cni"] {
+        ensure!(
+            dir.join(name).is_file(),
+            "{} holds no {name}",
+            dir.display()
+        );
+    }
+    Ok(dir)
+}
+
+/// An agent and the folders it lives in; they outlast its process.
+#[derive(Debug)]
+pub struct Agent {
+    node: String,
+    program: PathBuf,
+    netns: String,
+    dir: PathBuf,
+    manifests: PathBuf,
+    metrics: String,
+    process: Option<Process>,
+}
+
+impl Agent {
+    /// An agent of node `node`, not yet started, with its folders in `dir`.
+    ///
+    /// # Errors
+    /// When the folders can't be made.
+    pub fn new(
+        node: &str,
+        program: &Path,
+        netns: &Netns,
+        dir: &Path,
+        manifests: &Path,
+    ) -> Result<Self> {
+        let dir = dir.join(node);
+        for name in ["state", "run"] {
+            std::fs::create_dir_all(dir.join(name))?;
+        }
+        Ok(Self {
+            node: node.to_owned(),
+            program: program.to_owned(),
+            netns: netns.name().to_owned(),
+            dir,
+            manifests: manifests.to_owned(),
+            metrics: "127.0.0.1:9179".to_owned(),
+            process: None,
+        })
+    }
+
+    /// Starts it; it may take until [`Self::wait_synced`] returns.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start(&mut self, netns: &Netns) -> Result<()> {
+        let mut command = netns.command(&self.program);
+        command.args(["agent", "--node", &self.node, "--metrics", &self.metrics]);
+        command.arg("--manifests").arg(&self.manifests);
+        command.arg("--state-dir").arg(self.dir.join("state"));
+        command.arg("--run-dir").arg(self.run_dir());
+        self.process = Some(Process::start(&self.node, command, &self.dir.join("log"))?);
+        Ok(())
+    }
+
+    /// Waits until `portolan sync` says that all the manifests hold is in the kernel.
+    ///
+    /// # Errors
+    /// When it isn't in time, or the agent has ended; with the end of its log.
+    pub fn wait_synced(&mut self) -> Result<()> {
+        let synced = eventually(START, &format!("{} in sync", self.node), || {
+            self.check_running()?;
+            self.verb(&["sync", "--timeout", "10s"])
+        });
+        synced.map(drop).with_context(|| self.log_end())
+    }
+
+    /// Kills it as `kill -9` does.
+    ///
+    /// # Errors
+    /// When it can't be waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process
+            .take()
+            .map_or(Ok(()), |mut process| process.kill())
+    }
+
+    /// Sends SIGTERM and waits for its end, which must be a good one.
+    ///
+    /// # Errors
+    /// When it doesn't end in time or exits with an error.
+    pub fn terminate(&mut self) -> Result<()> {
+        let Some(mut process) = self.process.take() else {
+            return Ok(());
+        };
+        let status = process.terminate(Duration::from_secs(20))?;
+        ensure!(status.success(), "{} after SIGTERM: {status}", self.node);
+        Ok(())
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.as_ref().context("not started")?.signal(signal)
+    }
+
+    /// `portolan status -o json`, parsed.
+    ///
+    /// # Errors
+    /// When the agent doesn't answer.
+    pub fn status(&self) -> Result<Value> {
+        Ok(serde_json::from_str(
+            &self.verb(&["status", "-o", "json"])?,
+        )?)
+    }
+
+    /// `portolan status`, as a person sees it.
+    ///
+    /// # Errors
+    /// When the agent doesn't answer.
+    pub fn status_table(&self) -> Result<String> {
+        self.verb(&["status"])
+    }
+
+    /// Runs a verb of `portolan` against this agent.
+    ///
+    /// # Errors
+    /// When the verb fails; the error holds what it said.
+    pub fn verb(&self, words: &[&str]) -> Result<String> {
+        let program = self.program.to_string_lossy();
+        let run_dir = self.run_dir().to_string_lossy().into_owned();
+        let mut args = vec!["netns", "exec", self.netns.as_str(), &*program];
+        args.extend(words);
+        args.extend(["--run-dir", &run_dir]);
+        crate::netns::run("ip", &args)
+    }
+
+    /// Whether a session with `address` is established.
+    ///
+    /// # Errors
+    /// When the agent doesn't answer or the session is in another state.
+    pub fn ensure_established(&self, address: &str) -> Result<()> {
+        let status = self.status()?;
+        let sessions = status
+            .get("sessions")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        let mut states = Vec::new();
+        for session in sessions {
+            let at = session
+                .get("address")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            let state = session
+                .get("state")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            if at.split(':').next() == Some(address) && state.eq_ignore_ascii_case("established") {
+                return Ok(());
+            }
+            states.push(format!("{at}: {state}"));
+        }
+        bail!(
+            "{}: no established session with {address}: {states:?}",
+            self.node
+        )
+    }
+
+    /// Its CNI socket.
+    #[must_use]
+    pub fn cni_socket(&self) -> PathBuf {
+        self.run_dir().join("cni.sock")
+    }
+
+    /// Its `--run-dir`.
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+
+    /// The name of its node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Leaves it running when dropped.
+    pub fn keep(&self) {
+        self.process.iter().for_each(Process::keep);
+    }
+
+    /// The end of its log, for an error's text.
+    #[must_use]
+    pub fn log_end(&self) -> String {
+        self.process
+            .as_ref()
+            .map_or_else(String::new, Process::log_end)
+    }
+
+    fn check_running(&mut self) -> Result<()> {
+        self.process
+            .as_mut()
+            .context("not started")?
+            .check_running()
+    }
+}
