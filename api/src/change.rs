@@ -88,6 +88,10 @@ pub struct Change {
 
 /// What a source sends down its bounded channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "InSync is sent once, every other event is a change"
+)]
 pub enum Event {
     /// An object changed.
     Change(Change),

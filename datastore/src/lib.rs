@@ -1,1 +1,71 @@
-//! TODO one sentence.
+//! Where changes come from: a directory of manifests, watched; pods' addresses go back the same way.
+
+mod directory;
+mod document;
+mod held;
+mod merge;
+mod refresh;
+mod status;
+mod watch;
+
+use std::path::PathBuf;
+
+pub use refresh::Refresher;
+pub use status::{PodStatus, StatusWriter};
+pub use watch::{Manifests, watch_manifests};
+
+/// Why the directory cannot be used at all. What is wrong with one file is a [`Problem`] instead.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The directory cannot be read.
+    #[error("cannot read the manifests directory {path}: {source}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Changes cannot be noticed.
+    #[error("cannot watch the manifests directory {path}: {source}")]
+    Watch {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: notify::Error,
+    },
+    /// The name is no name of a node, or too long for a file's.
+    #[error("{0:?} cannot be a node's name: it is no DNS-1123 subdomain of at most 240 characters")]
+    NodeName(String),
+    /// The node's status file cannot be written.
+    #[error("cannot write {path}: {source}")]
+    Status {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Something wrong in the directory. What else it holds stays in force.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, counted from 1, where one is to blame.
+    pub line: Option<u64>,
+    /// The object's kind and name, where they are known.
+    pub object: Option<String>,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl std::fmt::Display for Problem {
+    /// `file:line: message`; the message names the object.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}

@@ -1,0 +1,184 @@
+//! From all files in force to one state: each object once, each pod with the addresses its node gave it.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::Path;
+
+use api::resources::{Node, Pod};
+use api::{Change, Key, NamespacedName, Resource};
+
+use crate::Problem;
+use crate::directory::STATUS_FOLDER;
+use crate::document::{self, Contents, Fault};
+use crate::held::{Held, HeldFiles};
+use crate::status::{PodStatus, StatusContents};
+
+/// Every object that is in force.
+pub(crate) type State = BTreeMap<Key, Resource>;
+
+impl Held for Contents {
+    fn read(file_name: &str, text: Result<&str, &str>) -> Self {
+        match text {
+            Ok(text) => document::read(file_name, text),
+            Err(reason) => {
+                let fault = Fault {
+                    line: None,
+                    object: None,
+                    message: reason.to_owned(),
+                };
+                Self {
+                    objects: Vec::new(),
+                    faults: vec![fault],
+                }
+            }
+        }
+    }
+
+    fn is_broken(&self) -> bool {
+        !self.faults.is_empty()
+    }
+
+    fn loses(&self, newer: &Self) -> bool {
+        let kept: BTreeSet<&Key> = newer.objects.iter().map(|object| &object.key).collect();
+        self.objects
+            .iter()
+            .any(|object| !kept.contains(&object.key))
+    }
+
+    fn with_complaints_of(self, broken: Self) -> Self {
+        Self {
+            objects: self.objects,
+            faults: broken.faults,
+        }
+    }
+}
+
+/// Joins all files. The same files give the same state, in whatever order they came to be.
+pub(crate) fn merge(
+    directory: &Path,
+    manifests: &HeldFiles<Contents>,
+    statuses: &HeldFiles<StatusContents>,
+) -> (State, Vec<Problem>) {
+    let mut merge = Merge {
+        directory,
+        state: State::new(),
+        problems: Vec::new(),
+    };
+    merge.manifests(manifests);
+    merge.statuses(statuses);
+    merge.problems.sort();
+    (merge.state, merge.problems)
+}
+
+/// What to tell someone who knows `old`: differences only, in the order of the keys.
+pub(crate) fn difference(old: &State, new: &State) -> Vec<Change> {
+    let keys: BTreeSet<&Key> = old.keys().chain(new.keys()).collect();
+    let changed = keys.into_iter().filter(|key| old.get(key) != new.get(key));
+    changed
+        .map(|key| Change {
+            key: key.clone(),
+            value: new.get(key).cloned(),
+        })
+        .collect()
+}
+
+struct Merge<'a> {
+    directory: &'a Path,
+    state: State,
+    problems: Vec<Problem>,
+}
+
+impl Merge<'_> {
+    fn manifests(&mut self, files: &HeldFiles<Contents>) {
+        let mut first_places: BTreeMap<Key, String> = BTreeMap::new();
+        for (name, contents) in files.iter() {
+            self.complain(&self.directory.join(name), &contents.faults);
+            for object in &contents.objects {
+                match self.state.entry(object.key.clone()) {
+                    Entry::Vacant(place) => {
+                        place.insert(object.resource.clone());
+                        first_places.insert(object.key.clone(), format!("{name}:{}", object.line));
+                    }
+                    Entry::Occupied(_) => {
+                        let first = first_places.get(&object.key).map_or("", String::as_str);
+                        self.problems.push(Problem {
+                            file: self.directory.join(name),
+                            line: Some(object.line),
+                            object: Some(object.key.to_string()),
+                            message: format!("{}: is already in {first}, which counts", object.key),
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn statuses(&mut self, files: &HeldFiles<StatusContents>) {
+        for (name, contents) in files.iter() {
+            let path = self.directory.join(STATUS_FOLDER).join(name);
+            self.complain(&path, &contents.faults);
+            // A node without a manifest says nothing that counts.
+            let node = name
+                .strip_suffix(".json")
+                .map(|node| Key::Node(node.to_owned()));
+            let Some(Resource::Node(node)) = node.and_then(|key| self.state.get(&key)) else {
+                continue;
+            };
+            let node = node.clone();
+            let mut taken = BTreeSet::new();
+            for entry in &contents.pods {
+                self.pod_status(&path, &node, entry, &mut taken);
+            }
+        }
+    }
+
+    fn pod_status(
+        &mut self,
+        path: &Path,
+        node: &Node,
+        entry: &PodStatus,
+        taken: &mut BTreeSet<IpAddr>,
+    ) {
+        let key = Key::Pod(NamespacedName::new(&entry.namespace, &entry.name));
+        let Some(Resource::Pod(pod)) = self.state.get_mut(&key) else {
+            return;
+        };
+        if !is_of(pod, node, entry) {
+            return;
+        }
+        let mut accepted = Vec::new();
+        for address in &entry.pod_ips {
+            let why = if !node.pod_cidrs.iter().any(|cidr| cidr.contains(address)) {
+                format!("is outside the Pod CIDRs of node {}", node.name)
+            } else if !taken.insert(*address) {
+                "is another pod's".to_owned()
+            } else {
+                accepted.push(*address);
+                continue;
+            };
+            self.problems.push(Problem {
+                file: path.to_owned(),
+                line: None,
+                object: Some(key.to_string()),
+                message: format!("{key}: address {address} {why}"),
+            });
+        }
+        pod.pod_ips = accepted;
+    }
+
+    fn complain(&mut self, file: &Path, faults: &[Fault]) {
+        self.problems.extend(faults.iter().map(|fault| Problem {
+            file: file.to_owned(),
+            line: fault.line,
+            object: fault.object.clone(),
+            message: fault.message.clone(),
+        }));
+    }
+}
+
+/// Whether the entry can be about this pod: on that node, not its host's network, not an older pod of the name.
+fn is_of(pod: &Pod, node: &Node, entry: &PodStatus) -> bool {
+    let other_uid = !pod.uid.is_empty() && !entry.uid.is_empty() && pod.uid != entry.uid;
+    pod.node_name.as_deref() == Some(&node.name) && !pod.host_network && !other_uid
+}

@@ -1,0 +1,290 @@
+//! Watches the directory: a notice, or time, leads to a whole re-read, and differences go out.
+
+use crate::refresh::{self, Refresher, Refreshes};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::Event;
+use api::metadata::is_dns_subdomain;
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::directory::{self, STATUS_FOLDER};
+use crate::document::Contents;
+use crate::held::HeldFiles;
+use crate::merge::{State, difference, merge};
+use crate::status::{StatusContents, StatusWriter};
+use crate::{Error, Problem};
+
+/// How many events wait for the reader before the watcher waits for it.
+const QUEUE: usize = 256;
+
+/// How long it must be quiet after a notice, and how long at most to wait for that.
+const QUIET: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+
+/// How often to read without a notice, in case one was lost; and how often while a watch is missing.
+const RESCAN: Duration = Duration::from_secs(30);
+const RESCAN_UNWATCHED: Duration = Duration::from_millis(500);
+
+/// A watched directory of manifests. It is watched until `events` is dropped.
+#[derive(Debug)]
+pub struct Manifests {
+    /// Everything the directory holds, [`Event::InSync`], then every difference.
+    pub events: mpsc::Receiver<Event>,
+    /// Publishes this node's pods.
+    pub status: StatusWriter,
+    /// Asks for a read now.
+    pub refresh: Refresher,
+    /// What is wrong in the directory at present.
+    pub problems: watch::Receiver<Vec<Problem>>,
+}
+
+/// Reads the directory and watches it from then on. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// The directory cannot be read or watched, or `node` is no name. Broken files are no error: see
+/// [`Manifests::problems`].
+pub fn watch_manifests(dir: &Path, node: &str) -> Result<Manifests, Error> {
+    // A node's name becomes a file's, which has at most 255 characters.
+    if !is_dns_subdomain(node) || node.len() > 240 {
+        return Err(Error::NodeName(node.to_owned()));
+    }
+    let (problems, problem_reader) = watch::channel(Vec::new());
+    let mut source = Source {
+        directory: dir.to_owned(),
+        manifests: HeldFiles::default(),
+        statuses: HeldFiles::default(),
+        problems,
+        settles_at: None,
+    };
+    // First the watches, then the read: what changes between is noticed.
+    let noticed = Arc::new(Notify::new());
+    let mut watches = Watches::new(dir, Arc::clone(&noticed))?;
+    watches.renew();
+    let state = source
+        .read(Instant::now())
+        .map_err(|source| Error::Directory {
+            path: dir.to_owned(),
+            source,
+        })?;
+    let (sender, events) = mpsc::channel(QUEUE);
+    let (refresh, refreshes) = refresh::channel();
+    tokio::spawn(run(source, watches, noticed, refreshes, (state, sender)));
+    Ok(Manifests {
+        events,
+        status: StatusWriter::new(dir, node),
+        refresh,
+        problems: problem_reader,
+    })
+}
+
+/// What is known of the directory.
+struct Source {
+    directory: PathBuf,
+    manifests: HeldFiles<Contents>,
+    statuses: HeldFiles<StatusContents>,
+    problems: watch::Sender<Vec<Problem>>,
+    /// When a loss that is not believed yet will be.
+    settles_at: Option<Instant>,
+}
+
+impl Source {
+    fn read(&mut self, now: Instant) -> std::io::Result<State> {
+        let snapshot = directory::read(&self.directory)?;
+        let settling = [
+            self.manifests.update(snapshot.manifests, now),
+            self.statuses.update(snapshot.statuses, now),
+        ];
+        self.settles_at = settling.into_iter().flatten().min();
+        let (state, problems) = merge(&self.directory, &self.manifests, &self.statuses);
+        self.tell(problems);
+        Ok(state)
+    }
+
+    fn tell(&self, problems: Vec<Problem>) {
+        self.problems.send_if_modified(|told| {
+            let changed = *told != problems;
+            if changed {
+                for problem in problems.iter().filter(|problem| !told.contains(problem)) {
+                    tracing::warn!(%problem, "manifest");
+                }
+                *told = problems;
+            }
+            changed
+        });
+    }
+
+    /// A directory that is gone or cannot be listed takes nothing away.
+    fn tell_unreadable(&self, error: &std::io::Error) {
+        let mut problems = self.problems.borrow().clone();
+        problems.retain(|problem| problem.file != self.directory);
+        problems.push(Problem {
+            file: self.directory.clone(),
+            line: None,
+            object: None,
+            message: format!("the directory cannot be read, its last state stays: {error}"),
+        });
+        problems.sort();
+        self.tell(problems);
+    }
+}
+
+async fn run(
+    mut source: Source,
+    mut watches: Watches,
+    noticed: Arc<Notify>,
+    mut refreshes: Refreshes,
+    (first, sender): (State, mpsc::Sender<Event>),
+) {
+    let mut told = State::new();
+    if tell(&sender, &mut told, first).await.is_none() || sender.send(Event::InSync).await.is_err()
+    {
+        return;
+    }
+    loop {
+        let wait = source
+            .settles_at
+            .map(|at| at.saturating_duration_since(Instant::now()));
+        let rescan = if watches.complete {
+            RESCAN
+        } else {
+            RESCAN_UNWATCHED
+        };
+        let mut asked = Vec::new();
+        tokio::select! {
+            () = sender.closed() => return,
+            Some(reply) = refreshes.recv() => asked.push(reply),
+            () = quiet_after_notice(&noticed) => {}
+            () = tokio::time::sleep(wait.unwrap_or(rescan).min(rescan)) => {}
+        }
+        while let Ok(reply) = refreshes.try_recv() {
+            asked.push(reply);
+        }
+        let read = tokio::task::spawn_blocking(move || {
+            watches.renew();
+            let state = source.read(Instant::now());
+            (source, watches, state)
+        });
+        // The reading task ends by itself; only a runtime that shuts down takes it away.
+        let Ok((source_back, watches_back, state)) = read.await else {
+            return;
+        };
+        (source, watches) = (source_back, watches_back);
+        match state {
+            Ok(state) => {
+                if tell(&sender, &mut told, state).await.is_none() {
+                    return;
+                }
+            }
+            Err(error) => source.tell_unreadable(&error),
+        }
+        for reply in asked {
+            // Who went away needs no answer.
+            let _ = reply.send(());
+        }
+    }
+}
+
+/// Sends what differs from what was told; waits for a slow reader. `None` if there is no reader.
+async fn tell(sender: &mpsc::Sender<Event>, told: &mut State, state: State) -> Option<()> {
+    for change in difference(told, &state) {
+        sender.send(Event::Change(change)).await.ok()?;
+    }
+    *told = state;
+    Some(())
+}
+
+async fn quiet_after_notice(noticed: &Notify) {
+    noticed.notified().await;
+    let longest = tokio::time::Instant::now() + LONGEST_WAIT;
+    while tokio::time::Instant::now() < longest {
+        if tokio::time::timeout(QUIET, noticed.notified())
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// The inotify watches: of the directory and its status folder, which may be replaced or not be there.
+struct Watches {
+    watcher: RecommendedWatcher,
+    folders: [Watched; 2],
+    /// Whether the directory itself is watched as it is now.
+    complete: bool,
+}
+
+struct Watched {
+    path: PathBuf,
+    /// Which folder the watch is on.
+    identity: Option<(u64, u64)>,
+}
+
+impl Watches {
+    fn new(directory: &Path, noticed: Arc<Notify>) -> Result<Self, Error> {
+        let handler = move |event: notify::Result<notify::Event>| {
+            // Our own reading is no news; an error (an overflow, say) is a reason to read.
+            let ours = matches!(&event, Ok(event) if is_mere_reading(event.kind));
+            if !ours {
+                noticed.notify_one();
+            }
+        };
+        let watcher = notify::recommended_watcher(handler).map_err(|source| Error::Watch {
+            path: directory.to_owned(),
+            source,
+        })?;
+        let watched = |path: PathBuf| Watched {
+            path,
+            identity: None,
+        };
+        let folders = [
+            watched(directory.to_owned()),
+            watched(directory.join(STATUS_FOLDER)),
+        ];
+        Ok(Self {
+            watcher,
+            folders,
+            complete: false,
+        })
+    }
+
+    /// Sets the watches that are missing or on a folder that has been replaced.
+    fn renew(&mut self) {
+        for folder in &mut self.folders {
+            let identity = directory::identity(&folder.path);
+            if identity == folder.identity {
+                continue;
+            }
+            // The old watch may be gone already with its folder.
+            let _ = self.watcher.unwatch(&folder.path);
+            folder.identity = None;
+            if identity.is_some() {
+                match self
+                    .watcher
+                    .watch(&folder.path, RecursiveMode::NonRecursive)
+                {
+                    Ok(()) => folder.identity = identity,
+                    Err(error) => {
+                        tracing::warn!(folder = %folder.path.display(), %error, "not watched")
+                    }
+                }
+            }
+        }
+        self.complete = self
+            .folders
+            .first()
+            .is_some_and(|folder| folder.identity.is_some());
+    }
+}
+
+fn is_mere_reading(kind: EventKind) -> bool {
+    use notify::event::{AccessKind, AccessMode};
+    match kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
+        EventKind::Access(_) => true,
+        _ => false,
+    }
+}
