@@ -1,1 +1,75 @@
-//! TODO one sentence.
+//! The kernel's side by netlink: routes of ours, pods' links, notices of change; it knows no BGP and no Kubernetes.
+
+mod conn;
+mod links;
+mod message;
+mod monitor;
+mod pod;
+mod sysctl;
+mod table;
+
+pub use links::{LINK_PREFIX, LinkInfo, delete_link, pod_links};
+pub use monitor::{Monitor, Notice};
+pub use pod::{
+    GATEWAY_V4, GATEWAY_V6, HOST_MAC, PodLink, PodLinkState, check_pod_link, create_pod_link,
+};
+pub use sysctl::{Sysctl, SysctlOutcome, host_sysctls};
+pub use table::{Clash, Report, RouteTable, RouteView, Status, Sweep};
+
+use std::io;
+use std::net::IpAddr;
+
+/// The protocol number (rtm_protocol) that marks a route as ours.
+pub const PROTOCOL: u8 = 179;
+/// The metric (RTA_PRIORITY) every route of ours bears: with the protocol it is our mark.
+pub const METRIC: u32 = 179;
+
+/// Where packets to a prefix go.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// Next hops that the kernel finds on-link; several share the load. Order has no meaning.
+    Gateways(Vec<IpAddr>),
+    /// A scope-link route to an interface: a pod's host end.
+    Interface(String),
+    /// Packets are dropped: the Pod CIDR's own route, for addresses no pod holds.
+    Blackhole,
+}
+
+/// What went wrong at the kernel, by what the caller does next.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A socket could not be opened, sent to or read: nothing is known of what the kernel did.
+    #[error("netlink, {0}: {1}")]
+    Socket(&'static str, #[source] io::Error),
+    /// The kernel refused one request; what it concerned, and why.
+    #[error("{what}: {source}{}", if .said.is_empty() { String::new() } else { format!(" ({})", .said) })]
+    Refused {
+        /// The request, in words.
+        what: String,
+        /// The kernel's error number.
+        #[source]
+        source: io::Error,
+        /// The kernel's own sentence (extended ack), or nothing.
+        said: String,
+    },
+    /// The kernel answered what cannot be understood.
+    #[error("netlink answered what can't be read: {0}")]
+    Garbled(String),
+    /// An interface name that isn't one, or that isn't ours to touch.
+    #[error("interface {name:?}: {why}")]
+    Name {
+        /// The name as given.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The pod already has an interface of that name, which isn't from us.
+    #[error("the pod already has an interface {0}; remove it or ask for another name")]
+    PodInterfaceExists(String),
+    /// The interface is not there.
+    #[error("no interface {0}")]
+    NoInterface(String),
+    /// The blocking task was cancelled: the runtime is shutting down.
+    #[error("stopped while speaking to the kernel")]
+    Stopped,
+}

@@ -1,0 +1,451 @@
+//! One netlink conversation: requests in batches with a single acknowledgement at the end, dumps, errors by number.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
+use nix::sys::time::TimeVal;
+
+use crate::Error;
+
+/// Bytes in one send. The kernel's rate no longer grows beyond 8 KiB; the default send buffer holds 208 KiB.
+pub(crate) const BATCH_BYTES: usize = 60 * 1024;
+/// Bytes the answers may take: a batch that fails whole answers some 700 times.
+const ANSWER_BYTES: usize = 8 << 20;
+/// The kernel answers inside `send`; silence as long as this means that the answer was lost.
+const ANSWER_SECONDS: i64 = 10;
+const HEADER: usize = 16;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_CAPPED: u16 = 0x100;
+const NLM_F_ACK_TLVS: u16 = 0x200;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLMSGERR_ATTR_MSG: u16 = 1;
+const DUMP_TRIES: u32 = 5;
+
+/// Why the kernel refused one request of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// The kernel's error number, positive.
+    pub errno: i32,
+    /// Its sentence, when it has one.
+    pub said: String,
+}
+
+impl Refusal {
+    pub(crate) fn is(&self, errno: Errno) -> bool {
+        self.errno == errno as i32
+    }
+
+    pub(crate) fn into_error(self, what: impl Into<String>) -> Error {
+        Error::Refused {
+            what: what.into(),
+            source: io::Error::from_raw_os_error(self.errno),
+            said: self.said,
+        }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let errno = Errno::from_raw(self.errno);
+        if self.said.is_empty() {
+            write!(f, "{}", errno.desc())
+        } else {
+            write!(f, "{} ({})", self.said, errno.desc())
+        }
+    }
+}
+
+enum Handle {
+    Own(Socket),
+    Given(OwnedFd),
+}
+
+/// A request socket. It belongs to the network namespace it was made in, whatever thread uses it.
+pub(crate) struct Conn {
+    handle: Handle,
+    sequence: u32,
+    buffer: Vec<u8>,
+    port: u32,
+}
+
+impl std::fmt::Debug for Conn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Conn")
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AsFd for Conn {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.handle {
+            Handle::Own(socket) => socket.as_fd(),
+            Handle::Given(fd) => fd.as_fd(),
+        }
+    }
+}
+
+impl Conn {
+    /// Opens a socket in the calling thread's network namespace.
+    pub(crate) fn open() -> Result<Self, Error> {
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(|e| Error::Socket("open", e))?;
+        let address = socket.bind_auto().map_err(|e| Error::Socket("bind", e))?;
+        let quirks = [
+            socket.set_cap_ack(true),
+            socket.set_ext_ack(true),
+            socket.set_netlink_get_strict_chk(true),
+        ];
+        for error in quirks.into_iter().filter_map(Result::err) {
+            tracing::debug!(%error, "an older kernel: a netlink option is missing");
+        }
+        Self::prepared(Handle::Own(socket), address.port_number())
+    }
+
+    /// Takes a socket that someone else opened in another namespace.
+    pub(crate) fn given(fd: OwnedFd) -> Result<Self, Error> {
+        Self::prepared(Handle::Given(fd), 0)
+    }
+
+    fn prepared(handle: Handle, port: u32) -> Result<Self, Error> {
+        let conn = Self {
+            handle,
+            sequence: 0,
+            buffer: vec![0; 64 * 1024],
+            port,
+        };
+        let timeout = TimeVal::new(ANSWER_SECONDS, 0);
+        setsockopt(&conn, sockopt::ReceiveTimeout, &timeout)
+            .map_err(|e| Error::Socket("receive timeout", e.into()))?;
+        enlarge(&conn, ANSWER_BYTES);
+        Ok(conn)
+    }
+
+    /// The port number by which notices of our own changes can be told.
+    pub(crate) fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Sends all requests of a batch at once and returns the refused ones by their place in it.
+    ///
+    /// # Errors
+    /// When sending fails or answers were lost: then nothing is known of what was done.
+    pub(crate) fn transact(&mut self, batch: &Batch) -> Result<BTreeMap<usize, Refusal>, Error> {
+        let mut refused = BTreeMap::new();
+        if batch.count == 0 {
+            return Ok(refused);
+        }
+        let first = self.sequence.wrapping_add(1);
+        let bytes = batch.sealed(first);
+        self.sequence = self.sequence.wrapping_add(batch.count);
+        self.send(&bytes)?;
+        loop {
+            let length = self.receive()?;
+            for (header, payload) in Split::new(self.buffer.get(..length).unwrap_or_default()) {
+                let place = header.sequence_number.wrapping_sub(first);
+                if header.message_type != NLMSG_ERROR || place >= batch.count {
+                    continue;
+                }
+                if let Some(refusal) = refusal(&header, payload) {
+                    refused.insert(place as usize, refusal);
+                }
+                if place.wrapping_add(1) == batch.count {
+                    return Ok(refused);
+                }
+            }
+        }
+    }
+
+    /// Asks for one thing; `None` when the kernel says there is no such thing.
+    pub(crate) fn ask(
+        &mut self,
+        message: RouteNetlinkMessage,
+        what: &str,
+    ) -> Result<Option<RouteNetlinkMessage>, Error> {
+        let mut batch = Batch::default();
+        batch.push(message, 0);
+        let first = self.sequence.wrapping_add(1);
+        let bytes = batch.sealed(first);
+        self.sequence = first;
+        self.send(&bytes)?;
+        let mut answer = None;
+        loop {
+            let length = self.receive()?;
+            let data = self.buffer.get(..length).unwrap_or_default();
+            for (header, payload) in Split::new(data) {
+                if header.sequence_number != first {
+                    continue;
+                }
+                if header.message_type != NLMSG_ERROR {
+                    answer = Some(parse(&header, payload)?);
+                    continue;
+                }
+                return match refusal(&header, payload) {
+                    None => Ok(answer),
+                    Some(r) if r.is(Errno::ENODEV) || r.is(Errno::ENOENT) => Ok(None),
+                    Some(r) => Err(r.into_error(what)),
+                };
+            }
+        }
+    }
+
+    /// Dumps, handing every message to `each`; starts anew when the kernel says the dump was disturbed.
+    pub(crate) fn dump<T>(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        what: &str,
+        mut each: impl FnMut(RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        for _ in 0..DUMP_TRIES {
+            if let Some(all) = self.dump_once(message, what, &mut each)? {
+                return Ok(all);
+            }
+        }
+        Err(Error::Garbled(format!(
+            "{what}: changed under our hands {DUMP_TRIES} times"
+        )))
+    }
+
+    fn dump_once<T>(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        what: &str,
+        each: &mut impl FnMut(RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, Error> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let sequence = self.sequence;
+        let bytes = serialized(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, sequence);
+        self.send(&bytes)?;
+        let (mut all, mut whole) = (Vec::new(), true);
+        loop {
+            let length = self.receive()?;
+            for (header, payload) in Split::new(self.buffer.get(..length).unwrap_or_default()) {
+                if header.sequence_number != sequence {
+                    continue;
+                }
+                whole &= header.flags & NLM_F_DUMP_INTR == 0;
+                match header.message_type {
+                    NLMSG_DONE => match negative(payload) {
+                        0 => return Ok(whole.then_some(all)),
+                        errno => return Err(refused(errno).into_error(what)),
+                    },
+                    NLMSG_ERROR => {
+                        let refusal = refusal(&header, payload).unwrap_or_else(|| refused(0));
+                        return Err(refusal.into_error(what));
+                    }
+                    // What this library cannot read is not ours: skipped, not fatal.
+                    _ => all.extend(parse(&header, payload).ok().and_then(&mut *each)),
+                }
+            }
+        }
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<(), Error> {
+        let fd = self.as_fd().as_raw_fd();
+        loop {
+            match send(fd, bytes, MsgFlags::empty()) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(Error::Socket("send", e.into())),
+            }
+        }
+    }
+
+    fn receive(&mut self) -> Result<usize, Error> {
+        let fd = self.as_fd().as_raw_fd();
+        loop {
+            match recv(fd, &mut self.buffer, MsgFlags::empty()) {
+                Ok(length) => return Ok(length),
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(Error::Socket("receive", e.into())),
+            }
+        }
+    }
+}
+
+/// Gives a socket a receive buffer of `bytes`, beyond the system's limit where we may.
+pub(crate) fn enlarge(socket: &impl AsFd, bytes: usize) {
+    if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_err()
+        && let Err(error) = setsockopt(socket, sockopt::RcvBuf, &bytes)
+    {
+        tracing::debug!(%error, "netlink keeps its default receive buffer");
+    }
+}
+
+/// Requests to be sent as one; only the last asks for an acknowledgement, refusals come anyway.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    bytes: Vec<u8>,
+    starts: Vec<usize>,
+    count: u32,
+}
+
+impl Batch {
+    pub(crate) fn push(&mut self, message: RouteNetlinkMessage, flags: u16) {
+        let bytes = serialized(message, NLM_F_REQUEST | flags, 0);
+        self.starts.push(self.bytes.len());
+        self.bytes.extend_from_slice(&bytes);
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        self.count += 1;
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes.len() >= BATCH_BYTES
+    }
+
+    fn sealed(&self, first: u32) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        for (&start, sequence) in self.starts.iter().zip(0u32..) {
+            if let Some(field) = bytes.get_mut(start + 8..start + 12) {
+                field.copy_from_slice(&first.wrapping_add(sequence).to_ne_bytes());
+            }
+        }
+        if let Some(field) = self
+            .starts
+            .last()
+            .and_then(|&s| bytes.get_mut(s + 6..s + 8))
+        {
+            let flags = u16::from_ne_bytes([
+                field.first().copied().unwrap_or(0),
+                field.last().copied().unwrap_or(0),
+            ]);
+            field.copy_from_slice(&(flags | NLM_F_ACK).to_ne_bytes());
+        }
+        bytes
+    }
+}
+
+fn serialized(message: RouteNetlinkMessage, flags: u16, sequence: u32) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    header.sequence_number = sequence;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+/// The head of one message as it came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Header {
+    pub message_type: u16,
+    pub flags: u16,
+    pub sequence_number: u32,
+    pub port_number: u32,
+}
+
+/// Walks the messages of one datagram; ends at the first that is malformed.
+pub(crate) struct Split<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Split<'a> {
+    pub(crate) fn new(data: &'a [u8]) -> Self {
+        Self { rest: data }
+    }
+}
+
+impl<'a> Iterator for Split<'a> {
+    type Item = (Header, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let length = number(self.rest, 0)? as usize;
+        if length < HEADER || length > self.rest.len() {
+            return None;
+        }
+        let header = Header {
+            message_type: short(self.rest, 4)?,
+            flags: short(self.rest, 6)?,
+            sequence_number: number(self.rest, 8)?,
+            port_number: number(self.rest, 12)?,
+        };
+        let payload = self.rest.get(HEADER..length)?;
+        self.rest = self
+            .rest
+            .get(length.next_multiple_of(4)..)
+            .unwrap_or_default();
+        Some((header, payload))
+    }
+}
+
+/// Reads a route message of the library's kinds.
+pub(crate) fn parse(header: &Header, payload: &[u8]) -> Result<RouteNetlinkMessage, Error> {
+    use netlink_packet_core::ParseableParametrized;
+    RouteNetlinkMessage::parse_with_param(payload, header.message_type)
+        .map_err(|e| Error::Garbled(e.to_string()))
+}
+
+fn refusal(header: &Header, payload: &[u8]) -> Option<Refusal> {
+    let errno = negative(payload);
+    if errno == 0 {
+        return None;
+    }
+    let mut said = String::new();
+    if header.flags & NLM_F_ACK_TLVS != 0 {
+        // After the error number comes the request's header, and unless capped the whole request.
+        let request = number(payload, 4).unwrap_or(0) as usize;
+        let echoed = if header.flags & NLM_F_CAPPED != 0 {
+            HEADER
+        } else {
+            request
+        };
+        let attributes = payload
+            .get(4 + echoed.next_multiple_of(4)..)
+            .unwrap_or_default();
+        said = sentence(attributes).unwrap_or_default();
+    }
+    Some(Refusal { errno, said })
+}
+
+fn sentence(mut attributes: &[u8]) -> Option<String> {
+    loop {
+        let length = usize::from(short(attributes, 0)?);
+        if length < 4 {
+            return None;
+        }
+        if short(attributes, 2)? & 0x3fff == NLMSGERR_ATTR_MSG {
+            let text = attributes.get(4..length)?;
+            return Some(
+                String::from_utf8_lossy(text)
+                    .trim_end_matches('\0')
+                    .to_owned(),
+            );
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+}
+
+fn refused(errno: i32) -> Refusal {
+    Refusal {
+        errno,
+        said: String::new(),
+    }
+}
+
+/// The error number at the start of an error or done message, made positive.
+fn negative(payload: &[u8]) -> i32 {
+    number(payload, 0).map_or(0, |n| n.cast_signed().wrapping_neg())
+}
+
+fn number(data: &[u8], at: usize) -> Option<u32> {
+    data.get(at..at + 4)?
+        .try_into()
+        .ok()
+        .map(u32::from_ne_bytes)
+}
+
+fn short(data: &[u8], at: usize) -> Option<u16> {
+    data.get(at..at + 2)?
+        .try_into()
+        .ok()
+        .map(u16::from_ne_bytes)
+}

@@ -1,0 +1,251 @@
+//! A pod's link: a veth pair, its pod end made straight in the pod's namespace, with addresses, gateway and routes.
+
+mod check;
+mod request;
+
+pub use check::check_pod_link;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use crate::conn::{Batch, Conn};
+use crate::links::{self, LinkInfo, blocking, check_name, check_ours};
+use crate::{Error, sysctl};
+
+/// Every pod's IPv4 gateway; no interface holds it, the pod has a permanent neighbour entry.
+pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// Every pod's IPv6 gateway; each host end holds it.
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+/// Every host end's link-layer address: the pod's neighbour entries outlive a host end made anew.
+pub const HOST_MAC: [u8; 6] = [0xee; 6];
+const LOOPBACK_INDEX: u32 = 1;
+const MTU_RANGE: std::ops::RangeInclusive<u32> = 68..=65535;
+
+/// What a pod's link should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodLink {
+    /// Name of the host end, `ptl` and a hash.
+    pub host_interface: String,
+    /// Name inside the pod, such as `eth0`.
+    pub pod_interface: String,
+    /// The pod's addresses, of either family.
+    pub addresses: Vec<IpAddr>,
+    /// MTU of both ends in bytes; the kernel's default if none.
+    pub mtu: Option<u32>,
+}
+
+impl PodLink {
+    fn has_v6(&self) -> bool {
+        self.addresses.iter().any(IpAddr::is_ipv6)
+    }
+
+    fn has_v4(&self) -> bool {
+        self.addresses.iter().any(IpAddr::is_ipv4)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        check_ours(&self.host_interface)?;
+        check_name(&self.pod_interface)?;
+        if self.mtu.is_some_and(|mtu| !MTU_RANGE.contains(&mtu)) {
+            let name = self.host_interface.clone();
+            return Err(Error::Name {
+                name,
+                why: "its MTU must be between 68 and 65535",
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What a pod's link has become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodLinkState {
+    /// Index of the host end in the host's namespace.
+    pub host_index: u32,
+    /// Link-layer address of the host end.
+    pub host_mac: [u8; 6],
+    /// Link-layer address of the pod end.
+    pub pod_mac: [u8; 6],
+    /// MTU in bytes.
+    pub mtu: u32,
+}
+
+/// Makes a pod's link, whole or not at all; the route to it is [`crate::RouteTable`]'s.
+///
+/// `netns` is the pod's network namespace, `pod_netlink` a NETLINK_ROUTE socket made inside it.
+/// The host end is made in the calling thread's namespace; one left by a crashed run is deleted first.
+///
+/// # Errors
+/// When the pod already has such an interface or the kernel refuses a step; then nothing is left.
+pub async fn create_pod_link(
+    link: &PodLink,
+    netns: impl AsFd,
+    pod_netlink: OwnedFd,
+) -> Result<PodLinkState, Error> {
+    link.check()?;
+    let netns = netns
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|e| Error::Socket("netns", e))?;
+    let host = Conn::open()?;
+    let pod = Conn::given(pod_netlink)?;
+    let link = link.clone();
+    // In one piece off the runtime: dropping this future half-way leaves no half-made link unknown to the rollback.
+    blocking(move || Maker { link, host, pod }.make(&netns)).await
+}
+
+struct Maker {
+    link: PodLink,
+    host: Conn,
+    pod: Conn,
+}
+
+impl Maker {
+    fn make(&mut self, netns: &OwnedFd) -> Result<PodLinkState, Error> {
+        self.make_pair(netns)?;
+        let made = self.furnish();
+        if made.is_err()
+            && let Err(error) = links::delete(&mut self.host, &self.link.host_interface)
+        {
+            tracing::warn!(%error, "a half-made pod link could not be deleted");
+        }
+        made
+    }
+
+    fn make_pair(&mut self, netns: &OwnedFd) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        let (message, flags) = request::pair(&self.link, netns.as_raw_fd());
+        batch.push(message, flags);
+        let Some(refusal) = self.host.transact(&batch)?.remove(&0) else {
+            return Ok(());
+        };
+        let what = format!("making interface {}", self.link.host_interface);
+        if !refusal.is(Errno::EEXIST) {
+            return Err(refusal.into_error(what));
+        }
+        // Either end may be the one that exists. Ours is from an ADD that crashed, and takes its pod end along.
+        let left = links::delete(&mut self.host, &self.link.host_interface)?;
+        if links::find(&mut self.pod, &self.link.pod_interface)?.is_some() {
+            return Err(Error::PodInterfaceExists(self.link.pod_interface.clone()));
+        }
+        if !left {
+            return Err(refusal.into_error(what));
+        }
+        match self.host.transact(&batch)?.remove(&0) {
+            None => Ok(()),
+            Some(refusal) => Err(refusal.into_error(what)),
+        }
+    }
+
+    fn furnish(&mut self) -> Result<PodLinkState, Error> {
+        let host = self.end(true)?;
+        let pod = self.end(false)?;
+        self.furnish_host(host.index)?;
+        self.furnish_pod(pod.index)?;
+        Ok(PodLinkState {
+            host_index: host.index,
+            host_mac: host.mac.unwrap_or(HOST_MAC),
+            pod_mac: pod.mac.unwrap_or_default(),
+            mtu: pod.mtu,
+        })
+    }
+
+    fn end(&mut self, host: bool) -> Result<LinkInfo, Error> {
+        let (conn, name) = if host {
+            (&mut self.host, &self.link.host_interface)
+        } else {
+            (&mut self.pod, &self.link.pod_interface)
+        };
+        links::find(conn, name)?.ok_or_else(|| Error::NoInterface(name.clone()))
+    }
+
+    fn furnish_host(&mut self, index: u32) -> Result<(), Error> {
+        let name = &self.link.host_interface;
+        let mut steps = Steps::default();
+        steps.add(request::host_settings(index), 0, || {
+            format!("setting up {name}")
+        });
+        if self.link.has_v6() {
+            // accept_ra: a pod must not give its node a default route.
+            for (switch, value) in [("accept_ra", "0"), ("disable_ipv6", "0")] {
+                if let Err(error) = sysctl::interface_v6(name, switch, value) {
+                    tracing::debug!(%name, switch, %error, "an IPv6 switch can't be set");
+                }
+            }
+            let (message, flags) = request::address(index, GATEWAY_V6.into(), 64);
+            steps.add(message, flags, || {
+                format!("giving {name} address {GATEWAY_V6}")
+            });
+        }
+        steps.run(&mut self.host)
+    }
+
+    fn furnish_pod(&mut self, index: u32) -> Result<(), Error> {
+        let name = &self.link.pod_interface;
+        let mut steps = Steps::default();
+        steps.add(request::up(LOOPBACK_INDEX), 0, || {
+            "setting the pod's lo up".to_owned()
+        });
+        steps.add(request::up(index), 0, || {
+            format!("setting the pod's {name} up")
+        });
+        for &address in &self.link.addresses {
+            let (message, flags) = request::address(index, address, bits(address));
+            steps.add(message, flags, || {
+                format!("giving the pod's {name} address {address}")
+            });
+        }
+        let families = [
+            (self.link.has_v4(), GATEWAY_V4.into()),
+            (self.link.has_v6(), GATEWAY_V6.into()),
+        ];
+        for gateway in families
+            .into_iter()
+            .filter_map(|(has, gateway)| has.then_some(gateway))
+        {
+            let (message, flags) = request::neighbour(index, gateway);
+            steps.add(message, flags, || {
+                format!("the pod's neighbour entry of {gateway}")
+            });
+            let (message, flags) = request::gateway_route(index, gateway);
+            steps.add(message, flags, || format!("the pod's route to {gateway}"));
+            let (message, flags) = request::default_route(index, gateway);
+            steps.add(message, flags, || {
+                format!("the pod's default route by {gateway}")
+            });
+        }
+        steps.run(&mut self.pod)
+    }
+}
+
+/// Requests sent as one batch, each with words for its refusal.
+#[derive(Default)]
+struct Steps {
+    batch: Batch,
+    words: Vec<String>,
+}
+
+impl Steps {
+    fn add(
+        &mut self,
+        message: netlink_packet_route::RouteNetlinkMessage,
+        flags: u16,
+        words: impl FnOnce() -> String,
+    ) {
+        self.batch.push(message, flags);
+        self.words.push(words());
+    }
+
+    fn run(self, conn: &mut Conn) -> Result<(), Error> {
+        let first = conn.transact(&self.batch)?.into_iter().next();
+        first.map_or(Ok(()), |(place, refusal)| {
+            Err(refusal.into_error(self.words.get(place).cloned().unwrap_or_default()))
+        })
+    }
+}
+
+fn bits(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}

@@ -1,0 +1,173 @@
+//! The netlink requests a pod's link is made of.
+
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+
+use netlink_packet_core::{DefaultNla, Emitable, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
+};
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecUnspec, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage,
+};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::{
+    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::{HOST_MAC, PodLink, bits};
+use crate::PROTOCOL;
+
+/// IFLA_INET_CONF with NLA_F_NESTED: the kernel wants the request nested and the dump flat.
+const INET_CONF_REQUEST: u16 = 0x8000 | 1;
+const DEVCONF_FORWARDING: u16 = 1;
+const DEVCONF_PROXY_ARP: u16 = 3;
+const DEVCONF_RP_FILTER: u16 = 8;
+/// Host ends' switches. Loose source checks: the routes' order of arrival must not drop a pod's first packet; who spoofs is dropped by policy's rules.
+const HOST_DEVCONF: [(u16, u32); 3] = [
+    (DEVCONF_FORWARDING, 1),
+    (DEVCONF_PROXY_ARP, 1),
+    (DEVCONF_RP_FILTER, 2),
+];
+type Request = (RouteNetlinkMessage, u16);
+
+/// The pair, the pod end born in the pod's namespace under its final name.
+pub(super) fn pair(link: &PodLink, netns: RawFd) -> Request {
+    let mut peer = LinkMessage::default();
+    peer.attributes
+        .push(LinkAttribute::IfName(link.pod_interface.clone()));
+    peer.attributes.push(LinkAttribute::NetNsFd(netns));
+    let mut host = LinkMessage::default();
+    host.attributes
+        .push(LinkAttribute::IfName(link.host_interface.clone()));
+    host.attributes
+        .push(LinkAttribute::Address(HOST_MAC.to_vec()));
+    if let Some(mtu) = link.mtu {
+        peer.attributes.push(LinkAttribute::Mtu(mtu));
+        host.attributes.push(LinkAttribute::Mtu(mtu));
+    }
+    host.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    (
+        RouteNetlinkMessage::NewLink(host),
+        NLM_F_CREATE | NLM_F_EXCL,
+    )
+}
+
+pub(super) fn up(index: u32) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::SetLink(set_up(index))
+}
+
+/// Sets the host end up with its IPv4 switches.
+pub(super) fn host_settings(index: u32) -> RouteNetlinkMessage {
+    let mut link = set_up(index);
+    let mut switches = Vec::new();
+    for (kind, value) in HOST_DEVCONF {
+        let switch = DefaultNla::new(kind, value.to_ne_bytes().to_vec());
+        let start = switches.len();
+        switches.resize(start + switch.buffer_len(), 0);
+        switch.emit(switches.get_mut(start..).unwrap_or_default());
+    }
+    let request = AfSpecInet::Other(DefaultNla::new(INET_CONF_REQUEST, switches));
+    let families = vec![AfSpecUnspec::Inet(vec![request])];
+    link.attributes.push(LinkAttribute::AfSpecUnspec(families));
+    RouteNetlinkMessage::SetLink(link)
+}
+
+fn set_up(index: u32) -> LinkMessage {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link.header.flags = LinkFlags::Up;
+    link.header.change_mask = LinkFlags::Up;
+    link
+}
+
+/// An address without duplicate detection: who holds what is IPAM's to know, and it takes a second.
+pub(super) fn address(index: u32, address: IpAddr, prefix_length: u8) -> Request {
+    let mut message = AddressMessage::default();
+    message.header.family = family(address);
+    message.header.prefix_len = prefix_length;
+    message.header.index = index;
+    message.attributes.push(AddressAttribute::Local(address));
+    message.attributes.push(AddressAttribute::Address(address));
+    if address.is_ipv6() {
+        message.header.flags = AddressHeaderFlags::Nodad;
+        message
+            .attributes
+            .push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    (
+        RouteNetlinkMessage::NewAddress(message),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
+}
+
+/// A permanent neighbour entry with the host end's address.
+pub(super) fn neighbour(index: u32, address: IpAddr) -> Request {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(address);
+    message.header.ifindex = index;
+    message.header.state = NeighbourState::Permanent;
+    message.header.kind = RouteType::Unicast;
+    message
+        .attributes
+        .push(NeighbourAttribute::Destination(address.into()));
+    message
+        .attributes
+        .push(NeighbourAttribute::LinkLayerAddress(HOST_MAC.to_vec()));
+    (
+        RouteNetlinkMessage::NewNeighbour(message),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
+}
+
+/// The gateway itself, on the link.
+pub(super) fn gateway_route(index: u32, gateway: IpAddr) -> Request {
+    let mut route = pod_route(index, gateway);
+    route.header.destination_prefix_length = bits(gateway);
+    if gateway.is_ipv4() {
+        route.header.scope = RouteScope::Link;
+    }
+    route
+        .attributes
+        .push(RouteAttribute::Destination(gateway.into()));
+    (
+        RouteNetlinkMessage::NewRoute(route),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
+}
+
+/// Everything else, by the gateway.
+pub(super) fn default_route(index: u32, gateway: IpAddr) -> Request {
+    let mut route = pod_route(index, gateway);
+    route.header.flags = RouteFlags::Onlink;
+    route
+        .attributes
+        .push(RouteAttribute::Gateway(gateway.into()));
+    (
+        RouteNetlinkMessage::NewRoute(route),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
+}
+
+fn pod_route(index: u32, gateway: IpAddr) -> RouteMessage {
+    let mut route = RouteMessage::default();
+    route.header.address_family = family(gateway);
+    route.header.table = RouteHeader::RT_TABLE_MAIN;
+    route.header.protocol = RouteProtocol::Other(PROTOCOL);
+    route.header.kind = RouteType::Unicast;
+    route.attributes.push(RouteAttribute::Oif(index));
+    route
+}
+
+pub(super) fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    }
+}

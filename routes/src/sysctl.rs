@@ -1,0 +1,81 @@
+//! The few switches of /proc/sys that forwarding needs; per-interface ones go by netlink where they can.
+
+use std::io;
+use std::path::PathBuf;
+
+/// One switch: its name with slashes, and the value it should have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sysctl {
+    /// Path below /proc/sys.
+    pub name: &'static str,
+    /// The wanted value.
+    pub wanted: &'static str,
+}
+
+/// What became of one switch.
+#[derive(Debug)]
+pub struct SysctlOutcome {
+    /// Which switch.
+    pub sysctl: Sysctl,
+    /// Its value before, if it could be read: what to restore on leaving.
+    pub before: Option<String>,
+    /// Whether it was changed, or why it could not be.
+    pub changed: Result<bool, io::Error>,
+}
+
+const FORWARDING_V4: Sysctl = Sysctl {
+    name: "net/ipv4/ip_forward",
+    wanted: "1",
+};
+const FORWARDING_V6: Sysctl = Sysctl {
+    name: "net/ipv6/conf/all/forwarding",
+    wanted: "1",
+};
+
+/// Makes the calling thread's network namespace forward packets, and says what it changed or why it couldn't.
+///
+/// A switch that already has its value is not written.
+#[must_use]
+pub fn host_sysctls(v4: bool, v6: bool) -> Vec<SysctlOutcome> {
+    let families = [(v4, FORWARDING_V4), (v6, FORWARDING_V6)];
+    families
+        .into_iter()
+        .filter(|(wanted, _)| *wanted)
+        .map(|(_, sysctl)| ensure(sysctl))
+        .collect()
+}
+
+fn ensure(sysctl: Sysctl) -> SysctlOutcome {
+    let path = PathBuf::from("/proc/sys").join(sysctl.name);
+    match std::fs::read_to_string(&path) {
+        Err(error) => SysctlOutcome {
+            sysctl,
+            before: None,
+            changed: Err(error),
+        },
+        Ok(text) => {
+            let before = text.trim().to_owned();
+            let changed = if before == sysctl.wanted {
+                Ok(false)
+            } else {
+                std::fs::write(&path, sysctl.wanted).map(|()| true)
+            };
+            SysctlOutcome {
+                sysctl,
+                before: Some(before),
+                changed,
+            }
+        }
+    }
+}
+
+/// Sets an IPv6 switch of one interface; `interface` must have been checked against the grammar.
+pub(crate) fn interface_v6(interface: &str, switch: &str, value: &str) -> io::Result<()> {
+    let path = PathBuf::from("/proc/sys/net/ipv6/conf")
+        .join(interface)
+        .join(switch);
+    if std::fs::read_to_string(&path)?.trim() == value {
+        return Ok(());
+    }
+    std::fs::write(path, value)
+}
