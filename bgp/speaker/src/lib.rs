@@ -1,7 +1,18 @@
 //! The tokio shell around `bgp-proto`: sockets, timers and the one task that owns peers and RIBs.
 
+mod actor;
 mod config;
+mod configure;
+mod connection;
 mod handle;
+mod listener;
+mod peer;
+mod route_events;
+mod sessions;
 
 pub use config::{Config, PeerAs, PeerConfig, SpeakerConfig};
-pub use handle::{PeerStatus, RouteChange, RouteEvent};
+pub use handle::{
+    Forwarding, Handle, ListenerStatus, PeerStatus, RouteChange, RouteEvent, Shutdown, Stopped,
+    spawn, spawn_after,
+};
+pub use route_events::RouteEvents;

@@ -1,0 +1,157 @@
+//! Route changes on their way out: a map that holds the last word per prefix, never a queue that grows.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ipnet::IpNet;
+use tokio::sync::Notify;
+
+use crate::handle::{RouteChange, RouteEvent};
+
+/// The reading end.
+#[derive(Debug)]
+pub struct RouteEvents {
+    shared: Arc<Shared>,
+}
+
+/// The writing end, held by the speaker's task; dropping it ends the reader after what is left.
+#[derive(Debug)]
+pub(crate) struct RouteSender {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    notify: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    changes: BTreeMap<IpNet, RouteChange>,
+    sync: Sync,
+    closed: bool,
+}
+
+/// Where `InitialSync` stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sync {
+    #[default]
+    NotDue,
+    /// Due once the changes that came before it are taken.
+    AfterChanges,
+    /// Due before any further changes, so that a busy table can't put it off.
+    Next,
+}
+
+pub(crate) fn channel() -> (RouteSender, RouteEvents) {
+    let shared = Arc::new(Shared::default());
+    (
+        RouteSender {
+            shared: Arc::clone(&shared),
+        },
+        RouteEvents { shared },
+    )
+}
+
+impl RouteSender {
+    pub(crate) fn push(&self, changes: impl IntoIterator<Item = RouteChange>) {
+        let mut state = self.shared.lock();
+        let before = state.changes.len();
+        state
+            .changes
+            .extend(changes.into_iter().map(|change| (change.prefix, change)));
+        let any = before > 0 || !state.changes.is_empty();
+        drop(state);
+        if any {
+            self.shared.notify.notify_one();
+        }
+    }
+
+    pub(crate) fn initial_sync(&self) {
+        self.shared.lock().sync = Sync::AfterChanges;
+        self.shared.notify.notify_one();
+    }
+}
+
+impl Drop for RouteSender {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.notify.notify_one();
+    }
+}
+
+impl RouteEvents {
+    /// Waits for the next event; `None`: the speaker has ended. Nothing is lost when the wait is given up.
+    pub async fn next(&mut self) -> Option<RouteEvent> {
+        loop {
+            if let Some(result) = self.shared.lock().take() {
+                return result;
+            }
+            self.shared.notify.notified().await;
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A poisoned map is still a map of last words.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take(&mut self) -> Option<Option<RouteEvent>> {
+        let sync_is_due = match self.sync {
+            Sync::NotDue => false,
+            Sync::AfterChanges => self.changes.is_empty(),
+            Sync::Next => true,
+        };
+        if sync_is_due {
+            self.sync = Sync::NotDue;
+            return Some(Some(RouteEvent::InitialSync));
+        }
+        if !self.changes.is_empty() {
+            if self.sync == Sync::AfterChanges {
+                self.sync = Sync::Next;
+            }
+            let changes = std::mem::take(&mut self.changes).into_values().collect();
+            return Some(Some(RouteEvent::Changes(changes)));
+        }
+        self.closed.then_some(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(prefix: &str, hop: [u8; 4]) -> RouteChange {
+        RouteChange {
+            prefix: prefix.parse().unwrap(),
+            next_hops: vec![hop.into()],
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_last_word_per_prefix_is_kept() {
+        let (sender, mut events) = channel();
+        sender.push([change("10.2.0.0/16", [1; 4]), change("10.1.0.0/16", [1; 4])]);
+        sender.push([change("10.2.0.0/16", [2; 4])]);
+        let both = vec![change("10.1.0.0/16", [1; 4]), change("10.2.0.0/16", [2; 4])];
+        assert_eq!(events.next().await, Some(RouteEvent::Changes(both)));
+        drop(sender);
+        assert_eq!(events.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn initial_sync_comes_after_the_changes_before_it_and_is_not_put_off() {
+        let (sender, mut events) = channel();
+        sender.push([change("10.1.0.0/16", [1; 4])]);
+        sender.initial_sync();
+        assert!(matches!(events.next().await, Some(RouteEvent::Changes(_))));
+        sender.push([change("10.1.0.0/16", [2; 4])]);
+        assert_eq!(events.next().await, Some(RouteEvent::InitialSync));
+        assert!(matches!(events.next().await, Some(RouteEvent::Changes(_))));
+    }
+}
