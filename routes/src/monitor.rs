@@ -1,15 +1,15 @@
 //! Notices of what others do to links and routes, gathered so that one re-read answers many.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsRawFd;
+use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteHeader;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
-use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, timeout_at};
 
 use crate::conn::{Conn, Header, Split, enlarge, parse};
@@ -36,6 +36,8 @@ const GATHER: Duration = Duration::from_millis(50);
 /// A re-read of 100,000 routes takes about 0.2 s: foreign churn must not make us do nothing else.
 const ROUTES_GAP: Duration = Duration::from_millis(500);
 const LINKS_GAP: Duration = Duration::from_millis(100);
+/// The largest datagram the kernel makes for one notice, with room to spare.
+const DATAGRAM_BYTES: usize = 64 * 1024;
 const GROUP_LINK: u32 = 1;
 const GROUP_ROUTE_V4: u32 = 7;
 const GROUP_ROUTE_V6: u32 = 11;
@@ -45,15 +47,21 @@ const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 
 /// Listens on a socket of its own, so that a flood of notices never hinders requests.
-#[derive(Debug)]
 pub struct Monitor {
-    socket: AsyncFd<Socket>,
+    socket: TokioSocket,
     own_port: u32,
     /// Index to whether it is up, for links that have been up since we know them.
     links: BTreeMap<u32, bool>,
     pending: Option<(Notice, Instant)>,
     told: Option<Instant>,
     buffer: Vec<u8>,
+}
+
+impl std::fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut out = f.debug_struct("Monitor");
+        out.field("pending", &self.pending).finish_non_exhaustive()
+    }
 }
 
 impl Monitor {
@@ -64,16 +72,14 @@ impl Monitor {
     /// # Errors
     /// When the socket can't be had.
     pub fn open(table: &RouteTable) -> Result<Self, Error> {
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(|e| Error::Socket("open", e))?;
-        socket
+        let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(|e| Error::Socket("open", e))?;
+        let inner = socket.socket_mut();
+        inner
             .bind(&SocketAddr::new(0, 0))
             .map_err(|e| Error::Socket("bind", e))?;
-        socket
-            .set_non_blocking(true)
-            .map_err(|e| Error::Socket("non-blocking", e))?;
-        enlarge(&socket, BUFFER_BYTES);
+        enlarge(inner, BUFFER_BYTES);
         for group in [GROUP_LINK, GROUP_ROUTE_V4, GROUP_ROUTE_V6] {
-            socket
+            inner
                 .add_membership(group)
                 .map_err(|e| Error::Socket("join group", e))?;
         }
@@ -83,7 +89,6 @@ impl Monitor {
             .filter(|link| link.up)
             .map(|link| (link.index, true))
             .collect();
-        let socket = AsyncFd::register(socket).map_err(|e| Error::Socket("watch", e.into()))?;
         let own_port = table.port();
         Ok(Self {
             socket,
@@ -91,7 +96,7 @@ impl Monitor {
             links,
             pending: None,
             told: None,
-            buffer: vec![0; 64 * 1024],
+            buffer: Vec::with_capacity(DATAGRAM_BYTES),
         })
     }
 
@@ -119,22 +124,14 @@ impl Monitor {
     }
 
     async fn wait(&mut self) {
-        let drained = {
-            let Ok(mut guard) = self.socket.readable().await else {
-                // The runtime's driver is gone: it is shutting down, nothing more will come.
-                return std::future::pending().await;
-            };
-            let fd = guard.get_inner().as_raw_fd();
-            let read = recv(fd, &mut self.buffer, MsgFlags::MSG_DONTWAIT);
-            if read == Err(Errno::EAGAIN) {
-                guard.clear_ready();
+        self.buffer.clear();
+        let Self { socket, buffer, .. } = self;
+        match poll_fn(|cx| socket.poll_recv(cx, buffer)).await {
+            Ok(()) => self.handle_datagram(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                self.note(Notice::Overrun);
             }
-            read
-        };
-        match drained {
-            Ok(length) => self.handle_datagram(length),
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
-            Err(Errno::ENOBUFS) => self.note(Notice::Overrun),
             Err(error) => {
                 tracing::warn!(%error, "netlink monitor can't read");
                 self.note(Notice::Overrun);
@@ -143,9 +140,9 @@ impl Monitor {
         }
     }
 
-    fn handle_datagram(&mut self, length: usize) {
+    fn handle_datagram(&mut self) {
         let data = std::mem::take(&mut self.buffer);
-        for (header, payload) in Split::new(data.get(..length).unwrap_or_default()) {
+        for (header, payload) in Split::new(&data) {
             match header.message_type {
                 RTM_NEWROUTE | RTM_DELROUTE if self.is_news(&header, payload) => {
                     self.note(Notice::Routes);
