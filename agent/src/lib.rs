@@ -1,1 +1,19 @@
-//! TODO one sentence.
+//! The node agent: wires sources, speaker, policy, routes and the CNI socket together.
+
+pub mod cli;
+mod cni;
+mod cni_socket;
+mod control;
+mod core;
+mod exec;
+mod firewall;
+mod http;
+mod leases;
+mod message;
+mod report;
+mod routing;
+mod run;
+mod shell;
+mod sockets;
+mod speaker;
+mod status;

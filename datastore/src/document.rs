@@ -150,7 +150,7 @@ impl Document {
             return serde_json::from_str(&self.text)
                 .map_err(|error| fault(u64::try_from(error.line()).ok(), error.to_string()));
         }
-        let options = serde_saphyr::options! { with_snippet: false };
+        let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
         serde_saphyr::from_str_with_options(&self.text, options).map_err(|error| {
             let line = error.location().map(|location| location.line());
             fault(line, error.to_string())

@@ -1,0 +1,158 @@
+//! The command line: verbs and flags of `portolan`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{control, run};
+
+/// Kubernetes node networking: BGP, policy and pod attachment in one agent.
+#[derive(Debug, Parser)]
+#[command(name = "portolan", version, about, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "Examples:
+  portolan agent --node n1 --manifests /etc/portolan/manifests   run the agent of node n1
+  portolan status                                                what this node does, at a glance
+  portolan status -o json | jq '.sessions[]'                     the same for programs
+  portolan sync --timeout 10s                                    wait until the manifests are in the kernel
+  portolan cleanup                                               take everything of ours out of the kernel";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the agent of this node. It needs root: it owns routes, chains, sets and pod interfaces marked as Portolan's.
+    Agent(AgentArgs),
+    /// Show sessions, routes, pods, policy and problems of the agent on this node.
+    Status(StatusArgs),
+    /// Wait until all that the source holds now is in the kernel, or say what is not.
+    Sync(SyncArgs),
+    /// Remove every route, chain, set and pod interface of ours. The agent must be stopped.
+    Cleanup(CleanupArgs),
+}
+
+/// Flags of `portolan agent`.
+#[derive(Clone, Debug, Args)]
+pub struct AgentArgs {
+    /// The name of this node, as its Node object says it.
+    #[arg(long)]
+    pub node: String,
+    /// A directory of manifests, watched; the same YAML as for kubectl.
+    #[arg(long, value_name = "DIR")]
+    pub manifests: PathBuf,
+    /// What survives a reboot: which pod holds which address.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/portolan")]
+    pub state_dir: PathBuf,
+    /// Sockets: agent.sock and cni.sock.
+    #[arg(long, value_name = "DIR", default_value = "/run/portolan")]
+    pub run_dir: PathBuf,
+    /// Where /metrics, /livez and /readyz are served.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
+    /// What to log, in tracing's filter language.
+    #[arg(long, default_value = "info", env = "PORTOLAN_LOG")]
+    pub log: String,
+}
+
+#[derive(Debug, Args)]
+struct StatusArgs {
+    /// The agent's --run-dir.
+    #[arg(long, value_name = "DIR", default_value = "/run/portolan")]
+    run_dir: PathBuf,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+struct SyncArgs {
+    /// The agent's --run-dir.
+    #[arg(long, value_name = "DIR", default_value = "/run/portolan")]
+    run_dir: PathBuf,
+    /// For how long to wait, as 500ms, 10s or 1m.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+struct CleanupArgs {
+    /// The agent's --run-dir: cleanup refuses to work while an agent answers there.
+    #[arg(long, value_name = "DIR", default_value = "/run/portolan")]
+    run_dir: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Output {
+    /// For eyes.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Carries out one verb; the exit code is not zero if it failed.
+pub fn run(cli: Cli) -> ExitCode {
+    let outcome = match cli.verb {
+        Verb::Agent(args) => run::agent(&args),
+        Verb::Status(args) => {
+            control::print_status(&args.run_dir, matches!(args.output, Output::Json))
+        }
+        Verb::Sync(args) => control::sync(&args.run_dir, args.timeout),
+        Verb::Cleanup(args) => run::cleanup(&args.run_dir),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the command line's errors go to standard error"
+)]
+fn complain(error: &anyhow::Error) {
+    eprintln!("portolan: {error:#}");
+}
+
+/// Parses `500ms`, `10s`, `1m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("'{text}' is not a duration such as 500ms, 10s or 1m"))?;
+    match text.get(digits.len()..) {
+        Some("ms") => Ok(Duration::from_millis(number)),
+        Some("s" | "") => Ok(Duration::from_secs(number)),
+        Some("m") => Ok(Duration::from_secs(number.saturating_mul(60))),
+        _ => Err(format!("'{text}' has an unknown unit: use ms, s or m")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_carry_their_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("soon").is_err());
+        assert!(duration("3h").is_err());
+    }
+}

@@ -1,0 +1,142 @@
+//! The agent's own socket: `status` and `sync` for the command line, one JSON line in, one out; and its client.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::message::Message;
+use crate::report::Report;
+
+/// The socket's name in the run folder.
+pub(crate) const SOCKET: &str = "agent.sock";
+const REQUEST_LIMIT: u64 = 1 << 20;
+
+/// What the command line asks.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "lowercase")]
+enum Question {
+    Status,
+    Sync { timeout_milliseconds: u64 },
+}
+
+/// What it is told.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Answer {
+    Status(Box<Report>),
+    Synced,
+    Error(String),
+}
+
+/// Prints the agent's report.
+///
+/// # Errors
+/// If no agent answers.
+pub(crate) fn print_status(run_dir: &Path, json: bool) -> anyhow::Result<()> {
+    let answer = ask(run_dir, &Question::Status, Duration::from_secs(10))?;
+    let Answer::Status(report) = answer else {
+        anyhow::bail!("the agent answered something else")
+    };
+    let text = if json {
+        serde_json::to_string_pretty(&report)? + "\n"
+    } else {
+        report.table()
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// Waits until all that the source holds now is in the kernel.
+///
+/// # Errors
+/// If it is not so within `timeout`; the text says what is missing.
+pub(crate) fn sync(run_dir: &Path, timeout: Duration) -> anyhow::Result<()> {
+    let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    let question = Question::Sync {
+        timeout_milliseconds: milliseconds,
+    };
+    match ask(run_dir, &question, timeout + Duration::from_secs(5))? {
+        Answer::Synced => Ok(()),
+        Answer::Error(error) => anyhow::bail!("not in the kernel yet: {error}"),
+        Answer::Status(_) => anyhow::bail!("the agent answered something else"),
+    }
+}
+
+/// Whether an agent answers in this run folder.
+pub(crate) fn agent_answers(run_dir: &Path) -> bool {
+    BlockingStream::connect(run_dir.join(SOCKET)).is_ok()
+}
+
+fn ask(run_dir: &Path, question: &Question, patience: Duration) -> anyhow::Result<Answer> {
+    let path = run_dir.join(SOCKET);
+    let mut stream = BlockingStream::connect(&path).with_context(|| {
+        format!(
+            "no agent answers at {}: is it running, and is --run-dir its own?",
+            path.display()
+        )
+    })?;
+    stream.set_read_timeout(Some(patience))?;
+    let mut line = serde_json::to_string(question)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes())?;
+    let mut answer = String::new();
+    BufReader::new(stream)
+        .read_line(&mut answer)
+        .context("the agent did not answer in time")?;
+    serde_json::from_str(&answer)
+        .context("the agent's answer is not understood: is it of this version?")
+}
+
+/// Answers one connection.
+pub(crate) async fn serve(stream: UnixStream, core: mpsc::Sender<Message>) {
+    let (reading, mut writing) = stream.into_split();
+    let mut line = String::new();
+    let mut reader = tokio::io::BufReader::new(reading.take(REQUEST_LIMIT));
+    if !matches!(reader.read_line(&mut line).await, Ok(count) if count > 0) {
+        return;
+    }
+    let answer = match serde_json::from_str(&line) {
+        Ok(question) => answer(question, &core).await,
+        Err(error) => Answer::Error(format!("the question is not understood: {error}")),
+    };
+    let mut text = serde_json::to_string(&answer).unwrap_or_default();
+    text.push('\n');
+    // A client that went away needs no answer.
+    let _ = writing.write_all(text.as_bytes()).await;
+}
+
+async fn answer(question: Question, core: &mpsc::Sender<Message>) -> Answer {
+    let stopping = || Answer::Error("the agent is stopping".to_owned());
+    match question {
+        Question::Status => {
+            let (reply, report) = oneshot::channel();
+            if core.send(Message::Report(reply)).await.is_err() {
+                return stopping();
+            }
+            report
+                .await
+                .map_or_else(|_| stopping(), |report| Answer::Status(Box::new(report)))
+        }
+        Question::Sync {
+            timeout_milliseconds,
+        } => {
+            let (reply, outcome) = oneshot::channel();
+            let timeout = Duration::from_millis(timeout_milliseconds);
+            if core.send(Message::Sync { timeout, reply }).await.is_err() {
+                return stopping();
+            }
+            match outcome.await {
+                Ok(Ok(())) => Answer::Synced,
+                Ok(Err(error)) => Answer::Error(error),
+                Err(_) => stopping(),
+            }
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The state of the agent: what the sources say and which pods are attached, turned into what is to be. No await in here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use api::resources::{BgpConfiguration, Node, Pod};
+use api::{Change, Event, Key, NamespacedName, Resource};
+use bgp_speaker::Config;
+use ipam::{Holder, Lease};
+use ipnet::IpNet;
+use routes::Target;
+
+use crate::leases::{Leases, host_interface};
+use crate::speaker;
+use crate::{firewall, routing};
+
+/// One pod attachment of this node, as status and the shell see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// The host end's name.
+    pub(crate) interface: String,
+    /// Which container and interface.
+    pub(crate) holder: Holder,
+    /// Which pod; a plain container has none.
+    pub(crate) pod: Option<NamespacedName>,
+    /// The pod's UID; empty where the runtime gave none.
+    pub(crate) uid: String,
+    /// Its addresses.
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+impl Endpoint {
+    fn of(lease: &Lease) -> Self {
+        Self {
+            interface: host_interface(&lease.holder),
+            holder: lease.holder.clone(),
+            pod: lease.pod.clone(),
+            uid: lease.uid.clone(),
+            addresses: lease.addresses.clone(),
+        }
+    }
+}
+
+/// Everything that the shells carry out. Each part grows its own generation.
+pub(crate) struct Outputs {
+    /// Chains and sets.
+    pub(crate) firewall: firewall::Desired,
+    /// Routes of this node.
+    pub(crate) local: routing::Local,
+    /// The speaker, once this node is known.
+    pub(crate) speaker: Option<Config>,
+}
+
+/// The state; owned by one task.
+pub(crate) struct Core {
+    node: String,
+    store: BTreeMap<Key, Resource>,
+    in_sync: bool,
+    policy: policy::Index,
+    leases: Leases,
+    links: BTreeSet<String>,
+    generation: u64,
+    errors: Vec<String>,
+    unsupported: Vec<String>,
+}
+
+impl Core {
+    /// Starts with the leases of an earlier run and an empty store.
+    pub(crate) fn new(node: String, leases: Leases) -> Self {
+        Self {
+            node,
+            store: BTreeMap::new(),
+            in_sync: false,
+            policy: policy::Index::new(),
+            leases,
+            links: BTreeSet::new(),
+            generation: 0,
+            errors: Vec::new(),
+            unsupported: Vec::new(),
+        }
+    }
+
+    /// Takes one event of a source.
+    pub(crate) fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::InSync => self.in_sync = true,
+            Event::Change(change) => self.handle_change(change),
+        }
+    }
+
+    fn handle_change(&mut self, change: Change) {
+        self.policy.handle(&change);
+        match change.value {
+            Some(value) => self.store.insert(change.key, value),
+            None => self.store.remove(&change.key),
+        };
+        self.leases.set_cidrs(
+            self.own_node()
+                .map_or(Vec::new(), |node| node.pod_cidrs.clone()),
+        );
+    }
+
+    /// Whether every source is in sync: only then is anything written (invariant 3).
+    pub(crate) fn in_sync(&self) -> bool {
+        self.in_sync
+    }
+
+    /// Gives an attachment its addresses; the generation that must be in the kernel before its link is made.
+    ///
+    /// # Errors
+    /// If the node has no Pod CIDR or none is left.
+    pub(crate) fn attach(
+        &mut self,
+        holder: &Holder,
+        pod: Option<NamespacedName>,
+        uid: &str,
+        asked: Vec<IpAddr>,
+    ) -> anyhow::Result<Endpoint> {
+        if self.own_node().is_none() {
+            anyhow::bail!("{}", self.node_missing());
+        }
+        let annotated = pod
+            .as_ref()
+            .and_then(|name| self.pod(name))
+            .map(|pod| pod.fixed_ips.clone());
+        let fixed = if asked.is_empty() {
+            annotated.unwrap_or_default()
+        } else {
+            asked
+        };
+        let lease = self.leases.allocate(holder, pod, uid, &fixed)?;
+        Ok(Endpoint::of(&lease))
+    }
+
+    /// Takes an attachment's addresses back.
+    ///
+    /// # Errors
+    /// If that cannot be written to disk.
+    pub(crate) fn detach(&mut self, holder: &Holder) -> anyhow::Result<Option<Endpoint>> {
+        Ok(self
+            .leases
+            .release(holder)?
+            .map(|lease| Endpoint::of(&lease)))
+    }
+
+    /// One attachment.
+    pub(crate) fn endpoint(&self, holder: &Holder) -> Option<Endpoint> {
+        self.leases.lease(holder).map(Endpoint::of)
+    }
+
+    /// All attachments of this node.
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
+        self.leases.iter().map(Endpoint::of).collect()
+    }
+
+    /// Says which host ends are there: only those get routes.
+    pub(crate) fn set_links(&mut self, links: BTreeSet<String>) {
+        self.links = links;
+    }
+
+    /// Adds or removes one host end.
+    pub(crate) fn set_link(&mut self, interface: &str, there: bool) {
+        if there {
+            self.links.insert(interface.to_owned());
+        } else {
+            self.links.remove(interface);
+        }
+    }
+
+    /// What is wrong with the inputs, in words for people.
+    pub(crate) fn errors(&self) -> &[String] {
+        &self.errors
+    }
+
+    /// Parts of policies that match nothing because they cannot be compiled yet.
+    pub(crate) fn unsupported(&self) -> &[String] {
+        &self.unsupported
+    }
+
+    /// How many NetworkPolicies there are.
+    pub(crate) fn policy_count(&self) -> usize {
+        self.store
+            .keys()
+            .filter(|key| matches!(key, Key::NetworkPolicy(_)))
+            .count()
+    }
+
+    /// What is to be now. `None` before everything is in sync.
+    pub(crate) fn outputs(&mut self) -> Option<Outputs> {
+        if !self.in_sync {
+            return None;
+        }
+        self.generation += 1;
+        self.errors.clear();
+        self.policy.set_endpoints(self.policy_endpoints());
+        let compiled = self.policy.compile();
+        self.unsupported = compiled.unsupported.clone();
+        let speaker = match self.speaker_config() {
+            Ok(config) => Some(config),
+            Err(error) => {
+                self.errors.push(error);
+                None
+            }
+        };
+        Some(Outputs {
+            firewall: firewall::Desired {
+                generation: self.generation,
+                compiled: Arc::new(compiled),
+            },
+            local: routing::Local {
+                generation: self.generation,
+                routes: self.local_routes(),
+                install_learned: self.configuration().install_routes,
+            },
+            speaker,
+        })
+    }
+
+    fn policy_endpoints(&self) -> BTreeMap<String, policy::Endpoint> {
+        self.leases
+            .iter()
+            .map(|lease| {
+                let endpoint = policy::Endpoint {
+                    // A plain container is in no namespace: no policy selects the empty name.
+                    pod: lease
+                        .pod
+                        .clone()
+                        .unwrap_or_else(|| NamespacedName::new("", "")),
+                    uid: lease.uid.clone(),
+                    addresses: lease.addresses.clone(),
+                };
+                (host_interface(&lease.holder), endpoint)
+            })
+            .collect()
+    }
+
+    fn local_routes(&self) -> BTreeMap<IpNet, Target> {
+        let mut routes = BTreeMap::new();
+        for cidr in self.own_node().into_iter().flat_map(|node| &node.pod_cidrs) {
+            routes.insert(cidr.trunc(), Target::Blackhole);
+        }
+        for endpoint in self.endpoints() {
+            if self.links.contains(&endpoint.interface) {
+                for address in endpoint.addresses {
+                    routes.insert(
+                        IpNet::from(address),
+                        Target::Interface(endpoint.interface.clone()),
+                    );
+                }
+            }
+        }
+        routes
+    }
+
+    fn speaker_config(&self) -> Result<Config, String> {
+        let node = self.own_node().ok_or_else(|| self.node_missing())?;
+        let nodes: Vec<&Node> = self
+            .store
+            .values()
+            .filter_map(|resource| {
+                if let Resource::Node(node) = resource {
+                    Some(node)
+                } else {
+                    None
+                }
+            })
+            .collect();
+        let peers: Vec<_> = self
+            .store
+            .values()
+            .filter_map(|value| {
+                if let Resource::BgpPeer(peer) = value {
+                    Some(&**peer)
+                } else {
+                    None
+                }
+            })
+            .collect();
+        let configuration = self.configuration();
+        speaker::compile(&speaker::View {
+            node,
+            nodes: &nodes,
+            peers: &peers,
+            configuration: &configuration,
+        })
+    }
+
+    fn configuration(&self) -> BgpConfiguration {
+        match self.store.get(&Key::BgpConfiguration("default".to_owned())) {
+            Some(Resource::BgpConfiguration(configuration)) => (**configuration).clone(),
+            _ => BgpConfiguration::default(),
+        }
+    }
+
+    fn own_node(&self) -> Option<&Node> {
+        match self.store.get(&Key::Node(self.node.clone())) {
+            Some(Resource::Node(node)) => Some(node),
+            _ => None,
+        }
+    }
+
+    fn pod(&self, name: &NamespacedName) -> Option<&Pod> {
+        match self.store.get(&Key::Pod(name.clone())) {
+            Some(Resource::Pod(pod)) => Some(pod),
+            _ => None,
+        }
+    }
+
+    fn node_missing(&self) -> String {
+        format!(
+            "there is no Node {}: add it to the source, or start the agent with another --node",
+            self.node
+        )
+    }
+}

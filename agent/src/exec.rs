@@ -1,0 +1,97 @@
+//! The one place that starts programs: iptables-save, iptables-restore and ipset, with a time limit each.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// A program that hangs (a lock held by another, say) is given up after this.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
+
+/// Why a program's work is not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExecError {
+    /// It could not be started.
+    #[error("cannot start {program}: {source}; install it (Debian: iptables, ipset)")]
+    Start {
+        /// Its name.
+        program: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It ended with an error.
+    #[error("{program} failed: {message}")]
+    Failed {
+        /// Its name.
+        program: &'static str,
+        /// Its standard error.
+        message: String,
+    },
+    /// It did not end in time.
+    #[error("{program} did not finish within {} s", TIME_LIMIT.as_secs())]
+    TimedOut {
+        /// Its name.
+        program: &'static str,
+    },
+}
+
+/// Runs a program with `input` on its standard input and gives its standard output.
+///
+/// # Errors
+/// If it cannot be started, fails, or does not finish in time (it is killed then).
+pub(crate) async fn run(
+    program: &'static str,
+    arguments: &[&str],
+    input: Option<&str>,
+) -> Result<String, ExecError> {
+    let work = async {
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(if input.is_some() {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|source| ExecError::Start { program, source })?;
+        let stdin = child.stdin.take();
+        let feed = async {
+            if let (Some(mut stdin), Some(text)) = (stdin, input) {
+                // A program that stops reading says why on its standard error.
+                let _ = stdin.write_all(text.as_bytes()).await;
+            }
+        };
+        let (output, ()) = tokio::join!(child.wait_with_output(), feed);
+        let output = output.map_err(|source| ExecError::Start { program, source })?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(ExecError::Failed { program, message })
+    };
+    tokio::time::timeout(TIME_LIMIT, work)
+        .await
+        .unwrap_or(Err(ExecError::TimedOut { program }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn output_comes_back_and_errors_carry_the_programs_words() {
+        assert_eq!(run("cat", &[], Some("hello")).await.unwrap(), "hello");
+        let error = run("sh", &["-c", "echo why >&2; exit 3"], None)
+            .await
+            .unwrap_err();
+        assert_eq!(error.to_string(), "sh failed: why");
+        assert!(matches!(
+            run("no-such-program", &[], None).await,
+            Err(ExecError::Start { .. })
+        ));
+    }
+}

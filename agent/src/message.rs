@@ -1,0 +1,76 @@
+//! What the sockets ask of the core, and replies that wait for a publication.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use api::NamespacedName;
+use ipam::Holder;
+use tokio::sync::oneshot;
+
+use crate::core::Endpoint;
+use crate::report::Report;
+
+/// What the sockets ask of the core.
+pub(crate) enum Message {
+    /// The present state for people.
+    Report(oneshot::Sender<Report>),
+    /// Wait until what the source holds now is in the kernel.
+    Sync {
+        timeout: Duration,
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+    /// The source has been read again: which generation holds that state?
+    Barrier(oneshot::Sender<u64>),
+    /// Give an attachment its addresses.
+    Attach {
+        holder: Holder,
+        pod: Option<NamespacedName>,
+        uid: String,
+        /// Addresses that the runtime asks for.
+        fixed: Vec<IpAddr>,
+        reply: oneshot::Sender<Result<(Endpoint, u64), Refused>>,
+    },
+    /// A host end is there (or gone): which generation has its routes?
+    Link {
+        interface: String,
+        there: bool,
+        reply: oneshot::Sender<u64>,
+    },
+    /// Take an attachment's addresses back.
+    Detach {
+        holder: Holder,
+        reply: oneshot::Sender<Result<Option<Endpoint>, String>>,
+    },
+    /// One attachment.
+    Lookup {
+        holder: Holder,
+        reply: oneshot::Sender<Option<Endpoint>>,
+    },
+    /// All attachments.
+    Endpoints(oneshot::Sender<Vec<Endpoint>>),
+}
+
+/// Why an attachment gets no addresses.
+pub(crate) struct Refused {
+    /// It may go well soon.
+    pub(crate) later: bool,
+    /// Why.
+    pub(crate) text: String,
+}
+
+/// A reply that waits for the publication of what it caused.
+pub(crate) enum Reply {
+    Generation(oneshot::Sender<u64>),
+    Attached(Endpoint, oneshot::Sender<Result<(Endpoint, u64), Refused>>),
+}
+
+impl Reply {
+    /// Answers, now that the state with this generation is published.
+    pub(crate) fn answer(self, generation: u64) {
+        // Who went away needs no answer.
+        match self {
+            Self::Generation(reply) => drop(reply.send(generation)),
+            Self::Attached(endpoint, reply) => drop(reply.send(Ok((endpoint, generation)))),
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! What `portolan status` shows: one value, as a table for eyes or as JSON for programs.
+
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything the agent says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Report {
+    pub(crate) node: String,
+    pub(crate) version: String,
+    /// Sources in sync, policy and routes of the present state in the kernel.
+    pub(crate) ready: bool,
+    pub(crate) sessions: Vec<Session>,
+    pub(crate) routes: Routes,
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) policy: Policy,
+    pub(crate) sources: Vec<Source>,
+    /// What is wrong, in words for people.
+    pub(crate) errors: Vec<String>,
+}
+
+/// A BGP session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Session {
+    pub(crate) name: String,
+    pub(crate) address: String,
+    pub(crate) asn: Option<u32>,
+    pub(crate) router_id: Option<String>,
+    pub(crate) state: String,
+    pub(crate) established_seconds: Option<u64>,
+    pub(crate) hold_time_seconds: Option<u64>,
+    pub(crate) prefixes_received: usize,
+    pub(crate) prefixes_rejected: usize,
+    pub(crate) prefixes_sent: usize,
+    pub(crate) flaps: u64,
+    pub(crate) last_down: Option<String>,
+}
+
+/// The kernel's routes of ours.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Routes {
+    pub(crate) desired: usize,
+    pub(crate) in_kernel: usize,
+    pub(crate) learned: usize,
+    pub(crate) failed: Vec<FailedRoute>,
+    /// Whether peers have said all they had since this agent started.
+    pub(crate) initial_sync: bool,
+}
+
+/// A route that is not in the kernel although it should be.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct FailedRoute {
+    pub(crate) prefix: String,
+    pub(crate) reason: String,
+}
+
+/// A pod attachment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Endpoint {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    #[serde(rename = "containerID")]
+    pub(crate) container_id: String,
+    pub(crate) interface: String,
+    #[serde(rename = "podIPs")]
+    pub(crate) pod_ips: Vec<String>,
+}
+
+/// Policy in the kernel.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Policy {
+    pub(crate) policies: usize,
+    pub(crate) sets: usize,
+    pub(crate) chains: usize,
+    pub(crate) writes: u64,
+    pub(crate) repairs: u64,
+    pub(crate) last_apply_milliseconds: u64,
+    /// What matches nothing because it cannot be compiled.
+    pub(crate) unsupported: Vec<String>,
+}
+
+/// Where configuration comes from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Source {
+    pub(crate) kind: String,
+    pub(crate) path: String,
+    pub(crate) in_sync: bool,
+    pub(crate) problems: Vec<String>,
+}
+
+impl Report {
+    /// Renders the table.
+    pub(crate) fn table(&self) -> String {
+        let mut out = String::new();
+        let state = if self.ready { "ready" } else { "NOT READY" };
+        line(
+            &mut out,
+            &format!("node {}: {state} (portolan {})", self.node, self.version),
+        );
+        for source in &self.sources {
+            let sync = if source.in_sync {
+                "in sync"
+            } else {
+                "not in sync"
+            };
+            line(
+                &mut out,
+                &format!("source: {} {}, {sync}", source.kind, source.path),
+            );
+        }
+        line(&mut out, "");
+        self.sessions_table(&mut out);
+        self.endpoints_table(&mut out);
+        self.kernel_lines(&mut out);
+        let problems = self.sources.iter().flat_map(|source| &source.problems);
+        for problem in self
+            .errors
+            .iter()
+            .chain(problems)
+            .chain(&self.policy.unsupported)
+        {
+            line(&mut out, &format!("problem: {problem}"));
+        }
+        out
+    }
+
+    fn sessions_table(&self, out: &mut String) {
+        let mut rows = vec![row([
+            "PEER",
+            "ADDRESS",
+            "AS",
+            "STATE",
+            "FOR",
+            "RECEIVED",
+            "SENT",
+            "LAST DOWN",
+        ])];
+        for session in &self.sessions {
+            rows.push(vec![
+                session.name.clone(),
+                session.address.clone(),
+                session.asn.map_or("-".to_owned(), |asn| asn.to_string()),
+                session.state.clone(),
+                session
+                    .established_seconds
+                    .map_or("-".to_owned(), |seconds| format!("{seconds}s")),
+                session.prefixes_received.to_string(),
+                session.prefixes_sent.to_string(),
+                session.last_down.clone().unwrap_or_else(|| "-".to_owned()),
+            ]);
+        }
+        columns(out, &rows);
+    }
+
+    fn endpoints_table(&self, out: &mut String) {
+        let mut rows = vec![row(["POD", "ADDRESSES", "INTERFACE"])];
+        for endpoint in &self.endpoints {
+            rows.push(vec![
+                format!("{}/{}", endpoint.namespace, endpoint.name),
+                endpoint.pod_ips.join(" "),
+                endpoint.interface.clone(),
+            ]);
+        }
+        columns(out, &rows);
+    }
+
+    fn kernel_lines(&self, out: &mut String) {
+        let Routes {
+            desired,
+            in_kernel,
+            learned,
+            failed,
+            ..
+        } = &self.routes;
+        line(
+            out,
+            &format!("routes: {in_kernel} in the kernel of {desired} desired, {learned} learned"),
+        );
+        for route in failed {
+            line(
+                out,
+                &format!(
+                    "route {} is not in the kernel: {}",
+                    route.prefix, route.reason
+                ),
+            );
+        }
+        let policy = &self.policy;
+        line(
+            out,
+            &format!(
+                "policy: {} policies, {} chains, {} sets, last write took {} ms",
+                policy.policies, policy.chains, policy.sets, policy.last_apply_milliseconds
+            ),
+        );
+    }
+}
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(str::to_owned).into()
+}
+
+fn line(out: &mut String, text: &str) {
+    out.push_str(text);
+    out.push('\n');
+}
+
+/// Columns as wide as their widest cell, and an empty line behind.
+fn columns(out: &mut String, rows: &[Vec<String>]) {
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|cells| cells.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+    };
+    let widths: Vec<usize> = (0..count)
+        .map(|column| width(column).unwrap_or(0))
+        .collect();
+    for cells in rows {
+        let mut text = String::new();
+        for (cell, width) in cells.iter().zip(&widths) {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{cell:<width$}  ");
+        }
+        line(out, text.trim_end());
+    }
+    line(out, "");
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A report with one of everything.
+    pub(crate) fn example() -> Report {
+        Report {
+            node: "n1".to_owned(),
+            version: "0.0.0".to_owned(),
+            ready: true,
+            sessions: vec![Session {
+                name: "tor".to_owned(),
+                address: "10.0.0.1:179".to_owned(),
+                asn: Some(65000),
+                router_id: None,
+                state: "Established".to_owned(),
+                established_seconds: Some(5),
+                hold_time_seconds: Some(9),
+                prefixes_received: 3,
+                prefixes_rejected: 0,
+                prefixes_sent: 1,
+                flaps: 0,
+                last_down: None,
+            }],
+            routes: Routes {
+                desired: 4,
+                in_kernel: 4,
+                learned: 3,
+                failed: vec![],
+                initial_sync: true,
+            },
+            endpoints: vec![Endpoint {
+                namespace: "shop".to_owned(),
+                name: "web".to_owned(),
+                container_id: "c1".to_owned(),
+                interface: "ptl0123456789a".to_owned(),
+                pod_ips: vec!["10.244.1.1".to_owned()],
+            }],
+            policy: Policy {
+                policies: 1,
+                sets: 2,
+                chains: 3,
+                writes: 1,
+                repairs: 0,
+                last_apply_milliseconds: 12,
+                unsupported: vec![],
+            },
+            sources: vec![Source {
+                kind: "manifests".to_owned(),
+                path: "/m".to_owned(),
+                in_sync: true,
+                problems: vec!["a.yaml:3: no".to_owned()],
+            }],
+            errors: vec![],
+        }
+    }
+
+    #[test]
+    fn the_table_says_what_matters_at_a_glance() {
+        let table = example().table();
+        for part in [
+            "node n1: ready",
+            "Established",
+            "shop/web",
+            "4 desired",
+            "problem: a.yaml:3: no",
+        ] {
+            assert!(table.contains(part), "{part} is missing in\n{table}");
+        }
+    }
+
+    #[test]
+    fn json_uses_the_names_that_programs_rely_on() {
+        let json = serde_json::to_value(example()).unwrap();
+        assert_eq!(json["sessions"][0]["prefixesReceived"], 3);
+        assert_eq!(json["endpoints"][0]["podIPs"][0], "10.244.1.1");
+        assert_eq!(json["endpoints"][0]["containerID"], "c1");
+        assert_eq!(json["routes"]["inKernel"], 4);
+        assert_eq!(json["sources"][0]["inSync"], true);
+    }
+}

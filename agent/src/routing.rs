@@ -1,0 +1,220 @@
+//! The task that owns our routes in the kernel: pods and Pod CIDRs of this node, and what BGP has learned.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bgp_speaker::{RouteEvent, RouteEvents};
+use ipnet::IpNet;
+use routes::{Monitor, Notice, RouteTable, Sweep, Target};
+use tokio::sync::{oneshot, watch};
+use tracing::{debug, info, warn};
+
+/// How long changes are gathered before they are written.
+const GATHER: Duration = Duration::from_millis(2);
+/// When to try again what failed; the table itself holds each key's own back-off.
+const RETRY: Duration = Duration::from_millis(250);
+/// How often the whole table is compared although no notice came.
+const DRIFT_CHECK: Duration = Duration::from_secs(60);
+
+/// The routes that follow from this node's own state.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Local {
+    /// Grows with every publication; 0 means nothing published yet.
+    pub(crate) generation: u64,
+    /// Pod addresses and Pod CIDRs.
+    pub(crate) routes: BTreeMap<IpNet, Target>,
+    /// False for a pure route reflector: what BGP learns stays out of the kernel.
+    pub(crate) install_learned: bool,
+}
+
+/// What the task reports.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Applied {
+    /// The newest generation of local routes that was written.
+    pub(crate) generation: u64,
+    /// Routes that should be in the kernel, and that are.
+    pub(crate) desired: usize,
+    /// Routes of ours in the kernel.
+    pub(crate) in_kernel: usize,
+    /// What could not be written and why.
+    pub(crate) failed: Vec<(String, String)>,
+    /// The speaker has heard all that its peers had to say.
+    pub(crate) initial_sync: bool,
+    /// Grows whenever links changed, so that others look again.
+    pub(crate) links: u64,
+    /// Learned routes seen so far.
+    pub(crate) learned: usize,
+}
+
+/// Everything the task waits for.
+enum Input {
+    Local,
+    Learned(RouteEvent),
+    Notice(Notice),
+    Tick,
+    Closed,
+}
+
+struct Routing {
+    table: RouteTable,
+    local: Local,
+    learned: BTreeMap<IpNet, Target>,
+    initial_sync: bool,
+    links: u64,
+}
+
+/// Runs until the local routes' sender is gone.
+///
+/// # Errors
+/// If the netlink sockets cannot be opened.
+pub(crate) async fn run_task(
+    mut local: watch::Receiver<Local>,
+    mut speaker: oneshot::Receiver<RouteEvents>,
+    applied: watch::Sender<Applied>,
+) -> Result<(), routes::Error> {
+    let table = RouteTable::open().await?;
+    let mut monitor = Monitor::open(&table)?;
+    let mut routing = Routing {
+        table,
+        local: Local::default(),
+        learned: BTreeMap::new(),
+        initial_sync: false,
+        links: 0,
+    };
+    let mut drift = tokio::time::interval(DRIFT_CHECK);
+    let mut events: Option<RouteEvents> = None;
+    let mut speaker_expected = true;
+    loop {
+        let retry = !applied.borrow().failed.is_empty();
+        let input = tokio::select! {
+            changed = local.changed() => if changed.is_ok() { Input::Local } else { Input::Closed },
+            started = &mut speaker, if speaker_expected => {
+                speaker_expected = false;
+                events = started.ok();
+                continue;
+            }
+            event = next_event(&mut events) => match event {
+                Some(event) => Input::Learned(event),
+                None => { events = None; continue }
+            },
+            notice = monitor.next() => Input::Notice(notice),
+            _ = drift.tick() => Input::Notice(Notice::Overrun),
+            () = tokio::time::sleep(RETRY), if retry => Input::Tick,
+        };
+        match input {
+            Input::Closed => return Ok(()),
+            Input::Local => {
+                tokio::time::sleep(GATHER).await;
+                routing.set_local(local.borrow_and_update().clone());
+            }
+            Input::Learned(event) => routing.set_learned(event),
+            Input::Notice(notice) => routing.look_again(&notice).await,
+            Input::Tick => {}
+        }
+        routing.write(&applied).await;
+    }
+}
+
+/// The next event of the speaker; never, as long as there is none.
+async fn next_event(events: &mut Option<RouteEvents>) -> Option<RouteEvent> {
+    match events {
+        Some(events) => events.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Routing {
+    fn set_local(&mut self, new: Local) {
+        for (prefix, target) in &new.routes {
+            self.table.set(*prefix, Some(target.clone()));
+        }
+        let old = std::mem::replace(&mut self.local, new);
+        for prefix in old.routes.keys() {
+            if !self.local.routes.contains_key(prefix) {
+                self.table.set(*prefix, self.learned_target(prefix));
+            }
+        }
+        if old.install_learned != self.local.install_learned {
+            let prefixes: Vec<_> = self.learned.keys().copied().collect();
+            for prefix in prefixes {
+                self.place_learned(prefix);
+            }
+        }
+        if self.local.generation > 0 {
+            self.table.permit_sweep(Sweep::Local);
+        }
+    }
+
+    fn set_learned(&mut self, event: RouteEvent) {
+        match event {
+            RouteEvent::Changes(changes) => {
+                debug!(count = changes.len(), "routes learned or withdrawn");
+                for change in changes {
+                    if change.next_hops.is_empty() {
+                        self.learned.remove(&change.prefix);
+                    } else {
+                        self.learned
+                            .insert(change.prefix, Target::Gateways(change.next_hops));
+                    }
+                    self.place_learned(change.prefix);
+                }
+            }
+            RouteEvent::InitialSync => {
+                info!("peers have sent what they had; stale routes of an earlier run go now");
+                self.initial_sync = true;
+                self.table.permit_sweep(Sweep::Learned);
+            }
+        }
+    }
+
+    /// This node's own routes win over learned ones.
+    fn place_learned(&mut self, prefix: IpNet) {
+        if !self.local.routes.contains_key(&prefix) {
+            self.table.set(prefix, self.learned_target(&prefix));
+        }
+    }
+
+    fn learned_target(&self, prefix: &IpNet) -> Option<Target> {
+        self.learned
+            .get(prefix)
+            .filter(|_| self.local.install_learned)
+            .cloned()
+    }
+
+    async fn look_again(&mut self, notice: &Notice) {
+        if !matches!(notice, Notice::Routes) {
+            self.links += 1;
+        }
+        self.table.resync().await;
+    }
+
+    async fn write(&mut self, applied: &watch::Sender<Applied>) {
+        // Before the first local state nothing is written: what is there keeps forwarding.
+        if self.local.generation == 0 {
+            return;
+        }
+        let report = self.table.apply().await;
+        for clash in &report.clashes {
+            warn!(prefix = %clash.prefix, protocol = clash.protocol, "a route of someone else is in the way; it is left alone");
+        }
+        let status = self.table.status();
+        applied.send_modify(|state| {
+            *state = Applied {
+                generation: self.local.generation,
+                desired: status.desired,
+                in_kernel: status.in_kernel,
+                failed: failures(&self.table),
+                initial_sync: self.initial_sync,
+                links: self.links,
+                learned: self.learned.len(),
+            };
+        });
+    }
+}
+
+/// Every route that is not as desired, and why; also those whose next try is not due yet.
+fn failures(table: &RouteTable) -> Vec<(String, String)> {
+    let told =
+        |view: routes::RouteView<'_>| Some((view.prefix.to_string(), view.problem?.to_owned()));
+    table.routes().filter_map(told).collect()
+}

@@ -1,0 +1,291 @@
+//! Starts the parts, and runs the one task that owns the state.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use anyhow::Context;
+use datastore::{Manifests, PodStatus};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::cli::AgentArgs;
+use crate::core::{Core, Endpoint};
+use crate::leases::Leases;
+use crate::message::{Message, Refused, Reply};
+use crate::shell::Shell;
+use crate::sockets::listen;
+use crate::{cni, control, firewall, http, status};
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// If it cannot start; the text says what to do.
+pub(crate) fn agent(args: &AgentArgs) -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_new(&args.log)
+                .with_context(|| format!("--log {} is not a filter", args.log))?,
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    runtime()?.block_on(run(args))
+}
+
+/// Makes this host a router, and says what that changed.
+fn forward() {
+    for outcome in routes::host_sysctls(true, true) {
+        let name = outcome.sysctl.name;
+        match outcome.changed {
+            Ok(true) => info!(name, before = outcome.before, "switched on forwarding"),
+            Ok(false) => {}
+            Err(error) => {
+                warn!(name, %error, "cannot switch on forwarding: set it to 1 before the agent")
+            }
+        }
+    }
+}
+
+/// Takes everything of ours out of the kernel.
+///
+/// # Errors
+/// If an agent still runs, or the kernel refuses.
+pub(crate) fn cleanup(run_dir: &Path) -> anyhow::Result<()> {
+    if control::agent_answers(run_dir) {
+        anyhow::bail!("an agent runs in {}: stop it first", run_dir.display());
+    }
+    runtime()?.block_on(async {
+        for link in routes::pod_links().await? {
+            routes::delete_link(&link.name).await?;
+        }
+        let mut table = routes::RouteTable::open().await?;
+        table.permit_sweep(routes::Sweep::Learned);
+        table.permit_sweep(routes::Sweep::Local);
+        let report = table.apply().await;
+        if let Some((prefix, why)) = report.failed.first() {
+            anyhow::bail!("cannot remove the route {prefix}: {why}");
+        }
+        firewall::clean().await?;
+        Ok(())
+    })
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}
+
+async fn run(args: &AgentArgs) -> anyhow::Result<()> {
+    if control::agent_answers(&args.run_dir) {
+        anyhow::bail!(
+            "another agent runs in {}: stop it, or give this one its own --run-dir and --state-dir",
+            args.run_dir.display()
+        );
+    }
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&args.run_dir)
+        .with_context(|| format!("cannot make the run folder {}", args.run_dir.display()))?;
+    let leases = Leases::open(&args.state_dir)?;
+    let manifests = datastore::watch_manifests(&args.manifests, &args.node)
+        .with_context(|| format!("cannot watch {}", args.manifests.display()))?;
+    forward();
+    let (sender, messages) = mpsc::channel(256);
+    // Routes of an earlier run forward still: peers may keep theirs to us (RFC 4724, the F bit).
+    let kept = routes::RouteTable::open().await?.status().in_kernel > 0;
+    let forwarding = if kept {
+        bgp_speaker::Forwarding::Preserved
+    } else {
+        bgp_speaker::Forwarding::Lost
+    };
+    let shell = Shell::start(args, &manifests, sender.clone(), forwarding);
+    if let Some(address) = args.metrics {
+        http::listen(address, sender.clone()).await?;
+    }
+    let cni = cni::Server::new(
+        sender.clone(),
+        shell.firewall_applied.clone(),
+        shell.routing_applied.clone(),
+        &args.state_dir,
+    );
+    tokio::spawn(cni.clone().take_pending_deletions());
+    listen(&args.run_dir.join(control::SOCKET), sender, control::serve)?;
+    listen(
+        &args.run_dir.join(cni::SOCKET),
+        cni,
+        |stream, cni| async move { cni.serve(stream).await },
+    )?;
+    info!(node = args.node, manifests = %args.manifests.display(), "started");
+    Loop {
+        core: Core::new(args.node.clone(), leases),
+        shell,
+        manifests,
+        messages,
+    }
+    .run()
+    .await
+}
+
+struct Loop {
+    core: Core,
+    shell: Shell,
+    manifests: Manifests,
+    messages: mpsc::Receiver<Message>,
+}
+
+impl Loop {
+    async fn run(mut self) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut routing = self.shell.routing_applied.clone();
+        let mut links = 0;
+        self.scan_links().await;
+        loop {
+            let mut replies = Vec::new();
+            let dirty = tokio::select! {
+                event = self.manifests.events.recv() => match event {
+                    Some(event) => { self.core.handle_event(event); true }
+                    None => anyhow::bail!("the watch of the manifests has ended"),
+                },
+                message = self.messages.recv() => match message {
+                    Some(message) => self.handle_message(message, &mut replies),
+                    None => false,
+                },
+                _ = routing.changed() => {
+                    let now = routing.borrow_and_update().links;
+                    let changed = now != links;
+                    links = now;
+                    changed && self.scan_links().await
+                }
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            };
+            let dirty = self.drain(&mut replies) | dirty;
+            if dirty && let Some(outputs) = self.core.outputs() {
+                let generation = outputs.firewall.generation;
+                self.shell.publish(outputs, self.pod_statuses()).await;
+                for reply in replies {
+                    reply.answer(generation);
+                }
+            } else {
+                let generation = self.shell.firewall.borrow().generation;
+                for reply in replies {
+                    reply.answer(generation);
+                }
+            }
+        }
+        info!("stopping; what is in the kernel keeps forwarding");
+        if let Some(speaker) = &self.shell.speaker {
+            // No NOTIFICATION: peers hold our routes as RFC 4724 says.
+            let _ = speaker.shutdown(bgp_speaker::Shutdown::Graceful).await;
+        }
+        Ok(())
+    }
+
+    /// Takes all that waits, so that one publication serves it.
+    fn drain(&mut self, replies: &mut Vec<Reply>) -> bool {
+        let mut dirty = false;
+        while let Ok(event) = self.manifests.events.try_recv() {
+            self.core.handle_event(event);
+            dirty = true;
+        }
+        while let Ok(message) = self.messages.try_recv() {
+            dirty |= self.handle_message(message, replies);
+        }
+        dirty
+    }
+
+    /// Carries a message out; true if the desired state may be another now.
+    fn handle_message(&mut self, message: Message, replies: &mut Vec<Reply>) -> bool {
+        match message {
+            Message::Report(reply) => {
+                let problems = self.manifests.problems.borrow().clone();
+                let problems = problems.iter().map(ToString::to_string).collect();
+                status::report(&self.core, &self.shell, problems, reply);
+            }
+            Message::Sync { timeout, reply } => status::wait(&self.shell, timeout, reply),
+            Message::Lookup { holder, reply } => drop(reply.send(self.core.endpoint(&holder))),
+            Message::Endpoints(reply) => drop(reply.send(self.core.endpoints())),
+            Message::Barrier(reply) => replies.push(Reply::Generation(reply)),
+            Message::Link {
+                interface,
+                there,
+                reply,
+            } => {
+                self.core.set_link(&interface, there);
+                replies.push(Reply::Generation(reply));
+                return true;
+            }
+            Message::Attach {
+                holder,
+                pod,
+                uid,
+                fixed,
+                reply,
+            } => {
+                if !self.core.in_sync() {
+                    let text = "the sources are not in sync yet".to_owned();
+                    let _ = reply.send(Err(Refused { later: true, text }));
+                    return false;
+                }
+                match self.core.attach(&holder, pod, &uid, fixed) {
+                    Ok(endpoint) => replies.push(Reply::Attached(endpoint, reply)),
+                    Err(error) => {
+                        let text = format!("{error:#}");
+                        let _ = reply.send(Err(Refused { later: false, text }));
+                    }
+                }
+                return true;
+            }
+            Message::Detach { holder, reply } => {
+                let outcome = self
+                    .core
+                    .detach(&holder)
+                    .map_err(|error| format!("{error:#}"));
+                if let Ok(Some(endpoint)) = &outcome {
+                    self.core.set_link(&endpoint.interface, false);
+                }
+                let _ = reply.send(outcome);
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn scan_links(&mut self) -> bool {
+        match routes::pod_links().await {
+            Ok(links) => {
+                let names: BTreeSet<String> = links.into_iter().map(|link| link.name).collect();
+                self.core.set_links(names);
+                true
+            }
+            Err(error) => {
+                warn!(%error, "cannot list the pods' interfaces");
+                false
+            }
+        }
+    }
+
+    fn pod_statuses(&self) -> Vec<PodStatus> {
+        let named = |endpoint: Endpoint| {
+            let pod = endpoint.pod?;
+            Some(PodStatus {
+                namespace: pod.namespace,
+                name: pod.name,
+                uid: endpoint.uid,
+                pod_ips: endpoint.addresses,
+            })
+        };
+        self.core
+            .endpoints()
+            .into_iter()
+            .filter_map(named)
+            .collect()
+    }
+}

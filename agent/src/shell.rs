@@ -1,0 +1,126 @@
+//! The tasks that carry out what the core decides, and what they report.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_speaker::{Forwarding, RouteEvents};
+use datastore::{Manifests, PodStatus, Refresher, StatusWriter};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, warn};
+
+use crate::cli::AgentArgs;
+use crate::core::Outputs;
+use crate::message::Message;
+use crate::{firewall, routing};
+
+/// How long before a failed status file is written again.
+const STATUS_RETRY: Duration = Duration::from_secs(1);
+
+/// The tasks that carry things out, seen from the core.
+pub(crate) struct Shell {
+    pub(crate) node: String,
+    pub(crate) source: String,
+    pub(crate) firewall: watch::Sender<firewall::Desired>,
+    pub(crate) firewall_applied: watch::Receiver<firewall::Applied>,
+    local: watch::Sender<routing::Local>,
+    pub(crate) routing_applied: watch::Receiver<routing::Applied>,
+    pods: watch::Sender<Vec<PodStatus>>,
+    pub(crate) refresh: Refresher,
+    pub(crate) speaker: Option<bgp_speaker::Handle>,
+    speaker_config: Option<bgp_speaker::Config>,
+    route_events: Option<oneshot::Sender<RouteEvents>>,
+    pub(crate) messages: mpsc::Sender<Message>,
+    forwarding: Forwarding,
+}
+
+impl Shell {
+    /// Starts the tasks; nothing is written before the first publication.
+    pub(crate) fn start(
+        args: &AgentArgs,
+        manifests: &Manifests,
+        messages: mpsc::Sender<Message>,
+        forwarding: Forwarding,
+    ) -> Self {
+        let nothing = firewall::Desired {
+            generation: 0,
+            compiled: Arc::default(),
+        };
+        let (firewall, firewall_goal) = watch::channel(nothing);
+        let (firewall_report, firewall_applied) = watch::channel(firewall::Applied::default());
+        let (local, local_goal) = watch::channel(routing::Local::default());
+        let (routing_report, routing_applied) = watch::channel(routing::Applied::default());
+        let (route_events, speaker_started) = oneshot::channel();
+        let (pods, pods_goal) = watch::channel(Vec::new());
+        tokio::spawn(firewall::run_task(firewall_goal, firewall_report));
+        tokio::spawn(async move {
+            if let Err(error) = routing::run_task(local_goal, speaker_started, routing_report).await
+            {
+                error!(%error, "routes cannot be programmed: is the agent root, with NET_ADMIN?");
+            }
+        });
+        tokio::spawn(publish_pods(manifests.status.clone(), pods_goal));
+        Self {
+            node: args.node.clone(),
+            source: args.manifests.display().to_string(),
+            firewall,
+            firewall_applied,
+            local,
+            routing_applied,
+            pods,
+            refresh: manifests.refresh.clone(),
+            speaker: None,
+            speaker_config: None,
+            route_events: Some(route_events),
+            messages,
+            forwarding,
+        }
+    }
+
+    /// Hands the newest state to every task. Only what differs reaches the kernel or a peer.
+    pub(crate) async fn publish(&mut self, outputs: Outputs, pods: Vec<PodStatus>) {
+        self.firewall.send_replace(outputs.firewall);
+        self.local.send_replace(outputs.local);
+        self.pods.send_if_modified(|old| {
+            let changed = *old != pods;
+            *old = pods;
+            changed
+        });
+        let Some(config) = outputs.speaker else {
+            return;
+        };
+        if self.speaker_config.as_ref() == Some(&config) {
+            return;
+        }
+        match &self.speaker {
+            Some(speaker) => {
+                if speaker.configure(config.clone()).await.is_err() {
+                    error!("the BGP speaker has ended: restart the agent");
+                }
+            }
+            None => {
+                let (speaker, events) = bgp_speaker::spawn_after(config.clone(), self.forwarding);
+                self.speaker = Some(speaker);
+                if let Some(sender) = self.route_events.take() {
+                    // The routing task may have ended; it has said why.
+                    let _ = sender.send(events);
+                }
+            }
+        }
+        self.speaker_config = Some(config);
+    }
+}
+
+async fn publish_pods(status: StatusWriter, mut pods: watch::Receiver<Vec<PodStatus>>) {
+    while pods.changed().await.is_ok() {
+        loop {
+            let now = pods.borrow_and_update().clone();
+            match status.publish(now).await {
+                Ok(()) => break,
+                Err(error) => {
+                    warn!(%error, "cannot publish this node's pods; other nodes don't know them yet");
+                    tokio::time::sleep(STATUS_RETRY).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Fills in the report of `portolan status`, and waits for `portolan sync`.
+
+use std::time::Duration;
+
+use api::NamespacedName;
+use tokio::sync::oneshot;
+
+use crate::core::{Core, Endpoint};
+use crate::message::Message;
+use crate::report::{self, Report};
+use crate::shell::Shell;
+use crate::{firewall, routing};
+
+/// Waits until what the source holds now is in the kernel.
+pub(crate) fn wait(shell: &Shell, timeout: Duration, reply: oneshot::Sender<Result<(), String>>) {
+    let refresh = shell.refresh.clone();
+    let core = shell.messages.clone();
+    let mut firewall = shell.firewall_applied.clone();
+    let mut routing = shell.routing_applied.clone();
+    tokio::spawn(async move {
+        let work = async {
+            refresh.refresh().await;
+            let (barrier, generation) = oneshot::channel();
+            core.send(Message::Barrier(barrier)).await.ok()?;
+            let generation = generation.await.ok()?;
+            // Generation 0 is the one that was never published.
+            let goal = generation.max(1);
+            firewall
+                .wait_for(|state| state.generation >= goal)
+                .await
+                .ok()?;
+            routing
+                .wait_for(|state| state.generation >= goal)
+                .await
+                .ok()?;
+            Some(())
+        };
+        let outcome = match tokio::time::timeout(timeout, work).await {
+            Ok(Some(())) => Ok(()),
+            Ok(None) => Err("the agent is stopping".to_owned()),
+            Err(_) => Err(missing(&firewall.borrow(), &routing.borrow())),
+        };
+        let _ = reply.send(outcome);
+    });
+}
+
+/// Tells all there is to tell.
+pub(crate) fn report(
+    core: &Core,
+    shell: &Shell,
+    problems: Vec<String>,
+    reply: oneshot::Sender<Report>,
+) {
+    let firewall = shell.firewall_applied.borrow().clone();
+    let routing = shell.routing_applied.borrow().clone();
+    let mut errors = core.errors().to_vec();
+    errors.extend(
+        firewall
+            .error
+            .iter()
+            .map(|error| format!("policy is not in the kernel: {error}")),
+    );
+    let ready = core.in_sync()
+        && firewall.generation > 0
+        && firewall.error.is_none()
+        && routing.generation > 0
+        && errors.is_empty();
+    let report = Report {
+        node: shell.node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ready,
+        sessions: Vec::new(),
+        routes: report::Routes {
+            desired: routing.desired,
+            in_kernel: routing.in_kernel,
+            learned: routing.learned,
+            failed: routing
+                .failed
+                .into_iter()
+                .map(|(prefix, reason)| report::FailedRoute { prefix, reason })
+                .collect(),
+            initial_sync: routing.initial_sync,
+        },
+        endpoints: core.endpoints().into_iter().map(describe).collect(),
+        policy: report::Policy {
+            policies: core.policy_count(),
+            sets: firewall.sets,
+            chains: firewall.chains,
+            writes: firewall.writes,
+            repairs: firewall.repairs,
+            last_apply_milliseconds: u64::try_from(firewall.last_duration.as_millis())
+                .unwrap_or(u64::MAX),
+            unsupported: core.unsupported().to_vec(),
+        },
+        sources: vec![report::Source {
+            kind: "manifests".to_owned(),
+            path: shell.source.clone(),
+            in_sync: core.in_sync(),
+            problems,
+        }],
+        errors,
+    };
+    let speaker = shell.speaker.clone();
+    tokio::spawn(async move {
+        let _ = reply.send(with_sessions(report, speaker).await);
+    });
+}
+
+async fn with_sessions(mut report: Report, speaker: Option<bgp_speaker::Handle>) -> Report {
+    let Some(speaker) = speaker else {
+        return report;
+    };
+    match speaker.status().await {
+        Ok(peers) => report.sessions = peers.into_iter().map(session).collect(),
+        Err(error) => {
+            report.ready = false;
+            report.errors.push(error.to_string());
+        }
+    }
+    report
+}
+
+fn session(peer: bgp_speaker::PeerStatus) -> report::Session {
+    report::Session {
+        name: peer.name,
+        address: peer.address.to_string(),
+        asn: peer.asn.map(|asn| asn.0),
+        router_id: peer.router_id.map(|id| id.to_string()),
+        state: peer.state.to_owned(),
+        established_seconds: peer.established_for.map(|time| time.as_secs()),
+        hold_time_seconds: peer.hold_time.map(|time| time.as_secs()),
+        prefixes_received: peer.prefixes_received,
+        prefixes_rejected: peer.prefixes_rejected,
+        prefixes_sent: peer.prefixes_sent,
+        flaps: peer.flaps,
+        last_down: peer.last_down,
+    }
+}
+
+fn describe(endpoint: Endpoint) -> report::Endpoint {
+    let pod = endpoint.pod.unwrap_or_else(|| NamespacedName::new("", ""));
+    report::Endpoint {
+        namespace: pod.namespace,
+        name: pod.name,
+        container_id: endpoint.holder.container_id,
+        interface: endpoint.interface,
+        pod_ips: endpoint.addresses.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn missing(firewall: &firewall::Applied, routing: &routing::Applied) -> String {
+    match (&firewall.error, routing.failed.first()) {
+        (Some(error), _) => format!("policy: {error}"),
+        (None, Some((prefix, why))) => format!("route {prefix}: {why}"),
+        (None, None) => "sources are not in sync, or programming takes longer than this".to_owned(),
+    }
+}
