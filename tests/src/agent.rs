@@ -92,10 +92,16 @@ impl Agent {
     /// When it isn't in time, or the agent has ended; with the end of its log.
     pub fn wait_synced(&mut self) -> Result<()> {
         let synced = eventually(START, &format!("{} in sync", self.node), || {
-            self.check_running()?;
-            self.verb(&["sync", "--timeout", "10s"])
+            // An agent that has ended will not answer any more: that error is the result, at once.
+            if let Err(ended) = self.check_running() {
+                return Ok(Err(ended));
+            }
+            self.verb(&["sync", "--timeout", "10s"]).map(Ok)
         });
-        synced.map(drop).with_context(|| self.log_end())
+        synced
+            .and_then(|answer| answer)
+            .map(drop)
+            .with_context(|| self.log_end())
     }
 
     /// Kills it as `kill -9` does.

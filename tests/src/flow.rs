@@ -50,6 +50,8 @@ pub struct Flow {
     pub is_allowed: bool,
     /// The echo server.
     pub to: SocketAddr,
+    /// The namespace the server is in: what it had to send again counts as well.
+    pub server: String,
     /// Probes per second.
     pub rate: u32,
 }
@@ -256,7 +258,8 @@ async fn talk_on_one(from: &Netns, flow: &Flow, planned: u64) -> Result<Answers>
     // A retransmission still under way answers within the kernel's next two timers.
     sleep(PATIENCE).await;
     let unanswered = sent.saturating_sub(*echoed.lock().unwrap_or_else(PoisonError::into_inner));
-    let again = resent_segments(from, local)?;
+    let again = resent_segments(from.name(), &format!("sport = :{}", local.port()))?
+        + resent_segments(&flow.server, &format!("dport = :{}", local.port()))?;
     drop(writer);
     task.abort();
     Ok(Answers {
@@ -265,19 +268,32 @@ async fn talk_on_one(from: &Netns, flow: &Flow, planned: u64) -> Result<Answers>
     })
 }
 
-/// Segments this socket had to send again, without those the receiver reported to have had already (a
-/// probe of the kernel's own against a late acknowledgement).
-fn resent_segments(from: &Netns, local: SocketAddr) -> Result<u64> {
-    let port = format!("sport = :{}", local.port());
-    let text = run("ip", &["netns", "exec", from.name(), "ss", "-tinH", &port])?;
-    let field = |name: &str| {
-        text.split_whitespace()
-            .find_map(|word| word.strip_prefix(name))
+/// Segments that the sockets of a filter had to send again, without those the receiver reported to have had
+/// already (a probe of the kernel's own against a late acknowledgement).
+fn resent_segments(netns: &str, filter: &str) -> Result<u64> {
+    let text = run(
+        "ip",
+        &[
+            "netns",
+            "exec",
+            netns,
+            "ss",
+            "-tinH",
+            "state",
+            "established",
+            filter,
+        ],
+    )?;
+    let sum = |name: &str| -> Result<u64> {
+        let values = text
+            .split_whitespace()
+            .filter_map(|word| word.strip_prefix(name));
+        // `retrans:` is "now/in all".
+        values
+            .map(|v| Ok(v.rsplit('/').next().unwrap_or(v).parse::<u64>()?))
+            .sum()
     };
-    let retransmitted = field("retrans:").and_then(|value| value.split_once('/'));
-    let retransmitted: u64 = retransmitted.map_or(Ok(0), |(_, total)| total.parse())?;
-    let duplicates: u64 = field("dsack_dups:").map_or(Ok(0), str::parse)?;
-    Ok(retransmitted.saturating_sub(duplicates))
+    Ok(sum("retrans:")?.saturating_sub(sum("dsack_dups:")?))
 }
 
 #[cfg(test)]

@@ -44,6 +44,22 @@ pub struct Options {
     pub manifests: PathBuf,
 }
 
+impl Options {
+    /// For a test: the binaries of `PORTOLAN_BIN_DIR` and the manifests of `examples/demo`. `server` is
+    /// `env!("CARGO_BIN_EXE_portolan-demo")`.
+    ///
+    /// # Errors
+    /// When the binaries are not there.
+    pub fn for_test(tag: &str, server: &str) -> Result<Self> {
+        Ok(Self {
+            tag: tag.to_owned(),
+            binaries: crate::agent::binaries()?,
+            server: PathBuf::from(server),
+            manifests: Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/demo"),
+        })
+    }
+}
+
 /// A node: a namespace and an agent.
 #[derive(Debug)]
 pub struct Node {

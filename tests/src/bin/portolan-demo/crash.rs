@@ -107,8 +107,8 @@ fn plan<'lab>(lab: &'lab Lab, rows: &[Row]) -> Result<Vec<(&'lab Netns, Flow)>> 
     for &(from, to, is_v6, kind, is_allowed, rate) in rows {
         // The source needs its namespace only; outside has no IPv6 address.
         let (netns, _) = lab.place(from, is_v6)?;
-        let (_, address) = lab.place(to, is_v6)?;
-        let name = format!("{from} → {to}");
+        let (server, address) = lab.place(to, is_v6)?;
+        let (name, server) = (format!("{from} → {to}"), server.name().to_owned());
         flows.push((
             netns,
             Flow {
