@@ -1,1 +1,10 @@
-//! Tests of the compiler.
+//! Tests of the compiler: what they are made of, and the slow check against a reference.
+
+mod fixture;
+mod interpreter;
+mod kernel;
+mod order;
+mod random;
+mod reference;
+mod semantics;
+mod snapshot;

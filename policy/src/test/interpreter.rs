@@ -1,0 +1,153 @@
+//! Walks a packet through compiled chains as the kernel would, and counts the rules it is tried against.
+
+use std::net::IpAddr;
+
+use netfilter::{
+    Action, Builtin, ChainName, CtState, Family, HookPosition, InterfaceMatch, Match, Member,
+    Protocol, Rule, SetDirection, Table,
+};
+
+use crate::{Compiled, FamilyRules};
+
+#[derive(Clone, Debug)]
+pub(super) struct Packet {
+    pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    pub(super) input: String,
+    pub(super) output: String,
+    pub(super) protocol: u8,
+    /// Destination port, or the ICMPv6 type.
+    pub(super) port: u16,
+    pub(super) state: CtState,
+    pub(super) syn: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Accepted by our last hook.
+    Accepted,
+    /// Left to the other rules and the chain's own policy.
+    Passed,
+    Dropped,
+}
+
+pub(super) struct Walk<'a> {
+    rules: &'a FamilyRules,
+    packet: &'a Packet,
+    mark: u32,
+    pub(super) tried: usize,
+}
+
+enum End {
+    Final(Verdict),
+    Returned,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn of(compiled: &'a Compiled, packet: &'a Packet) -> (Verdict, usize) {
+        let rules = if packet.source.is_ipv4() {
+            &compiled.v4
+        } else {
+            &compiled.v6
+        };
+        // A mark that another left must not matter.
+        let mut walk = Self {
+            rules,
+            packet,
+            mark: 0xffff_ffff,
+            tried: 0,
+        };
+        for (table, builtin) in [
+            (Table::Raw, Builtin::Prerouting),
+            (Table::Filter, Builtin::Forward),
+        ] {
+            for position in [HookPosition::First, HookPosition::Last] {
+                let hooks = &rules.rules.tables[&table].hooks;
+                let hooks = hooks
+                    .iter()
+                    .filter(|hook| hook.chain == builtin && hook.position == position);
+                let list: Vec<Rule> = hooks.map(|hook| hook.rule.clone()).collect();
+                if let End::Final(verdict) = walk.list(table, &list) {
+                    return (verdict, walk.tried);
+                }
+            }
+        }
+        (Verdict::Passed, walk.tried)
+    }
+
+    fn chain(&mut self, table: Table, name: &ChainName) -> End {
+        let list = &self.rules.rules.tables[&table].chains[name];
+        self.list(table, list)
+    }
+
+    fn list(&mut self, table: Table, list: &[Rule]) -> End {
+        for rule in list {
+            self.tried += 1;
+            if !rule.matches().iter().all(|condition| self.holds(condition)) {
+                continue;
+            }
+            match rule.action() {
+                Action::Accept => return End::Final(Verdict::Accepted),
+                Action::Drop => return End::Final(Verdict::Dropped),
+                Action::Return => return End::Returned,
+                Action::SetMark { value, mask } => self.mark = (self.mark & !mask) ^ value,
+                Action::Goto(chain) => return self.chain(table, chain),
+                Action::Jump(chain) => {
+                    if let End::Final(verdict) = self.chain(table, chain) {
+                        return End::Final(verdict);
+                    }
+                }
+            }
+        }
+        End::Returned
+    }
+
+    fn holds(&self, condition: &Match) -> bool {
+        let packet = self.packet;
+        let named = |wanted: &InterfaceMatch, interface: &str| match wanted {
+            InterfaceMatch::Exact(name) => name.as_str() == interface,
+            InterfaceMatch::Prefix(name) => interface.starts_with(name.as_str()),
+        };
+        match condition {
+            Match::InInterface(wanted) => named(wanted, &packet.input),
+            Match::OutInterface(wanted) => named(wanted, &packet.output),
+            Match::Source(net) => net.contains(&packet.source),
+            Match::Destination(net) => net.contains(&packet.destination),
+            Match::Protocol(protocol) => protocol.number() == packet.protocol,
+            Match::DestinationPorts(ranges) => ranges
+                .iter()
+                .any(|range| (range.first()..=range.last()).contains(&packet.port)),
+            Match::Icmpv6Type(number) => u16::from(*number) == packet.port,
+            Match::TcpNotSyn => packet.protocol == Protocol::Tcp.number() && !packet.syn,
+            Match::CtState(states) => states.contains(&packet.state),
+            Match::Set {
+                name,
+                direction,
+                negated,
+            } => self.is_member(name, *direction) != *negated,
+            Match::Mark { value, mask } => self.mark & mask == *value,
+        }
+    }
+
+    fn is_member(&self, name: &netfilter::SetName, direction: SetDirection) -> bool {
+        let packet = self.packet;
+        let (address, interface) = match direction {
+            SetDirection::Source | SetDirection::SourceAndIn => (packet.source, &packet.input),
+            SetDirection::Destination | SetDirection::DestinationAndOut => {
+                (packet.destination, &packet.output)
+            }
+        };
+        let set = &self.rules.sets[name];
+        let family = if packet.source.is_ipv4() {
+            Family::V4
+        } else {
+            Family::V6
+        };
+        assert_eq!(set.family(), family);
+        set.members().iter().any(|member| match member {
+            Member::Ip(ip) => *ip == address,
+            Member::Net(net) => net.contains(&address),
+            Member::NetIface(net, name) => net.contains(&address) && name.as_str() == interface,
+        })
+    }
+}
