@@ -90,13 +90,15 @@ fn probes_of_every_kind_are_answered_and_a_cut_shows_as_loss() {
     let flows: Vec<_> = [Kind::NewTcp, Kind::EstablishedTcp, Kind::Udp]
         .into_iter()
         .map(|kind| {
+            let (name, server) = ("x".to_owned(), right.name().to_owned());
             (
                 &left,
                 Flow {
-                    name: "x".into(),
+                    name,
                     kind,
                     is_allowed: true,
                     to,
+                    server,
                     rate: 100,
                 },
             )

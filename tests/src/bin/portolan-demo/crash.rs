@@ -116,6 +116,7 @@ fn plan<'lab>(lab: &'lab Lab, rows: &[Row]) -> Result<Vec<(&'lab Netns, Flow)>> 
                 kind,
                 is_allowed,
                 to: server_at(address),
+                server,
                 rate,
             },
         ));
