@@ -1,1 +1,529 @@
-//! Tests.
+//! Tests of reading Node, Namespace, Pod, BGPConfiguration and BGPPeer, and of what is refused.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::resources::{PeerAs, PeerTarget};
+
+fn read(api_version: &str, kind: &str, mut rest: Value) -> Result<Resource, ParseError> {
+    rest["apiVersion"] = json!(api_version);
+    rest["kind"] = json!(kind);
+    let (key, resource) = parse(kind, api_version, rest)?.expect("a kind that is used");
+    assert!(key.to_string().starts_with(kind));
+    Ok(resource)
+}
+
+fn node(rest: Value) -> Result<Node, ParseError> {
+    match read("v1", "Node", rest)? {
+        Resource::Node(node) => Ok(node),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn pod(rest: Value) -> Result<Pod, ParseError> {
+    match read("v1", "Pod", rest)? {
+        Resource::Pod(pod) => Ok(pod),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn peer(spec: Value) -> Result<BgpPeer, ParseError> {
+    let rest = json!({"metadata": {"name": "tor"}, "spec": spec});
+    match read("portolan.io/v1alpha1", "BGPPeer", rest)? {
+        Resource::BgpPeer(peer) => Ok(*peer),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn config(spec: Value) -> Result<BgpConfiguration, ParseError> {
+    let rest = json!({"metadata": {"name": "default"}, "spec": spec});
+    match read("portolan.io/v1alpha1", "BGPConfiguration", rest)? {
+        Resource::BgpConfiguration(config) => Ok(*config),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A minimal BGPPeer spec with one more field.
+fn peer_with(field: &str, value: Value) -> Result<BgpPeer, ParseError> {
+    let mut spec = json!({"peerAddress": "10.0.0.1", "asNumber": 65000});
+    spec[field] = value;
+    peer(spec)
+}
+
+#[test]
+fn unknown_kinds_are_named_and_kinds_not_used_yet_accepted() {
+    let error = parse("Ingress", "networking.k8s.io/v1", json!({})).expect_err("unknown");
+    assert_eq!(
+        error.to_string(),
+        "networking.k8s.io/v1 Ingress is not a kind that Portolan knows"
+    );
+    assert!(parse("Pod", "v2", json!({})).is_err());
+    assert!(parse("NetworkPolicy", "extensions/v1beta1", json!({})).is_err());
+    for (kind, version) in [
+        ("Service", "v1"),
+        ("Secret", "v1"),
+        ("EndpointSlice", "discovery.k8s.io/v1"),
+    ] {
+        assert_eq!(parse(kind, version, json!({})), Ok(None));
+    }
+    for kind in ["IPPool", "BGPFilter"] {
+        let error = parse(kind, "portolan.io/v1alpha1", json!({})).expect_err("not built");
+        assert_eq!(error.to_string(), format!("{kind} is not supported yet"));
+    }
+}
+
+#[test]
+fn names_are_dns_1123_or_refused() {
+    let long_label = "a".repeat(64);
+    let long = "a.".repeat(127);
+    for name in [
+        "", "A", "a_b", "-a", "a-", "a..b", ".a", "../etc", "a/b", "a\nb", "a\0", "é", "a b",
+        "$(a)", &long,
+    ] {
+        let rest = json!({"metadata": {"name": name}});
+        for (version, kind) in [("v1", "Node"), ("v1", "Namespace"), ("v1", "Pod")] {
+            let error = read(version, kind, rest.clone())
+                .expect_err(name)
+                .to_string();
+            assert!(!error.contains(['\n', '\0']), "{error:?}");
+        }
+        let rest =
+            json!({"metadata": {"name": "a", "namespace": name}, "spec": {"nodeName": name}});
+        assert!(name.is_empty() || pod(rest).is_err(), "{name:?}");
+    }
+    assert!(read("v1", "Namespace", json!({"metadata": {"name": long_label}})).is_err());
+    assert!(read("v1", "Namespace", json!({"metadata": {"name": "a.b"}})).is_err());
+    assert!(node(json!({"metadata": {"name": "n1.example.com"}})).is_ok());
+    assert!(read("v1", "Node", json!({"metadata": {}})).is_err());
+}
+
+#[test]
+fn labels_are_checked() {
+    for (key, value) in [
+        ("a b", ""),
+        ("a", "b\nc"),
+        ("", "x"),
+        ("/a", "x"),
+        ("a", "-x"),
+        ("a/b/c", "x"),
+    ] {
+        let rest = json!({"metadata": {"name": "n", "labels": {key: value}}});
+        assert!(node(rest).is_err(), "{key:?} {value:?}");
+    }
+    let fine = json!({"kubernetes.io/hostname": "N_1.x", "a": "", "b": "0"});
+    assert_eq!(
+        node(json!({"metadata": {"name": "n", "labels": fine}}))
+            .expect("fine")
+            .labels
+            .len(),
+        3
+    );
+}
+
+#[test]
+fn semantics_14_a_namespace_bears_its_name_as_a_label() {
+    let rest =
+        json!({"metadata": {"name": "shop", "labels": {"kubernetes.io/metadata.name": "lie"}}});
+    let Ok(Resource::Namespace(namespace)) = read("v1", "Namespace", rest) else {
+        panic!()
+    };
+    assert_eq!(namespace.labels["kubernetes.io/metadata.name"], "shop");
+}
+
+#[test]
+fn semantics_31_all_pod_ips_are_kept_and_the_older_field_read_where_they_are_absent() {
+    let ips = |status: Value| {
+        let rest = json!({"metadata": {"name": "p", "namespace": "n"}, "status": status});
+        pod(rest).map(|pod| {
+            pod.pod_ips
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        })
+    };
+    let both = json!({"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]});
+    assert_eq!(
+        ips(both),
+        Ok(vec!["10.0.0.1".to_owned(), "fd00::1".to_owned()])
+    );
+    assert_eq!(
+        ips(json!({"podIP": "10.0.0.1"})),
+        Ok(vec!["10.0.0.1".to_owned()])
+    );
+    assert_eq!(ips(json!({})), Ok(vec![]));
+    assert!(ips(json!({"podIPs": [{"ip": "10.0.0.1/24"}]})).is_err());
+}
+
+#[test]
+fn semantics_45_succeeded_and_failed_pods_are_finished() {
+    for (phase, finished) in [
+        ("Pending", false),
+        ("Running", false),
+        ("Unknown", false),
+        ("Succeeded", true),
+        ("Failed", true),
+    ] {
+        let rest = json!({"metadata": {"name": "p"}, "status": {"phase": phase}});
+        assert_eq!(pod(rest).expect("a pod").finished, finished, "{phase}");
+    }
+}
+
+#[test]
+fn semantics_46_a_terminating_pod_is_not_finished() {
+    let metadata = json!({"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"});
+    let rest = json!({"metadata": metadata, "status": {"phase": "Running"}});
+    assert!(!pod(rest).expect("a pod").finished);
+}
+
+#[test]
+fn a_pod_has_a_namespace_a_node_and_its_wishes() {
+    let rest = json!({
+        "metadata": {"name": "p", "uid": "u",
+            "annotations": {"portolan.io/ip-addresses": "[\"10.244.0.9\", \"fd00::9\"]"}},
+        "spec": {"nodeName": "n1", "hostNetwork": true, "containers": []},
+    });
+    let pod = pod(rest).expect("a pod");
+    assert_eq!(pod.name.to_string(), "default/p");
+    assert_eq!(
+        (pod.uid.as_str(), pod.node_name.as_deref()),
+        ("u", Some("n1"))
+    );
+    assert!(pod.host_network);
+    assert_eq!(pod.fixed_ips.len(), 2);
+}
+
+#[test]
+fn wrong_fixed_addresses_are_refused() {
+    for text in [
+        "10.0.0.1",
+        "[\"10.0.0.1/24\"]",
+        "[\"10.0.0.1\", \"10.0.0.2\"]",
+        "[\"127.0.0.1\"]",
+        "{}",
+        "[1]",
+    ] {
+        let metadata = json!({"name": "p", "annotations": {"portolan.io/ip-addresses": text}});
+        let error = pod(json!({"metadata": metadata}))
+            .expect_err(text)
+            .to_string();
+        assert!(error.contains("portolan.io/ip-addresses"), "{error}");
+    }
+}
+
+#[test]
+fn a_node_has_its_addresses_pod_cidrs_and_bgp_identity() {
+    let node = node(json!({
+        "metadata": {"name": "n1", "annotations": {
+            "portolan.io/as-number": "4200000001", "portolan.io/router-id": "10.0.0.1"}},
+        "spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.7/24", "fd00:244:1::/64"]},
+        "status": {"addresses": [
+            {"type": "Hostname", "address": "n1"},
+            {"type": "InternalIP", "address": "10.0.0.1"},
+            {"type": "InternalIP", "address": "fd00::1"},
+        ]},
+    }))
+    .expect("a node");
+    assert_eq!(node.as_number, Some(4_200_000_001));
+    assert_eq!(node.router_id.expect("an id").to_string(), "10.0.0.1");
+    let text: Vec<_> = node.pod_cidrs.iter().map(ToString::to_string).collect();
+    assert_eq!(text, ["10.244.1.0/24", "fd00:244:1::/64"]);
+    assert_eq!(node.internal_ips.len(), 2);
+}
+
+#[test]
+fn wrong_nodes_are_refused() {
+    for cidrs in [
+        json!(["10.0.0.0/24", "10.1.0.0/24"]),
+        json!(["10.0.0.0"]),
+        json!(["0.0.0.0/0"]),
+        json!(["::/0"]),
+        json!(["127.0.0.0/8"]),
+        json!(["169.254.1.0/24"]),
+        json!(["224.0.0.0/24"]),
+        json!(["fe80::/64"]),
+    ] {
+        let rest = json!({"metadata": {"name": "n"}, "spec": {"podCIDRs": cidrs}});
+        assert!(node(rest).is_err(), "{cidrs}");
+    }
+    for (key, value) in [
+        ("as-number", "0"),
+        ("as-number", "23456"),
+        ("as-number", "x"),
+        ("as-number", "4294967296"),
+        ("router-id", "0.0.0.0"),
+        ("router-id", "::1"),
+        ("route-reflector-cluster-id", "1.1.1.1"),
+    ] {
+        let annotations = json!({format!("portolan.io/{key}"): value});
+        let rest = json!({"metadata": {"name": "n", "annotations": annotations}});
+        let error = node(rest).expect_err(key).to_string();
+        assert!(
+            error.starts_with(&format!("Node n: annotation portolan.io/{key}")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_bgp_configuration_has_defaults_for_all_it_does_not_say() {
+    assert_eq!(config(json!({})), Ok(BgpConfiguration::default()));
+    let config = config(json!({
+        "asNumber": 64600, "listenPort": 1179, "nodeToNodeMeshEnabled": false, "installRoutes": false,
+        "gracefulRestart": {"restartTime": "1m30s", "longLivedStaleTime": "24h"},
+        "serviceClusterIPs": [], "multipath": false,
+    }))
+    .expect("a configuration");
+    assert_eq!((config.as_number, config.listen_port), (64600, 1179));
+    assert_eq!(config.restart_time, Duration::from_secs(90));
+    assert!(!config.node_to_node_mesh_enabled && !config.install_routes);
+}
+
+#[test]
+fn a_bgp_configuration_that_is_wrong_or_asks_for_what_is_not_built_is_refused() {
+    for (spec, why) in [
+        (
+            json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}]}),
+            "spec.serviceClusterIPs is not supported yet",
+        ),
+        (
+            json!({"serviceExternalIPs": [{"cidr": "10.96.0.0/12"}]}),
+            "spec.serviceExternalIPs is not",
+        ),
+        (
+            json!({"serviceLoadBalancerIPs": [{"cidr": "10.96.0.0/12"}]}),
+            "spec.serviceLoadBalancerIPs is not",
+        ),
+        (
+            json!({"communities": [{"name": "a", "value": "1:2"}]}),
+            "spec.communities is not",
+        ),
+        (
+            json!({"prefixAdvertisements": [{"cidr": "10.0.0.0/8"}]}),
+            "spec.prefixAdvertisements is not",
+        ),
+        (
+            json!({"multipath": true}),
+            "spec.multipath is not supported yet",
+        ),
+        (json!({"asNumber": 0}), "reserved"),
+        (json!({"listenPort": 0}), "listenPort"),
+        (
+            json!({"gracefulRestart": {"restartTime": "2h"}}),
+            "restartTime",
+        ),
+        (json!({"asNumer": 1}), "asNumer"),
+        (
+            json!({"gracefulRestart": {"restarttime": "2s"}}),
+            "restarttime",
+        ),
+    ] {
+        let error = config(spec).expect_err(why).to_string();
+        assert!(
+            error.starts_with("BGPConfiguration default: ") && error.contains(why),
+            "{error}"
+        );
+    }
+    let other = json!({"metadata": {"name": "other"}, "spec": {}});
+    assert!(read("portolan.io/v1alpha1", "BGPConfiguration", other).is_err());
+}
+
+#[test]
+fn a_bgp_peer_has_defaults_for_all_it_does_not_say() {
+    let peer = peer(json!({"peerAddress": "10.0.0.1", "asNumber": 65000})).expect("a peer");
+    assert_eq!(peer.node_selector, crate::Selector::all());
+    assert_eq!(
+        peer.target,
+        PeerTarget::Address("10.0.0.1:179".parse().expect("an address"))
+    );
+    assert_eq!(peer.as_number, PeerAs::Number(65000));
+    assert_eq!(
+        (peer.hold_time, peer.keepalive_time),
+        (Duration::from_secs(90), None)
+    );
+    assert_eq!(
+        (peer.max_prefixes, peer.passive, peer.source_address),
+        (100_000, false, None)
+    );
+}
+
+#[test]
+fn a_bgp_peer_is_read_field_by_field() {
+    let peer = peer(json!({
+        "nodeSelector": "rack == 'r1'", "peerAddress": "[fd00::1]:1179", "asNumber": "external",
+        "sourceAddress": "fd00::2", "passive": true, "holdTime": "9s", "keepaliveTime": "3s",
+        "maxPrefixes": {"limit": 10}, "gracefulRestart": {"restartTime": "60s"},
+        "filters": [], "addPath": "Disabled", "nextHopMode": "Auto", "allowASIn": 0,
+        "routeReflectorClient": false,
+    }))
+    .expect("a peer");
+    assert_eq!(peer.node_selector.to_string(), "rack == 'r1'");
+    assert_eq!(
+        peer.target,
+        PeerTarget::Address("[fd00::1]:1179".parse().expect("an address"))
+    );
+    assert_eq!(peer.as_number, PeerAs::External);
+    assert_eq!(peer.keepalive_time, Some(Duration::from_secs(3)));
+    assert_eq!((peer.max_prefixes, peer.passive), (10, true));
+}
+
+#[test]
+fn a_peer_selector_names_other_nodes() {
+    let peer = peer(json!({"peerSelector": "has(rr)", "asNumber": "internal"})).expect("a peer");
+    assert_eq!(peer.as_number, PeerAs::Internal);
+    assert!(
+        matches!(peer.target, PeerTarget::Nodes(selector) if selector.to_string() == "has(rr)")
+    );
+}
+
+#[test]
+fn a_feature_that_is_not_built_is_an_error_that_names_its_field() {
+    for (field, value, named) in [
+        ("interface", json!("eth0"), "interface"),
+        ("listenRange", json!("10.0.0.0/24"), "listenRange"),
+        ("localASNumber", json!(65001), "localASNumber"),
+        (
+            "password",
+            json!({"secretKeyRef": {"name": "s", "key": "k"}}),
+            "password",
+        ),
+        ("ttlSecurity", json!(1), "ttlSecurity"),
+        ("multihop", json!(2), "multihop"),
+        (
+            "bfd",
+            json!({"minTx": "50ms", "minRx": "50ms", "multiplier": 3}),
+            "bfd",
+        ),
+        (
+            "maxPrefixes",
+            json!({"limit": 1, "warnAt": 80}),
+            "maxPrefixes.warnAt",
+        ),
+        (
+            "maxPrefixes",
+            json!({"restartAfter": "5m"}),
+            "maxPrefixes.restartAfter",
+        ),
+        ("filters", json!(["f"]), "filters"),
+        ("addPath", json!("Both"), "addPath"),
+        ("nextHopMode", json!("Self"), "nextHopMode"),
+        ("allowASIn", json!(1), "allowASIn"),
+        ("routeReflectorClient", json!(true), "routeReflectorClient"),
+    ] {
+        let error = peer_with(field, value).expect_err(field).to_string();
+        assert_eq!(
+            error,
+            format!("BGPPeer tor: spec.{named} is not supported yet")
+        );
+    }
+}
+
+#[test]
+fn a_wrong_bgp_peer_is_refused_with_the_field_that_is_wrong() {
+    for (field, value) in [
+        ("peerAddress", json!("tor.example.com")),
+        ("peerAddress", json!("10.0.0.1:0")),
+        ("peerAddress", json!("0.0.0.0")),
+        ("peerAddress", json!("224.0.0.1")),
+        ("peerAddress", json!("fe80::1")),
+        ("peerSelector", json!("all()")),
+        ("asNumber", json!(0)),
+        ("asNumber", json!("65000")),
+        ("asNumber", json!(null)),
+        ("sourceAddress", json!("fd00::1")),
+        ("holdTime", json!("2s")),
+        ("holdTime", json!("90")),
+        ("holdTime", json!(90)),
+        ("holdTime", json!("18h12m16s")),
+        ("keepaliveTime", json!("90s")),
+        ("keepaliveTime", json!("0s")),
+        ("maxPrefixes", json!({"limit": 0})),
+        ("nodeSelector", json!("rack = 'r1'")),
+        ("peerIP", json!("10.0.0.2")),
+        ("bfd", json!({"interval": "1s"})),
+    ] {
+        let error = peer_with(field, value.clone())
+            .expect_err(field)
+            .to_string();
+        assert!(
+            error.starts_with("BGPPeer tor: "),
+            "{field} {value}: {error}"
+        );
+    }
+    let error = peer_with("nodeSelector", json!("rack = 'r1'"))
+        .expect_err("selector")
+        .to_string();
+    assert!(
+        error.contains("spec.nodeSelector at character 6: expected `==`"),
+        "{error}"
+    );
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "\\PC{0,12}".prop_map(Value::from),
+    ];
+    let name = prop::sample::select(vec![
+        "metadata",
+        "spec",
+        "status",
+        "name",
+        "namespace",
+        "labels",
+        "podSelector",
+        "ingress",
+        "from",
+        "ipBlock",
+        "cidr",
+        "ports",
+        "port",
+        "peerAddress",
+        "asNumber",
+        "podCIDRs",
+        "matchExpressions",
+    ]);
+    leaf.prop_recursive(5, 64, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(name.clone(), inner, 0..6).prop_map(|fields| {
+                fields
+                    .into_iter()
+                    .map(|(key, value)| (key.to_owned(), value))
+                    .collect()
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_value_of_any_kind_panics_and_no_error_holds_a_line_break(value in any_json()) {
+        for (kind, version) in [
+            ("Node", "v1"), ("Namespace", "v1"), ("Pod", "v1"), ("NetworkPolicy", "networking.k8s.io/v1"),
+            ("BGPPeer", "portolan.io/v1alpha1"), ("BGPConfiguration", "portolan.io/v1alpha1"),
+        ] {
+            let mut value = value.clone();
+            if let Some(fields) = value.as_object_mut() {
+                fields.insert("kind".to_owned(), json!(kind));
+                fields.insert("apiVersion".to_owned(), json!(version));
+            }
+            if let Err(error) = parse(kind, version, value) {
+                prop_assert!(!error.to_string().contains('\n'), "{}", error);
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_text_in_a_name_is_never_taken(name in "[a-z]{0,3}[\"'\n\0/; $`|A-Z]{1,3}[a-z]{0,3}") {
+        let rest = json!({"metadata": {"name": name, "namespace": "n"}, "spec": {}});
+        prop_assert!(pod(rest.clone()).is_err());
+        prop_assert!(node(rest.clone()).is_err());
+        prop_assert!(read("networking.k8s.io/v1", "NetworkPolicy", rest.clone()).is_err());
+        prop_assert!(read("v1", "Namespace", rest).is_err());
+    }
+}
