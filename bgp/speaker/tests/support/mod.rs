@@ -126,6 +126,23 @@ struct Heard {
     ended: bool,
 }
 
+impl Heard {
+    fn take(&mut self, event: RouteEvent) {
+        let RouteEvent::Changes(changes) = event else {
+            self.initial_syncs += 1;
+            return;
+        };
+        for change in changes {
+            if change.next_hops.is_empty() {
+                self.withdrawals += 1;
+                self.routes.remove(&change.prefix);
+            } else {
+                self.routes.insert(change.prefix, change.next_hops);
+            }
+        }
+    }
+}
+
 impl Node {
     pub fn start(config: Config) -> Self {
         let (handle, mut events) = spawn(config);
@@ -133,20 +150,7 @@ impl Node {
         let listener = Arc::clone(&heard);
         tokio::spawn(async move {
             while let Some(event) = events.next().await {
-                let mut heard = listener.lock().unwrap();
-                match event {
-                    RouteEvent::InitialSync => heard.initial_syncs += 1,
-                    RouteEvent::Changes(changes) => {
-                        for change in changes {
-                            if change.next_hops.is_empty() {
-                                heard.withdrawals += 1;
-                                heard.routes.remove(&change.prefix);
-                            } else {
-                                heard.routes.insert(change.prefix, change.next_hops);
-                            }
-                        }
-                    }
-                }
+                listener.lock().unwrap().take(event);
             }
             listener.lock().unwrap().ended = true;
         });
