@@ -72,6 +72,7 @@ impl Server {
             }
         };
         let command = request.command;
+        let holder = holder(&request);
         let response = match self.answer(request, descriptors).await {
             Ok(response) => response,
             Err(error) => {
@@ -79,8 +80,13 @@ impl Server {
                 Response::Error(error)
             }
         };
+        let attached = matches!(response, Response::Result(_));
         if let Err(error) = cni_socket::send(stream, response).await {
             warn!(%error, "a CNI answer could not be sent");
+            // A plugin that gave up has told the runtime of a failure: the pod will not be used.
+            if attached && let Err(error) = self.delete(&holder).await {
+                warn!(%error, "an ADD that nobody waits for could not be rolled back; DEL will");
+            }
         }
     }
 
@@ -132,8 +138,7 @@ impl Server {
     ) -> Result<AddResult, CniError> {
         let (netns, netlink) = pair(descriptors)?;
         let holder = holder(request);
-        // A deletion of an earlier attachment of the same name must not take this one away.
-        let _ = std::fs::remove_file(self.pending.join(request.pending_deletion_name()));
+        self.take_pending_deletion_of(request).await?;
         let (endpoint, generation) = self.attach(request, &holder).await?;
         let made = self.bring_up(&endpoint, generation, netns, netlink).await;
         match made {
@@ -148,6 +153,19 @@ impl Server {
                 Err(error)
             }
         }
+    }
+
+    /// A deletion that waits for an earlier attachment of the same name must not hit the new one later.
+    async fn take_pending_deletion_of(&self, request: &Request) -> Result<(), CniError> {
+        let file = self.pending.join(request.pending_deletion_name());
+        if !file.exists() {
+            return Ok(());
+        }
+        self.delete(&holder(request)).await?;
+        std::fs::remove_file(&file).map_err(|error| {
+            CniError::new(ErrorCode::Io, "cannot remove a deletion that waited")
+                .details(format!("{}: {error}", file.display()))
+        })
     }
 
     /// Asks the core for addresses; waits a little for sources that are not in sync yet.

@@ -62,9 +62,11 @@ impl Leases {
         uid: &str,
         fixed: &[IpAddr],
     ) -> anyhow::Result<Lease> {
+        let before = self.ipam.snapshot();
         let lease = self.ipam.allocate(holder.clone(), pod, uid, fixed)?.clone();
         if let Err(error) = self.write() {
-            self.ipam.release(holder);
+            // Not a release: a lease that was there before this call is a running pod's.
+            self.ipam.restore(before);
             return Err(error);
         }
         Ok(lease)
@@ -171,6 +173,20 @@ mod tests {
         leases.allocate(&holder("a"), None, "", &[]).unwrap();
         fs::write(folder.path().join("ipam.json.new"), b"{\"half").unwrap();
         assert_eq!(Leases::open(folder.path()).unwrap().iter().count(), 1);
+    }
+
+    #[test]
+    fn a_disk_that_fails_takes_no_running_pods_address_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut leases = Leases::open(folder.path()).unwrap();
+        leases.set_cidrs(vec!["10.244.1.0/24".parse().unwrap()]);
+        let first = leases.allocate(&holder("a"), None, "", &[]).unwrap();
+        // A folder where the temporary file should be makes every write fail, for root too.
+        fs::create_dir(folder.path().join("ipam.json.new")).unwrap();
+        assert!(leases.allocate(&holder("a"), None, "", &[]).is_err());
+        assert!(leases.allocate(&holder("b"), None, "", &[]).is_err());
+        assert!(leases.release(&holder("a")).is_err());
+        assert_eq!(leases.iter().cloned().collect::<Vec<_>>(), [first]);
     }
 
     #[test]
