@@ -288,3 +288,31 @@ fn is_mere_reading(kind: EventKind) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn our_own_reading_is_no_notice_and_another_s_writing_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join(STATUS_FOLDER)).expect("a folder");
+        let file = folder.path().join("a.yaml");
+        std::fs::write(&file, "# nothing").expect("a file");
+        let noticed = Arc::new(Notify::new());
+        let mut watches = Watches::new(folder.path(), Arc::clone(&noticed)).expect("watches");
+        watches.renew();
+        assert!(watches.complete);
+        for _ in 0..3 {
+            watches.renew();
+            directory::read(folder.path()).expect("it can be read");
+        }
+        let wait = || tokio::time::timeout(Duration::from_millis(300), noticed.notified());
+        assert!(
+            wait().await.is_err(),
+            "else every read would lead to the next"
+        );
+        std::fs::write(&file, "# something").expect("a file");
+        assert!(wait().await.is_ok());
+    }
+}

@@ -1,0 +1,11 @@
+//! The directory as its users treat it: editors, kubelet's links, slips of the pen, malice.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
+
+mod files;
+mod lab;
+mod status;
