@@ -14,9 +14,9 @@ use ipnet::{IpNet, Ipv4Net};
 use support::{DEADLINE, Net, Node, asn, eventually, run};
 
 const SLOW: u8 = 3;
-const MANY: u32 = 100_000;
-/// Far more than socket buffers take, if every change were sent: ten times over a megabyte and a half.
-const CHANGES: u8 = 10;
+const MANY: u32 = 5_000;
+/// Twice as many as the writer's queue and the sockets' buffers (64 KiB here) take.
+const CHANGES: u8 = 30;
 
 fn context() -> WireContext {
     WireContext {
@@ -83,6 +83,10 @@ fn read_until(mut stream: TcpStream, marker: IpNet) -> usize {
 #[test]
 fn a_peer_that_never_reads_delays_nobody_and_gets_only_the_last_word() {
     run(async {
+        for sysctl in ["tcp_wmem", "tcp_rmem"] {
+            // Of the test's own namespace.
+            std::fs::write(format!("/proc/sys/net/ipv4/{sysctl}"), "4096 16384 65536").unwrap();
+        }
         let net = Net::new();
         let listener = TcpListener::bind(net.address(SLOW)).unwrap();
         let a = Node::start(net.config(1, &[2, SLOW], &[]));

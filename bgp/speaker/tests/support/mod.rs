@@ -20,7 +20,7 @@ use bgp_speaker::{
 };
 use ipnet::IpNet;
 
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 const PORT: u16 = 1790;
 
 /// Runs a test in a network namespace of its own, whose loopback holds 10.99.0.0/24: as a next hop, 127.0.0.0/8 is
