@@ -164,18 +164,30 @@ impl Lab {
         self.wait_established()
     }
 
-    /// Waits until every agent has its session, and the ToR every Pod CIDR.
+    /// Waits until every agent has its session, the ToR every Pod CIDR, and every kernel the routes to the
+    /// other node and outside.
     ///
     /// # Errors
     /// When not in time.
     pub fn wait_established(&self) -> Result<()> {
         for node in &self.nodes {
-            let what = format!("{}'s session and route on the ToR", node.agent.node());
+            let what = format!(
+                "{}'s session and its routes on both sides",
+                node.agent.node()
+            );
             let up = eventually(PATIENCE, &what, || {
                 node.agent.ensure_established(node.tor)?;
                 let routes = self.frr.bgp_routes()?;
                 let held = routes.iter().any(|(prefix, _)| prefix == node.pod_cidr);
                 anyhow::ensure!(held, "the ToR has {routes:?}");
+                let kernel = node.netns.ip("route show proto 179")?;
+                let others = self.nodes.iter().map(|other| other.pod_cidr);
+                for prefix in others.chain(["192.0.2.0/24"]) {
+                    anyhow::ensure!(
+                        kernel.contains(prefix),
+                        "the kernel misses {prefix}:\n{kernel}"
+                    );
+                }
                 Ok(())
             });
             up.with_context(|| format!("{}\n{}", self.frr.log_end(), node.agent.log_end()))?;

@@ -105,7 +105,7 @@ impl Snapshot {
     }
 }
 
-/// Takes out what changes by itself (counters, lifetimes, comments with a date) and sorts what has no
+/// Takes out what changes by itself (counters, lifetimes, duplicate address detection, a set's random seed, comments with a date) and sorts what has no
 /// order. The order of rules means something and stays.
 fn normalize(part: &str, text: &str) -> String {
     let ordered = part.contains("tables");
@@ -131,11 +131,13 @@ fn strip(line: &str, is_rules: bool) -> String {
         if std::mem::take(&mut skip) {
             continue;
         }
-        if matches!(word, "expires" | "valid_lft" | "preferred_lft") {
+        if matches!(word, "expires" | "valid_lft" | "preferred_lft" | "initval") {
             skip = true;
             continue;
         }
-        words.push(word);
+        if word != "tentative" {
+            words.push(word);
+        }
     }
     words.join(" ")
 }

@@ -75,16 +75,17 @@ fn kill_9_and_a_restart_lose_nothing_and_leak_nothing() {
         .iter()
         .map(|&(from, to, kind, is_allowed)| {
             let (netns, _) = lab.place(from, false).unwrap();
-            let (server, address) = lab.place(to, false).unwrap();
-            let (to_server, server) = (server_at(address), server.name().to_owned());
-            let name = format!("{from} → {to}");
+            let (there, address) = lab.place(to, false).unwrap();
+            let (name, server) = (format!("{from} → {to}"), there.name().to_owned());
+            let to = server_at(address);
             (
                 netns,
                 Flow {
                     name,
                     kind,
                     is_allowed,
-                    to: to_server,
+                    to,
+                    server,
                     rate: 50,
                 },
             )
