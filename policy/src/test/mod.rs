@@ -1,6 +1,7 @@
 //! Tests of the compiler: what they are made of, and the slow check against a reference.
 
 mod fixture;
+mod hostile;
 mod interpreter;
 mod kernel;
 mod order;
