@@ -158,11 +158,13 @@ impl fmt::Display for Expression {
             Self::Contains(key, part) => write!(f, "{key} contains {}", Quoted(part)),
             Self::StartsWith(key, part) => write!(f, "{key} starts with {}", Quoted(part)),
             Self::EndsWith(key, part) => write!(f, "{key} ends with {}", Quoted(part)),
-            Self::Not(inner) if matches!(**inner, Self::Has(_) | Self::All | Self::Global) => {
-                write!(f, "!{inner}")
+            // No parenthesis that parsing did not need: each would count towards the depth.
+            Self::Not(inner) if matches!(**inner, Self::And(_) | Self::Or(_)) => {
+                write!(f, "!({inner})")
             }
-            Self::Not(inner) => write!(f, "!({inner})"),
+            Self::Not(inner) => write!(f, "!{inner}"),
             Self::And(parts) => join(f, parts, " && "),
+            // `&&` binds tighter than `||`, so only the other way round needs parentheses.
             Self::Or(parts) => join(f, parts, " || "),
         }
     }
@@ -174,7 +176,7 @@ fn join(f: &mut fmt::Formatter<'_>, parts: &[Expression], operator: &str) -> fmt
             f.write_str(operator)?;
         }
         match part {
-            Expression::And(_) | Expression::Or(_) => write!(f, "({part})")?,
+            Expression::Or(_) => write!(f, "({part})")?,
             simple => write!(f, "{simple}")?,
         }
     }
