@@ -113,7 +113,11 @@ fn a_broken_manifest_is_reported_by_name_and_line_and_the_last_state_stays() {
         let mut problems = sources
             .filter_map(|source| source["problems"].as_array())
             .flatten();
-        let named = problems.any(|p| p.as_str().is_some_and(|text| text.contains("policy.yaml:")));
+        let with_line = |text: &str| {
+            let rest = text.split_once("policy.yaml:").map_or("", |(_, rest)| rest);
+            rest.starts_with(|c: char| c.is_ascii_digit())
+        };
+        let named = problems.any(|p| p.as_str().is_some_and(with_line));
         ensure!(named, "{status}");
         Ok(())
     })
