@@ -7,6 +7,7 @@ pub use check::check_pod_link;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -21,6 +22,9 @@ pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// Every host end's link-layer address: the pod's neighbour entries outlive a host end made anew.
 pub const HOST_MAC: [u8; 6] = [0xee; 6];
 const LOOPBACK_INDEX: u32 = 1;
+/// Far beyond what the kernel's work has been seen to take: some milliseconds under load.
+const WAIT: Duration = Duration::from_secs(2);
+const STEP: Duration = Duration::from_micros(200);
 const MTU_RANGE: std::ops::RangeInclusive<u32> = 68..=65535;
 
 /// What a pod's link should be.
@@ -144,6 +148,7 @@ impl Maker {
         let pod = self.end(false)?;
         self.furnish_host(host.index)?;
         self.furnish_pod(pod.index)?;
+        self.await_addresses()?;
         Ok(PodLinkState {
             host_index: host.index,
             host_mac: host.mac.unwrap_or(HOST_MAC),
@@ -164,9 +169,6 @@ impl Maker {
     fn furnish_host(&mut self, index: u32) -> Result<(), Error> {
         let name = &self.link.host_interface;
         let mut steps = Steps::default();
-        steps.add(request::host_settings(index), 0, || {
-            format!("setting up {name}")
-        });
         if self.link.has_v6() {
             // accept_ra: a pod must not give its node a default route.
             for (switch, value) in [("accept_ra", "0"), ("disable_ipv6", "0")] {
@@ -174,12 +176,35 @@ impl Maker {
                     tracing::debug!(%name, switch, %error, "an IPv6 switch can't be set");
                 }
             }
+        }
+        let settings = request::host_settings(index, self.link.has_v6());
+        steps.add(settings, 0, || format!("the settings of {name}"));
+        steps.add(request::up(index), 0, || format!("setting {name} up"));
+        if self.link.has_v6() {
             let (message, flags) = request::address(index, GATEWAY_V6.into(), 64);
             steps.add(message, flags, || {
                 format!("giving {name} address {GATEWAY_V6}")
             });
         }
         steps.run(&mut self.host)
+    }
+
+    /// Waits until the pod takes packets to its IPv6 addresses as its own. Even without duplicate
+    /// detection the kernel writes an address's local route later, in work of its own; what comes
+    /// earlier is dropped (Ip6InAddrErrors), and a first SYN costs its second.
+    fn await_addresses(&mut self) -> Result<(), Error> {
+        let deadline = Instant::now() + WAIT;
+        for &address in self.link.addresses.iter().filter(|ip| ip.is_ipv6()) {
+            let what = format!("looking for the pod's route to its own {address}");
+            while !request::is_local(self.pod.ask(request::route_to(address), &what)?) {
+                if Instant::now() >= deadline {
+                    tracing::warn!(%address, "a pod's address is not in force yet");
+                    return Ok(());
+                }
+                std::thread::sleep(STEP);
+            }
+        }
+        Ok(())
     }
 
     fn furnish_pod(&mut self, index: u32) -> Result<(), Error> {

@@ -8,8 +8,8 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
 };
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecUnspec, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
@@ -59,12 +59,17 @@ pub(super) fn pair(link: &PodLink, netns: RawFd) -> Request {
 }
 
 pub(super) fn up(index: u32) -> RouteNetlinkMessage {
-    RouteNetlinkMessage::SetLink(set_up(index))
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link.header.flags = LinkFlags::Up;
+    link.header.change_mask = LinkFlags::Up;
+    RouteNetlinkMessage::SetLink(link)
 }
 
-/// Sets the host end up with its IPv4 switches.
-pub(super) fn host_settings(index: u32) -> RouteNetlinkMessage {
-    let mut link = set_up(index);
+/// The host end's switches, to be set while it is down.
+pub(super) fn host_settings(index: u32, v6: bool) -> RouteNetlinkMessage {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
     let mut switches = Vec::new();
     for (kind, value) in HOST_DEVCONF {
         let switch = DefaultNla::new(kind, value.to_ne_bytes().to_vec());
@@ -73,17 +78,14 @@ pub(super) fn host_settings(index: u32) -> RouteNetlinkMessage {
         switch.emit(switches.get_mut(start..).unwrap_or_default());
     }
     let request = AfSpecInet::Other(DefaultNla::new(INET_CONF_REQUEST, switches));
-    let families = vec![AfSpecUnspec::Inet(vec![request])];
+    let mut families = vec![AfSpecUnspec::Inet(vec![request])];
+    if v6 {
+        // The gateway's address is its only one: one made from the MAC all host ends share would be a duplicate.
+        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        families.push(AfSpecUnspec::Inet6(vec![mode]));
+    }
     link.attributes.push(LinkAttribute::AfSpecUnspec(families));
     RouteNetlinkMessage::SetLink(link)
-}
-
-fn set_up(index: u32) -> LinkMessage {
-    let mut link = LinkMessage::default();
-    link.header.index = index;
-    link.header.flags = LinkFlags::Up;
-    link.header.change_mask = LinkFlags::Up;
-    link
 }
 
 /// An address without duplicate detection: who holds what is IPAM's to know, and it takes a second.
@@ -106,16 +108,16 @@ pub(super) fn address(index: u32, address: IpAddr, prefix_length: u8) -> Request
     )
 }
 
-/// A permanent neighbour entry with the host end's address.
-pub(super) fn neighbour(index: u32, address: IpAddr) -> Request {
+/// The pod's neighbour entry of its gateway, for ever.
+pub(super) fn neighbour(index: u32, gateway: IpAddr) -> Request {
     let mut message = NeighbourMessage::default();
-    message.header.family = family(address);
+    message.header.family = family(gateway);
     message.header.ifindex = index;
     message.header.state = NeighbourState::Permanent;
     message.header.kind = RouteType::Unicast;
     message
         .attributes
-        .push(NeighbourAttribute::Destination(address.into()));
+        .push(NeighbourAttribute::Destination(gateway.into()));
     message
         .attributes
         .push(NeighbourAttribute::LinkLayerAddress(HOST_MAC.to_vec()));
@@ -152,6 +154,22 @@ pub(super) fn default_route(index: u32, gateway: IpAddr) -> Request {
         RouteNetlinkMessage::NewRoute(route),
         NLM_F_CREATE | NLM_F_REPLACE,
     )
+}
+
+/// Asks which way the kernel would send to an address.
+pub(super) fn route_to(address: IpAddr) -> RouteNetlinkMessage {
+    let mut route = RouteMessage::default();
+    route.header.address_family = family(address);
+    route.header.destination_prefix_length = bits(address);
+    route
+        .attributes
+        .push(RouteAttribute::Destination(address.into()));
+    RouteNetlinkMessage::GetRoute(route)
+}
+
+/// Whether the answer to [`route_to`] says that the address is the asked namespace's own.
+pub(super) fn is_local(answer: Option<RouteNetlinkMessage>) -> bool {
+    matches!(answer, Some(RouteNetlinkMessage::NewRoute(route)) if route.header.kind == RouteType::Local)
 }
 
 fn pod_route(index: u32, gateway: IpAddr) -> RouteMessage {

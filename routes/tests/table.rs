@@ -1,0 +1,458 @@
+//! The route table against a real kernel, each test in a namespace of its own.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+#![allow(
+    clippy::print_stderr,
+    reason = "a test prints its rate and why it is skipped"
+)]
+
+mod lab;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use lab::{in_netns, ip, ours, uplink};
+use routes::{Clash, Monitor, Notice, RouteTable, Sweep, Target};
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "what `set` takes")]
+fn via(gateways: &[&str]) -> Option<Target> {
+    Some(Target::Gateways(
+        gateways.iter().map(|g| g.parse().unwrap()).collect(),
+    ))
+}
+
+/// Waits for the monitor, then lets the table look and repair.
+async fn repair(monitor: &mut Monitor, table: &mut RouteTable) -> (Notice, routes::Report) {
+    let notice = tokio::time::timeout(Duration::from_secs(5), monitor.next())
+        .await
+        .unwrap();
+    table.resync().await;
+    (notice, table.apply().await)
+}
+
+#[test]
+fn every_kind_of_route_of_both_families_is_written_changed_and_deleted() {
+    in_netns(|| async {
+        uplink();
+        let mut table = RouteTable::open().await.unwrap();
+        table.set(net("10.1.0.0/16"), via(&["192.0.2.2"]));
+        table.set(net("10.2.0.0/16"), via(&["192.0.2.3", "192.0.2.2"]));
+        table.set(net("10.3.0.0/24"), Some(Target::Blackhole));
+        table.set(net("10.3.0.7/32"), Some(Target::Interface("up0".into())));
+        table.set(net("10.4.0.0/16"), via(&["2001:db8::2"]));
+        table.set(net("2001:db8:1::/48"), via(&["2001:db8::2"]));
+        table.set(net("2001:db8:2::/48"), via(&["2001:db8::2", "2001:db8::3"]));
+        table.set(net("2001:db8:3::/64"), Some(Target::Blackhole));
+        table.set(
+            net("2001:db8:3::7/128"),
+            Some(Target::Interface("up0".into())),
+        );
+        let report = table.apply().await;
+        assert_eq!((report.written, report.deleted), (9, 0), "{report:?}");
+        let lines = ours();
+        let has = |text: &str| lines.iter().any(|line| line.contains(text));
+        for expected in [
+            "10.1.0.0/16 via 192.0.2.2 dev up0 metric 179",
+            "10.2.0.0/16 metric 179",
+            "nexthop via 192.0.2.3 dev up0",
+            "blackhole 10.3.0.0/24 metric 179",
+            "10.3.0.7 dev up0 scope link metric 179",
+            "10.4.0.0/16 via inet6 2001:db8::2 dev up0 metric 179",
+            "2001:db8:1::/48 via 2001:db8::2 dev up0 metric 179",
+            "2001:db8:2::/48 metric 179",
+            "nexthop via 2001:db8::3 dev up0",
+            "blackhole 2001:db8:3::/64 dev lo metric 179",
+            "2001:db8:3::7 dev up0 metric 179",
+        ] {
+            assert!(has(expected), "{expected} not in {lines:#?}");
+        }
+        let before = lines.len();
+        table.resync().await;
+        let idle = table.apply().await;
+        assert_eq!(
+            (idle.written, idle.deleted),
+            (0, 0),
+            "what is right is not written again"
+        );
+        assert_eq!(ours().len(), before);
+
+        let all: Vec<IpNet> = table.routes().map(|route| route.prefix).collect();
+        for prefix in all {
+            table.set(prefix, None);
+        }
+        assert_eq!(table.apply().await.deleted, 9);
+        assert_eq!(ours(), Vec::<String>::new());
+        assert_eq!(table.status(), routes::Status::default());
+    });
+}
+
+#[test]
+fn every_shape_of_route_is_replaced_in_place_by_every_other() {
+    in_netns(|| async {
+        uplink();
+        let mut table = RouteTable::open().await.unwrap();
+        for prefix in ["10.1.0.0/16", "2001:db8:1::/48"] {
+            let gateway = |n| {
+                if prefix.contains(':') {
+                    format!("2001:db8::{n}")
+                } else {
+                    format!("192.0.2.{n}")
+                }
+            };
+            let (two, three) = (gateway(2), gateway(3));
+            // Each shape replaced by each other, in place: one route stays.
+            let shapes = [
+                via(&[&two, &three]),
+                via(&[&three]),
+                Some(Target::Blackhole),
+                via(&[&two, &three]),
+                Some(Target::Interface("up0".into())),
+                via(&[&two]),
+            ];
+            for shape in shapes {
+                table.set(net(prefix), shape.clone());
+                let report = table.apply().await;
+                assert_eq!(report.written, 1, "{prefix} {shape:?} {report:?}");
+                table.resync().await;
+                let report = table.apply().await;
+                assert_eq!(
+                    (report.written, report.deleted),
+                    (0, 0),
+                    "{prefix} {shape:?} {report:?}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn a_foreign_route_with_another_metric_is_left_alone() {
+    in_netns(|| async {
+        uplink();
+        ip("route add 10.1.0.0/16 via 192.0.2.9 proto bird metric 32");
+        ip("-6 route add 2001:db8:1::/48 via 2001:db8::9 proto bird metric 32");
+        let mut table = RouteTable::open().await.unwrap();
+        table.set(net("10.1.0.0/16"), via(&["192.0.2.2"]));
+        table.set(net("2001:db8:1::/48"), via(&["2001:db8::2"]));
+        assert_eq!(table.apply().await.written, 2);
+        table.set(net("10.1.0.0/16"), None);
+        table.set(net("2001:db8:1::/48"), None);
+        assert_eq!(table.apply().await.deleted, 2);
+        assert!(ip("route show 10.1.0.0/16").contains("192.0.2.9"));
+        assert!(ip("-6 route show 2001:db8:1::/48").contains("2001:db8::9"));
+    });
+}
+
+#[test]
+fn a_foreign_route_with_our_key_is_a_clash_and_gives_way_only_by_itself() {
+    in_netns(|| async {
+        uplink();
+        let foreign = [
+            ("-4", "10.1.0.0/16", "192.0.2.9"),
+            ("-6", "2001:db8:1::/48", "2001:db8::9"),
+        ];
+        for (family, prefix, gateway) in foreign {
+            ip(&format!(
+                "{family} route add {prefix} via {gateway} proto bird metric 179"
+            ));
+        }
+        let mut table = RouteTable::open().await.unwrap();
+        let mut monitor = Monitor::open(&table).unwrap();
+        assert_eq!(table.status().in_kernel, 0, "another's are not adopted");
+        table.set(net("10.1.0.0/16"), via(&["192.0.2.2"]));
+        table.set(net("2001:db8:1::/48"), via(&["2001:db8::2"]));
+        let report = table.apply().await;
+        let clash = |prefix| Clash {
+            prefix: net(prefix),
+            protocol: 12,
+        };
+        assert_eq!(
+            report.clashes,
+            [clash("10.1.0.0/16"), clash("2001:db8:1::/48")]
+        );
+        assert_eq!((report.written, table.status().clashes), (0, 2));
+        assert_eq!(ours(), Vec::<String>::new());
+        for (family, prefix, gateway) in foreign {
+            assert!(
+                ip(&format!("{family} route show {prefix}")).contains(gateway),
+                "{prefix}"
+            );
+            ip(&format!(
+                "{family} route del {prefix} via {gateway} proto bird metric 179"
+            ));
+        }
+        let (_, report) = repair(&mut monitor, &mut table).await;
+        assert_eq!(
+            (report.written, table.status().clashes),
+            (2, 0),
+            "{report:?}"
+        );
+        // And the other way round: someone overwrites ours. It is theirs from then on.
+        ip("route replace 10.1.0.0/16 via 192.0.2.9 proto bird metric 179");
+        let (_, report) = repair(&mut monitor, &mut table).await;
+        assert_eq!(report.clashes, [clash("10.1.0.0/16")]);
+        table.set(net("10.1.0.0/16"), None);
+        assert_eq!(table.apply().await.deleted, 0);
+        assert!(ip("route show 10.1.0.0/16").contains("192.0.2.9"));
+    });
+}
+
+#[test]
+fn a_restart_adopts_what_is_there_and_sweeps_only_when_permitted() {
+    in_netns(|| async {
+        uplink();
+        let fill = |table: &mut RouteTable| {
+            table.set(net("10.1.0.0/16"), via(&["192.0.2.2", "192.0.2.3"]));
+            table.set(net("2001:db8:1::/48"), via(&["2001:db8::2", "2001:db8::3"]));
+            table.set(net("10.3.0.7/32"), Some(Target::Interface("up0".into())));
+            table.set(net("10.3.0.0/24"), Some(Target::Blackhole));
+        };
+        let mut first = RouteTable::open().await.unwrap();
+        fill(&mut first);
+        first.set(net("10.9.0.0/16"), via(&["192.0.2.2"]));
+        first.set(net("10.3.0.8/32"), Some(Target::Interface("up0".into())));
+        first.set(net("2001:db8:9::/64"), Some(Target::Blackhole));
+        assert_eq!(first.apply().await.written, 7);
+        drop(first);
+        ip("route add 10.99.0.0/16 via 192.0.2.2 proto 179 metric 5");
+        let before = ours();
+
+        let mut second = RouteTable::open().await.unwrap();
+        assert_eq!(
+            second.status().adopted,
+            7,
+            "a route with another metric isn't ours"
+        );
+        let report = second.apply().await;
+        assert_eq!((report.written, report.deleted), (0, 0));
+        fill(&mut second);
+        let report = second.apply().await;
+        assert_eq!((report.written, report.deleted), (0, 0), "{report:?}");
+        assert_eq!(ours(), before);
+        second.resync().await;
+        assert_eq!(second.apply().await.deleted, 0);
+
+        second.permit_sweep(Sweep::Learned);
+        assert_eq!(second.apply().await.deleted, 1);
+        assert!(!ours().iter().any(|line| line.starts_with("10.9.0.0/16")));
+        second.permit_sweep(Sweep::Local);
+        assert_eq!(second.apply().await.deleted, 2);
+        assert_eq!(second.status().in_kernel, 4);
+        assert!(
+            ours().iter().any(|line| line.starts_with("10.99.0.0/16")),
+            "never ours"
+        );
+    });
+}
+
+#[test]
+fn what_others_delete_behind_our_back_is_put_back() {
+    in_netns(|| async {
+        uplink();
+        let mut table = RouteTable::open().await.unwrap();
+        let mut monitor = Monitor::open(&table).unwrap();
+        table.set(net("10.1.0.0/16"), via(&["192.0.2.2"]));
+        table.set(net("2001:db8:1::/48"), via(&["2001:db8::2", "2001:db8::3"]));
+        assert_eq!(table.apply().await.written, 2);
+        let before = ours();
+        let silence = tokio::time::timeout(Duration::from_millis(300), monitor.next()).await;
+        assert!(silence.is_err(), "our own writes are no news: {silence:?}");
+        ip("-4 route flush proto 179");
+        ip("-6 route del 2001:db8:1::/48 via 2001:db8::3 metric 179");
+        let (notice, report) = repair(&mut monitor, &mut table).await;
+        assert_eq!((notice, report.written), (Notice::Routes, 2), "{report:?}");
+        assert_eq!(ours(), before);
+    });
+}
+
+#[test]
+fn routes_are_back_after_their_link_went_down_and_up() {
+    in_netns(|| async {
+        uplink();
+        let mut table = RouteTable::open().await.unwrap();
+        let mut monitor = Monitor::open(&table).unwrap();
+        table.set(net("10.1.0.0/16"), via(&["192.0.2.2"]));
+        table.set(net("10.3.0.7/32"), Some(Target::Interface("up0".into())));
+        assert_eq!(table.apply().await.written, 2);
+        let before = ours();
+        ip("link set up0 down");
+        assert_eq!(ours(), Vec::<String>::new());
+        let (notice, report) = repair(&mut monitor, &mut table).await;
+        assert_eq!((notice, report.failed.len()), (Notice::Links, 2));
+        assert_eq!((table.status().in_kernel, table.status().failed), (0, 2));
+        ip("link set up0 up");
+        let (_, report) = repair(&mut monitor, &mut table).await;
+        assert_eq!((report.written, report.failed.len()), (2, 0), "{report:?}");
+        assert_eq!(ours(), before);
+        // A name that comes back with another index is the new interface.
+        ip("link del up0");
+        uplink();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while ours() != before {
+            assert!(
+                Instant::now() < deadline,
+                "{:?} {:?}",
+                ours(),
+                table.status()
+            );
+            repair(&mut monitor, &mut table).await;
+        }
+    });
+}
+
+#[test]
+fn an_unreachable_next_hop_fails_alone_and_is_retried_until_it_is_reachable() {
+    in_netns(|| async {
+        uplink();
+        let mut table = RouteTable::open().await.unwrap();
+        table.set(net("10.1.0.0/16"), via(&["198.51.100.1"]));
+        table.set(net("10.2.0.0/16"), via(&["192.0.2.2"]));
+        table.set(
+            net("10.3.0.0/16"),
+            Some(Target::Interface("nosuch0".into())),
+        );
+        table.set(net("2001:db8:4::/48"), via(&["192.0.2.2"]));
+        table.set(net("10.5.0.0/16"), via(&[]));
+        let report = table.apply().await;
+        assert_eq!((report.written, report.failed.len()), (1, 4), "{report:?}");
+        assert!(report.failed.iter().all(|(_, why)| !why.is_empty()));
+        assert_eq!(table.status().failed, 4);
+        assert!(table.apply().await.failed.is_empty(), "not again at once");
+        assert!(table.next_retry().unwrap() > Instant::now());
+        let view = table
+            .routes()
+            .find(|r| r.prefix == net("10.1.0.0/16"))
+            .unwrap();
+        assert!(
+            !view.in_kernel && view.problem.unwrap().contains("nreachable"),
+            "{view:?}"
+        );
+        ip("addr add 198.51.100.9/24 dev up0");
+        // No notice: the backoff alone must get there.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !ours().iter().any(|line| line.starts_with("10.1.0.0/16")) {
+            assert!(Instant::now() < deadline);
+            tokio::time::sleep_until(table.next_retry().unwrap().into()).await;
+            table.apply().await;
+        }
+        assert_eq!(table.status().failed, 3);
+        for prefix in ["10.3.0.0/16", "2001:db8:4::/48", "10.5.0.0/16"] {
+            table.set(net(prefix), None);
+        }
+        table.apply().await;
+        assert_eq!((table.status().failed, table.next_retry()), (0, None));
+    });
+}
+
+#[test]
+fn a_batch_that_is_refused_whole_loses_no_answer() {
+    in_netns(|| async {
+        uplink();
+        let mut table = RouteTable::open().await.unwrap();
+        for n in 0..5_000u32 {
+            let prefix =
+                IpNet::new(IpAddr::from((0x0a00_0000 + n * 256).to_be_bytes()), 24).unwrap();
+            table.set(prefix, via(&["198.51.100.1"]));
+        }
+        let report = table.apply().await;
+        assert_eq!((report.written, report.failed.len()), (0, 5_000));
+        assert!(
+            report
+                .failed
+                .iter()
+                .all(|(_, why)| why == &report.failed[0].1)
+        );
+        assert!(
+            report.failed[0].1.contains("nreachable"),
+            "{:?}",
+            report.failed[0]
+        );
+    });
+}
+
+#[test]
+fn a_hundred_thousand_routes_go_in_are_adopted_and_go_out() {
+    in_netns(|| async {
+        uplink();
+        let mut table = RouteTable::open().await.unwrap();
+        let prefix =
+            |n: u32| IpNet::new(IpAddr::from((0x0a00_0000 + n * 64).to_be_bytes()), 26).unwrap();
+        for n in 0..100_000 {
+            table.set(
+                prefix(n),
+                via(&[if n % 2 == 0 { "192.0.2.2" } else { "192.0.2.3" }]),
+            );
+        }
+        let start = Instant::now();
+        let report = table.apply().await;
+        let took = start.elapsed();
+        assert_eq!((report.written, report.failed.len()), (100_000, 0));
+        eprintln!(
+            "100,000 routes in {took:?}: {:.0}/s",
+            1e5 / took.as_secs_f64()
+        );
+        assert_eq!(ours().len(), 100_000);
+        drop(table);
+        let start = Instant::now();
+        let mut table = RouteTable::open().await.unwrap();
+        eprintln!("adopted in {:?}", start.elapsed());
+        assert_eq!(table.status().adopted, 100_000);
+        table.permit_sweep(Sweep::Learned);
+        let start = Instant::now();
+        assert_eq!(table.apply().await.deleted, 100_000);
+        eprintln!("deleted in {:?}", start.elapsed());
+        assert_eq!(ours().len(), 0);
+    });
+}
+
+#[test]
+fn a_flood_of_notices_ends_in_one_that_asks_for_a_new_look() {
+    in_netns(|| async {
+        uplink();
+        let table = RouteTable::open().await.unwrap();
+        let mut monitor = Monitor::open(&table).unwrap();
+        let mut lines = String::new();
+        for n in 0..60_000u32 {
+            let [_, b, c, d] = (n * 4).to_be_bytes();
+            lines += &format!("route add 10.{b}.{c}.{d}/30 via 192.0.2.2 proto static\n");
+        }
+        let file = std::env::temp_dir().join(format!("routes-flood-{}", std::process::id()));
+        std::fs::write(&file, lines).unwrap();
+        ip(&format!("-batch {}", file.display()));
+        std::fs::remove_file(file).unwrap();
+        // Nobody read meanwhile: more was said than the socket holds.
+        let notice = tokio::time::timeout(Duration::from_secs(5), monitor.next())
+            .await
+            .unwrap();
+        assert_eq!(notice, Notice::Overrun);
+        let quiet = Duration::from_millis(800);
+        while tokio::time::timeout(quiet, monitor.next()).await.is_ok() {}
+        ip("route add 10.99.0.0/16 via 192.0.2.2");
+        let notice = tokio::time::timeout(Duration::from_secs(5), monitor.next()).await;
+        assert_eq!(notice.unwrap(), Notice::Routes);
+    });
+}
+
+#[test]
+fn an_apply_dropped_half_way_is_made_good_by_the_next() {
+    in_netns(|| async {
+        uplink();
+        let mut table = RouteTable::open().await.unwrap();
+        for n in 0..20_000u32 {
+            let prefix =
+                IpNet::new(IpAddr::from((0x0a00_0000 + n * 256).to_be_bytes()), 24).unwrap();
+            table.set(prefix, via(&["192.0.2.2"]));
+        }
+        let cut = tokio::time::timeout(Duration::from_millis(5), table.apply()).await;
+        assert!(cut.is_err(), "5 ms were enough?");
+        table.apply().await;
+        assert_eq!(
+            (table.status().in_kernel, table.status().dirty, ours().len()),
+            (20_000, 0, 20_000)
+        );
+    });
+}
