@@ -59,6 +59,16 @@ const IMPURE: &[&str] = &[
     "nix",
 ];
 
+/// Outside systems, and the one crate that speaks to each (invariant 7).
+const OWNERS: &[(&str, &str)] = &[
+    ("netlink-sys", "routes"),
+    ("netlink-packet-core", "routes"),
+    ("netlink-packet-route", "routes"),
+    ("notify", "datastore"),
+    ("serde-saphyr", "datastore"),
+    ("axum", "agent"),
+];
+
 /// Adds what breaks the rules.
 pub(crate) fn check(metadata: &Metadata, tally: &mut Tally) {
     let packages: BTreeMap<&PackageId, &Package> = metadata
@@ -83,6 +93,12 @@ pub(crate) fn check(metadata: &Metadata, tally: &mut Tally) {
         for dependency in &package.dependencies {
             let target = dependency.name.as_str();
             let product = dependency.kind == DependencyKind::Normal;
+            let owner = OWNERS.iter().find(|(known, _)| *known == target);
+            if let Some((_, owner)) = owner.filter(|(_, owner)| product && *owner != name) {
+                tally.problems.push(format!(
+                    "{name} depends on {target}, which is {owner}'s alone"
+                ));
+            }
             if product && ours.contains(target) && !allowed.contains(&target) {
                 tally.problems.push(format!(
                     "{name} depends on {target}: that arrow points up or sideways (ARCHITECTURE.md)"

@@ -10,6 +10,9 @@ use super::Tally;
 /// Longest source file, tests included.
 const MOST_LINES: usize = 600;
 
+/// The one module that starts programs.
+const STARTER: &str = "agent/src/exec.rs";
+
 /// Folders of pure crates: each repeats the root's clippy file and adds its bans.
 const PURE_FOLDERS: &[&str] = &[
     "api",
@@ -71,6 +74,12 @@ fn source(name: &str, text: &str, tally: &mut Tally) {
             "{name}: {count} lines; split it ({MOST_LINES} at most)"
         ));
     }
+    let starts = ["Command::", "new("].concat();
+    if text.contains(&starts) && may_not_start_programs(name) {
+        tally.problems.push(format!(
+            "{name}: starts a program; only {STARTER} may (invariant 7)"
+        ));
+    }
     for (number, line) in text.lines().enumerate() {
         if line.ends_with(' ') || line.contains('\t') {
             tally.problems.push(format!(
@@ -86,6 +95,14 @@ fn source(name: &str, text: &str, tally: &mut Tally) {
             }
         }
     }
+}
+
+/// Product code: neither tests nor what builds and drives them.
+fn may_not_start_programs(name: &str) -> bool {
+    let outside = ["tests/", "xtask/", "fuzz/"]
+        .iter()
+        .any(|folder| name.starts_with(folder));
+    !outside && name != STARTER && !name.contains("/tests/") && !name.contains("/test/")
 }
 
 /// The shared keys must be the same everywhere: clippy takes the nearest file and merges nothing.
@@ -161,6 +178,20 @@ mod tests {
             problems("//! What this file is for.\n\nfn a() {}\n"),
             Vec::<String>::new()
         );
+    }
+
+    #[test]
+    fn only_one_module_starts_programs() {
+        let text = "//! What this file is for.\nfn a() { Command::new(\"x\"); }\n";
+        let count = |name: &str| {
+            let mut tally = Tally::default();
+            source(name, text, &mut tally);
+            tally.problems.len()
+        };
+        assert_eq!(count("agent/src/cni.rs"), 1);
+        assert_eq!(count(STARTER), 0);
+        assert_eq!(count("tests/src/process.rs"), 0);
+        assert_eq!(count("netfilter/tests/kernel.rs"), 0);
     }
 
     #[test]
