@@ -25,6 +25,12 @@ fn via(gateways: &[&str]) -> Option<Target> {
     ))
 }
 
+/// Waits until nothing happens any more: the kernel writes a new link's own routes when it has time.
+async fn silence(monitor: &mut Monitor) {
+    let quiet = Duration::from_millis(800);
+    while tokio::time::timeout(quiet, monitor.next()).await.is_ok() {}
+}
+
 /// Waits for the monitor, then lets the table look and repair.
 async fn repair(monitor: &mut Monitor, table: &mut RouteTable) -> (Notice, routes::Report) {
     let notice = tokio::time::timeout(Duration::from_secs(5), monitor.next())
@@ -255,6 +261,7 @@ fn what_others_delete_behind_our_back_is_put_back() {
         uplink();
         let mut table = RouteTable::open().await.unwrap();
         let mut monitor = Monitor::open(&table).unwrap();
+        silence(&mut monitor).await;
         table.set(net("10.1.0.0/16"), via(&["192.0.2.2"]));
         table.set(net("2001:db8:1::/48"), via(&["2001:db8::2", "2001:db8::3"]));
         assert_eq!(table.apply().await.written, 2);
@@ -429,8 +436,7 @@ fn a_flood_of_notices_ends_in_one_that_asks_for_a_new_look() {
             .await
             .unwrap();
         assert_eq!(notice, Notice::Overrun);
-        let quiet = Duration::from_millis(800);
-        while tokio::time::timeout(quiet, monitor.next()).await.is_ok() {}
+        silence(&mut monitor).await;
         ip("route add 10.99.0.0/16 via 192.0.2.2");
         let notice = tokio::time::timeout(Duration::from_secs(5), monitor.next()).await;
         assert_eq!(notice.unwrap(), Notice::Routes);
