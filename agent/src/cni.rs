@@ -1,7 +1,7 @@
 //! The CNI verbs: gives an attachment its addresses, has its chains and routes in force, makes its link; and takes it back.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use cni_spec::result::{Interface, IpConfig, Route};
 use cni_spec::socket::{DESCRIPTORS, PENDING_DELETIONS, Request, Response};
 use cni_spec::{AddResult, CniError, Command, ErrorCode};
 use ipam::Holder;
-use ipnet::IpNet;
-use routes::PodLink;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use routes::{GATEWAY_V4, GATEWAY_V6, PodLink};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
@@ -32,10 +32,6 @@ const SYNC_PATIENCE: Duration = Duration::from_secs(5);
 const SYNC_RETRY: Duration = Duration::from_millis(100);
 /// How often deletions that the plugin wrote down are looked for.
 const PENDING_PERIOD: Duration = Duration::from_secs(2);
-
-/// The pods' gateways: link-local, the same in every pod (DESIGN.md §2).
-const GATEWAY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
-const GATEWAY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
 
 /// Answers the plugin; cheap to clone, one a connection.
 #[derive(Clone)]
@@ -219,12 +215,7 @@ impl Server {
             )
             .details(why));
         }
-        let link = PodLink {
-            host_interface: endpoint.interface.clone(),
-            pod_interface: endpoint.holder.interface.clone(),
-            addresses: endpoint.addresses.clone(),
-            mtu: None,
-        };
+        let link = pod_link(endpoint);
         let state = routes::create_pod_link(&link, netns, netlink)
             .await
             .map_err(|error| {
@@ -310,12 +301,7 @@ impl Server {
                 )));
             }
         }
-        let link = PodLink {
-            host_interface: endpoint.interface.clone(),
-            pod_interface: endpoint.holder.interface.clone(),
-            addresses: endpoint.addresses.clone(),
-            mtu: None,
-        };
+        let link = pod_link(&endpoint);
         let problems = routes::check_pod_link(&link, netlink)
             .await
             .map_err(|error| wrong(error.to_string()))?;
@@ -377,6 +363,15 @@ impl Server {
     }
 }
 
+fn pod_link(endpoint: &Endpoint) -> PodLink {
+    PodLink {
+        host_interface: endpoint.interface.clone(),
+        pod_interface: endpoint.holder.interface.clone(),
+        addresses: endpoint.addresses.clone(),
+        mtu: None,
+    }
+}
+
 fn holder(request: &Request) -> Holder {
     Holder {
         container_id: request.container_id.clone(),
@@ -426,9 +421,9 @@ fn result(request: &Request, endpoint: &Endpoint, state: &routes::PodLinkState) 
         ..Interface::default()
     });
     for address in &endpoint.addresses {
-        let (gateway, everywhere) = match address {
-            IpAddr::V4(_) => (GATEWAY_V4, IpNet::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED))),
-            IpAddr::V6(_) => (GATEWAY_V6, IpNet::from(IpAddr::V6(Ipv6Addr::UNSPECIFIED))),
+        let (gateway, everywhere): (IpAddr, IpNet) = match address {
+            IpAddr::V4(_) => (GATEWAY_V4.into(), Ipv4Net::default().into()),
+            IpAddr::V6(_) => (GATEWAY_V6.into(), Ipv6Net::default().into()),
         };
         result.ips.push(IpConfig {
             address: IpNet::from(*address),
@@ -436,8 +431,7 @@ fn result(request: &Request, endpoint: &Endpoint, state: &routes::PodLinkState) 
             // The index of the pod's end: a runtime takes the pod's address from there.
             interface: Some(first + 1),
         });
-        let dst = IpNet::new(everywhere.addr(), 0).unwrap_or(everywhere);
-        result.routes.push(Route::new(dst, Some(gateway)));
+        result.routes.push(Route::new(everywhere, Some(gateway)));
     }
     result
 }

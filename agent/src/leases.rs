@@ -9,10 +9,8 @@ use anyhow::Context;
 use api::NamespacedName;
 use ipam::{Holder, Ipam, Lease};
 use ipnet::IpNet;
+use routes::LINK_PREFIX;
 use sha2::{Digest, Sha256};
-
-/// The name prefix that makes a host interface ours.
-pub(crate) const INTERFACE_PREFIX: &str = "ptl";
 
 /// The allocator and its file.
 #[derive(Debug)]
@@ -95,7 +93,7 @@ impl Leases {
 
     /// One holder's lease.
     pub(crate) fn lease(&self, holder: &Holder) -> Option<&Lease> {
-        self.iter().find(|lease| lease.holder == *holder)
+        self.ipam.lease(holder)
     }
 
     fn write(&self) -> anyhow::Result<()> {
@@ -124,11 +122,11 @@ pub(crate) fn host_interface(holder: &Holder) -> String {
     hash.update(holder.container_id.as_bytes());
     hash.update([0]);
     hash.update(holder.interface.as_bytes());
-    let mut name = INTERFACE_PREFIX.to_owned();
+    let mut name = LINK_PREFIX.to_owned();
     for byte in hash.finalize().iter().take(6) {
         name.push_str(&format!("{byte:02x}"));
     }
-    name.truncate(INTERFACE_PREFIX.len() + 11);
+    name.truncate(LINK_PREFIX.len() + 11);
     name
 }
 
