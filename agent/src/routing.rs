@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bgp_speaker::{RouteEvent, RouteEvents};
 use ipnet::IpNet;
-use routes::{Monitor, Notice, RouteTable, Sweep, Target};
+use routes::{Gateway, Monitor, Notice, RouteTable, Sweep, Target};
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 
@@ -153,8 +153,9 @@ impl Routing {
                     if change.next_hops.is_empty() {
                         self.learned.remove(&change.prefix);
                     } else {
+                        let gateways = change.next_hops.into_iter().map(Gateway::new);
                         self.learned
-                            .insert(change.prefix, Target::Gateways(change.next_hops));
+                            .insert(change.prefix, Target::Gateways(gateways.collect()));
                     }
                     self.place_learned(change.prefix);
                 }

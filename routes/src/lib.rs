@@ -7,6 +7,7 @@ mod monitor;
 mod pod;
 mod sysctl;
 mod table;
+mod target;
 
 pub use links::{LINK_PREFIX, LinkInfo, delete_link, pod_links};
 pub use monitor::{Monitor, Notice};
@@ -15,25 +16,14 @@ pub use pod::{
 };
 pub use sysctl::{Sysctl, SysctlOutcome, host_sysctls};
 pub use table::{Clash, Report, RouteTable, RouteView, Status, Sweep};
+pub use target::{Gateway, Target};
 
 use std::io;
-use std::net::IpAddr;
 
 /// The protocol number (rtm_protocol) that marks a route as ours.
 pub const PROTOCOL: u8 = 179;
 /// The metric (RTA_PRIORITY) every route of ours bears: with the protocol it is our mark.
 pub const METRIC: u32 = 179;
-
-/// Where packets to a prefix go.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Target {
-    /// Next hops that the kernel finds on-link; several share the load. Order has no meaning.
-    Gateways(Vec<IpAddr>),
-    /// A scope-link route to an interface: a pod's host end.
-    Interface(String),
-    /// Packets are dropped: the Pod CIDR's own route, for addresses no pod holds.
-    Blackhole,
-}
 
 /// What went wrong at the kernel, by what the caller does next.
 #[derive(Debug, thiserror::Error)]

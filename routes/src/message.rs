@@ -1,6 +1,7 @@
 //! Route messages: what we ask of the kernel and what a dump says, both as plain values.
 
 use std::net::IpAddr;
+use std::num::NonZeroU8;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -10,13 +11,13 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::{METRIC, PROTOCOL};
+use crate::{Gateway, METRIC, PROTOCOL};
 
 /// Where a route goes, in the kernel's terms and in one form only, so that two can be compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Installed {
     /// Next hops, sorted, none twice.
-    Gateways(Vec<IpAddr>),
+    Gateways(Vec<Gateway>),
     /// Interface index.
     Device(u32),
     Blackhole,
@@ -31,6 +32,23 @@ pub(crate) struct Dumped {
     pub protocol: u8,
     pub metric: u32,
     pub installed: Installed,
+}
+
+impl Installed {
+    /// Whether this, read from the kernel, is what `wanted` asks for; a link that was left to the
+    /// kernel may be any.
+    pub(crate) fn satisfies(&self, wanted: &Self) -> bool {
+        let (Self::Gateways(have), Self::Gateways(want)) = (self, wanted) else {
+            return self == wanted;
+        };
+        let alone = want.len() == 1;
+        have.len() == want.len()
+            && have.iter().zip(want).all(|(have, want)| {
+                have.address == want.address
+                    && (have.weight == want.weight || alone)
+                    && (want.link.is_none() || have.link == want.link)
+            })
+    }
 }
 
 impl Dumped {
@@ -125,19 +143,22 @@ fn marked(prefix: IpNet) -> RouteMessage {
     route
 }
 
-fn via_gateways(route: &mut RouteMessage, gateways: &[IpAddr]) {
+fn via_gateways(route: &mut RouteMessage, gateways: &[Gateway]) {
     let family = route.header.address_family;
-    let hop = |gateway: &IpAddr| match (family, gateway) {
+    let hop = |gateway: &Gateway| match (family, gateway.address) {
         // RFC 8950: an IPv4 prefix by an IPv6 next hop.
-        (AddressFamily::Inet, IpAddr::V6(ip)) => RouteAttribute::Via(RouteVia::Inet6(*ip)),
-        _ => RouteAttribute::Gateway((*gateway).into()),
+        (AddressFamily::Inet, IpAddr::V6(ip)) => RouteAttribute::Via(RouteVia::Inet6(ip)),
+        (_, address) => RouteAttribute::Gateway(address.into()),
     };
     if let [only] = gateways {
         route.attributes.push(hop(only));
+        route.attributes.extend(only.link.map(RouteAttribute::Oif));
         return;
     }
     let hops = gateways.iter().map(|gateway| {
         let mut next = RouteNextHop::default();
+        next.hops = gateway.weight.get() - 1;
+        next.interface_index = gateway.link.unwrap_or(0);
         next.attributes.push(hop(gateway));
         next
     });
@@ -159,16 +180,23 @@ fn installed(route: &RouteMessage) -> Installed {
             RouteAttribute::Oif(index) => device = Some(*index),
             RouteAttribute::MultiPath(hops) => {
                 for hop in hops {
-                    match hop.attributes.iter().find_map(gateway) {
-                        Some(ip) => gateways.push(ip),
-                        None => return Installed::Strange,
-                    }
+                    let Some(address) = hop.attributes.iter().find_map(gateway) else {
+                        return Installed::Strange;
+                    };
+                    gateways.push(Gateway {
+                        address,
+                        link: (hop.interface_index != 0).then_some(hop.interface_index),
+                        weight: NonZeroU8::MIN.saturating_add(hop.hops),
+                    });
                 }
             }
             // A lightweight tunnel or a next-hop object changes where packets go.
             RouteAttribute::Encap(_) | RouteAttribute::NhId(_) => return Installed::Strange,
-            other => gateways.extend(gateway(other)),
+            other => gateways.extend(gateway(other).map(Gateway::new)),
         }
+    }
+    if let [only] = gateways.as_mut_slice() {
+        only.link = only.link.or(device);
     }
     gateways.sort_unstable();
     gateways.dedup();
@@ -196,7 +224,8 @@ mod tests {
     #[test]
     fn a_route_reads_back_as_it_was_written() {
         let gateways = |list: &[&str]| {
-            Installed::Gateways(list.iter().map(|ip| ip.parse().unwrap()).collect())
+            let gateway = |ip: &&str| Gateway::new(ip.parse().unwrap());
+            Installed::Gateways(list.iter().map(gateway).collect())
         };
         let cases = [
             ("10.1.0.0/16", gateways(&["192.0.2.1"])),

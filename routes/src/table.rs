@@ -1,7 +1,6 @@
 //! Desired routes against the kernel's: who is where, what to write, what failed; one task owns it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -319,7 +318,9 @@ impl RouteTable {
         };
         match wanted(prefix, target, indexes) {
             Err(why) => self.fail(prefix, why, report),
-            Ok(to) if entry.kernel.as_ref() == Some(&to) => self.clear(&prefix),
+            Ok(to) if entry.kernel.as_ref().is_some_and(|k| k.satisfies(&to)) => {
+                self.clear(&prefix)
+            }
             Ok(to) => {
                 let fresh = entry.kernel.is_none();
                 steps.push((prefix, Step::Write(to, fresh)));
@@ -471,13 +472,16 @@ impl RouteTable {
                 None if entry.claimed => {
                     self.dirty.insert(*prefix);
                 }
-                Some(target)
-                    if wanted(*prefix, target, &indexes).ok().as_ref() != entry.kernel.as_ref()
-                        || entry.kernel.is_none() =>
-                {
-                    self.dirty.insert(*prefix);
+                Some(target) => {
+                    let wanted = wanted(*prefix, target, &indexes).ok();
+                    let right = wanted
+                        .zip(entry.kernel.as_ref())
+                        .is_some_and(|(wanted, kernel)| kernel.satisfies(&wanted));
+                    if !right {
+                        self.dirty.insert(*prefix);
+                    }
                 }
-                _ => {}
+                None => {}
             }
         }
         Ok(())
@@ -514,11 +518,11 @@ fn wanted(
         Target::Gateways(gateways) => {
             let mut gateways = gateways.clone();
             gateways.sort_unstable();
-            gateways.dedup();
+            gateways.dedup_by_key(|g| (g.address, g.link));
             if gateways.is_empty() {
                 return Err("no next hop".to_owned());
             }
-            if matches!(prefix, IpNet::V6(_)) && gateways.iter().any(IpAddr::is_ipv4) {
+            if matches!(prefix, IpNet::V6(_)) && gateways.iter().any(|g| g.address.is_ipv4()) {
                 return Err("an IPv6 route can't go by an IPv4 next hop".to_owned());
             }
             Ok(Installed::Gateways(gateways))

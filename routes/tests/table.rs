@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use lab::{in_netns, ip, ours, uplink};
-use routes::{Clash, Monitor, Notice, RouteTable, Sweep, Target};
+use routes::{Clash, Gateway, Monitor, Notice, RouteTable, Sweep, Target};
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
@@ -21,7 +21,10 @@ fn net(text: &str) -> IpNet {
 #[allow(clippy::unnecessary_wraps, reason = "what `set` takes")]
 fn via(gateways: &[&str]) -> Option<Target> {
     Some(Target::Gateways(
-        gateways.iter().map(|g| g.parse().unwrap()).collect(),
+        gateways
+            .iter()
+            .map(|g| Gateway::new(g.parse().unwrap()))
+            .collect(),
     ))
 }
 
