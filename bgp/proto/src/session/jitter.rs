@@ -4,15 +4,15 @@ use std::time::Duration;
 
 /// A splitmix64 generator.
 #[derive(Clone, Debug)]
-pub(super) struct Jitter(u64);
+pub(crate) struct Jitter(u64);
 
 impl Jitter {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// Between three quarters of `duration` and all of it.
-    pub(super) fn apply(&mut self, duration: Duration) -> Duration {
+    pub(crate) fn apply(&mut self, duration: Duration) -> Duration {
         const STEPS: u32 = 1024;
         let step = u32::try_from(self.next() % u64::from(STEPS + 1)).unwrap_or(STEPS);
         duration - duration / 4 * step / STEPS

@@ -17,7 +17,7 @@ mod config;
 mod connection;
 mod errors;
 mod fsm;
-mod jitter;
+pub(crate) mod jitter;
 mod negotiate;
 mod output;
 mod receive;
