@@ -41,8 +41,28 @@ pub enum Message {
     Notification(Notification),
     /// RFC 4271 §4.4.
     Keepalive,
-    /// RFC 2918.
-    RouteRefresh(Family),
+    /// RFC 2918, and the markers of RFC 7313 around what answers it.
+    RouteRefresh(RouteRefresh),
+}
+
+/// ROUTE-REFRESH (RFC 2918 §3, RFC 7313 §3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteRefresh {
+    /// The family it is about.
+    pub family: Family,
+    /// What is said about it.
+    pub kind: RefreshKind,
+}
+
+/// The Message Subtype of ROUTE-REFRESH (RFC 7313 §3.2); unknown ones are ignored when decoding (§5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RefreshKind {
+    /// 0: send all of it again.
+    Request,
+    /// 1, BoRR: all of it comes again from here.
+    Begin,
+    /// 2, EoRR: that was all of it.
+    End,
 }
 
 /// OPEN (RFC 4271 §4.2).
@@ -65,10 +85,22 @@ pub enum Capability {
     Multiprotocol(Family),
     /// Code 2 (RFC 2918).
     RouteRefresh,
+    /// Code 5 (RFC 8950): families whose next hop may be of this AFI.
+    ExtendedNextHop(Vec<(Family, u16)>),
+    /// Code 6 (RFC 8654).
+    ExtendedMessage,
+    /// Code 9 (RFC 9234).
+    Role(Role),
     /// Code 64 (RFC 4724).
     GracefulRestart(GracefulRestart),
     /// Code 65 (RFC 6793).
     FourByteAs(Asn),
+    /// Code 69 (RFC 7911): what the sender of the capability is able to do, by family.
+    AddPath(Vec<(Family, AddPathMode)>),
+    /// Code 70 (RFC 7313).
+    EnhancedRouteRefresh,
+    /// Code 71 (RFC 9494).
+    LongLivedGracefulRestart(Vec<LongLivedFamily>),
     /// Anything else, kept as it came.
     Unknown {
         /// The code.
@@ -91,6 +123,43 @@ pub struct GracefulRestart {
     pub families: Vec<(Family, bool)>,
 }
 
+/// Our place in a session with an external peer (RFC 9234 §4.1), from the sender's point of view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// 0: the sender gives the receiver transit.
+    Provider,
+    /// 1: the sender is a route server.
+    RouteServer,
+    /// 2: the sender is a route server's client.
+    RouteServerClient,
+    /// 3: the sender gets transit.
+    Customer,
+    /// 4: neither.
+    Peer,
+}
+
+/// The Send/Receive octet of the ADD-PATH capability (RFC 7911 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AddPathMode {
+    /// 1.
+    Receive,
+    /// 2.
+    Send,
+    /// 3.
+    Both,
+}
+
+/// One family of the Long-Lived Graceful Restart capability (RFC 9494 §3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LongLivedFamily {
+    /// The family.
+    pub family: Family,
+    /// The F bit: forwarding state was preserved.
+    pub forwarding: bool,
+    /// Long-Lived Stale Time in seconds, 24 bits.
+    pub stale_time: u32,
+}
+
 /// An address family and subsequent family, as on the wire; any pair can be named, few are spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Family {
@@ -107,13 +176,28 @@ impl Family {
     pub const IPV6_UNICAST: Self = Self { afi: 2, safi: 1 };
 }
 
+/// A prefix, and which of several paths to it is meant (RFC 7911 §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nlri {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// The Path Identifier: any value where ADD-PATH is agreed on for this direction, else 0.
+    pub path_id: u32,
+}
+
+impl From<IpNet> for Nlri {
+    fn from(prefix: IpNet) -> Self {
+        Self { prefix, path_id: 0 }
+    }
+}
+
 /// UPDATE: what is withdrawn, what is announced. Both the classic fields and MP_(UN)REACH end up here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
     /// Prefixes withdrawn (also by treat-as-withdraw, RFC 7606 §2).
-    pub withdrawn: Vec<IpNet>,
+    pub withdrawn: Vec<Nlri>,
     /// Prefixes announced with `attributes`; empty if the UPDATE announces none.
-    pub announced: Vec<IpNet>,
+    pub announced: Vec<Nlri>,
     /// The path attributes; `Some` exactly when `announced` is not empty.
     pub attributes: Option<Arc<PathAttributes>>,
     /// An End-of-RIB marker (RFC 4724 §2) of this family.
@@ -180,8 +264,49 @@ pub struct PathAttributes {
     pub originator_id: Option<Ipv4Addr>,
     /// CLUSTER_LIST (RFC 4456).
     pub cluster_list: Vec<Ipv4Addr>,
+    /// EXTENDED_COMMUNITIES (RFC 4360), each in the order of its eight octets.
+    pub extended_communities: Vec<u64>,
+    /// LARGE_COMMUNITIES (RFC 8092), each once (§5).
+    pub large_communities: Vec<LargeCommunity>,
+    /// ONLY_TO_CUSTOMER (RFC 9234 §5).
+    pub only_to_customer: Option<Asn>,
     /// Unknown optional transitive attributes, passed on untouched with the Partial bit set.
     pub unknown: Vec<UnknownAttribute>,
+}
+
+impl PathAttributes {
+    /// The attributes of a route that is originated here: ORIGIN IGP, an empty AS_PATH, nothing optional.
+    #[must_use]
+    pub fn originated(next_hop: IpAddr) -> Self {
+        Self {
+            origin: Origin::Igp,
+            as_path: Vec::new(),
+            next_hop,
+            link_local_next_hop: None,
+            med: None,
+            local_pref: None,
+            atomic_aggregate: false,
+            aggregator: None,
+            communities: Vec::new(),
+            originator_id: None,
+            cluster_list: Vec::new(),
+            extended_communities: Vec::new(),
+            large_communities: Vec::new(),
+            only_to_customer: None,
+            unknown: Vec::new(),
+        }
+    }
+}
+
+/// A large community `global:local1:local2` (RFC 8092 §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LargeCommunity {
+    /// Global Administrator.
+    pub global: u32,
+    /// Local Data Part 1.
+    pub local1: u32,
+    /// Local Data Part 2.
+    pub local2: u32,
 }
 
 /// An attribute we do not know, kept as it came.
@@ -227,7 +352,7 @@ pub struct Notification {
 }
 
 /// What the two OPENs agreed on that changes how messages are encoded and decoded. No globals: it is passed in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct WireContext {
     /// Both sides sent the four-byte AS capability.
     pub four_byte_as: bool,
@@ -235,4 +360,12 @@ pub struct WireContext {
     pub internal: bool,
     /// Families that may be carried by MP_REACH_NLRI; IPv4 unicast also by the classic fields.
     pub families: Vec<Family>,
+    /// Families whose prefixes may have an IPv6 next hop though they are IPv4 (RFC 8950).
+    pub extended_next_hop: Vec<Family>,
+    /// Families whose NLRI bear a Path Identifier in what we receive (RFC 7911).
+    pub add_path_receive: Vec<Family>,
+    /// Families whose NLRI bear a Path Identifier in what we send (RFC 7911).
+    pub add_path_send: Vec<Family>,
+    /// Both sides sent the Extended Message capability: all but OPEN and KEEPALIVE may have 65535 octets (RFC 8654).
+    pub extended_messages: bool,
 }
