@@ -16,6 +16,7 @@ pub fn check(data: &[u8]) {
             four_byte_as,
             internal,
             families,
+            ..WireContext::default()
         };
         let (messages, error) = decode(&[data], &ctx);
         let pieces: Vec<&[u8]> = data.chunks(data.len() % 61 + 1).collect();
@@ -66,7 +67,7 @@ fn check_message(message: Message, ctx: &WireContext) {
                 // The order of the fields it is written in.
                 update
                     .withdrawn
-                    .sort_by_key(|net| matches!(net, IpNet::V6(_)));
+                    .sort_by_key(|nlri| matches!(nlri.prefix, IpNet::V6(_)));
                 check_same(&Message::Update(update), ctx);
             }
         }

@@ -23,6 +23,7 @@ fn context() -> WireContext {
         four_byte_as: true,
         internal: false,
         families: vec![Family::IPV4_UNICAST],
+        ..WireContext::default()
     }
 }
 
@@ -73,7 +74,7 @@ fn read_until(mut stream: TcpStream, marker: IpNet) -> usize {
                 continue;
             };
             seen += update.announced.len() + update.withdrawn.len();
-            if update.announced.contains(&marker) {
+            if update.announced.contains(&marker.into()) {
                 return seen;
             }
         }

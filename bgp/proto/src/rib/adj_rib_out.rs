@@ -10,7 +10,9 @@ use rustc_hash::FxSeededState;
 
 use super::attributes::{Interned, hasher};
 use super::export::family;
-use crate::wire::{Family, WireContext, encode_end_of_rib, encode_updates, encode_withdrawals};
+use crate::wire::{
+    Family, Nlri, WireContext, encode_end_of_rib, encode_updates, encode_withdrawals,
+};
 
 /// The Adj-RIB-Out of one peer (RFC 4271 §3.2).
 ///
@@ -129,6 +131,7 @@ impl AdjRibOut {
             for prefix in &batch {
                 self.routes.remove(prefix);
             }
+            let batch: Vec<Nlri> = batch.into_iter().map(Nlri::from).collect();
             encode_withdrawals(&batch, context, &mut out);
         }
         while out.len() < budget
@@ -147,6 +150,7 @@ impl AdjRibOut {
                     route.again = false;
                 }
             }
+            let batch: Vec<Nlri> = batch.into_iter().map(Nlri::from).collect();
             encode_updates(&interned.attributes, &batch, context, &mut out);
         }
         if self.withdrawals.is_empty() && self.announcements.is_empty() {

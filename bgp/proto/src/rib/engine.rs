@@ -15,7 +15,7 @@ use super::export::{Source, exported, family, is_exported};
 use super::import::{Verdict, judge};
 use super::peers::{Held, Peer, PeerCounts, PeerId, PeerInfo, PeerPolicy, Peers};
 use super::table::{Best, Destination, Path, Table};
-use crate::wire::{Asn, Family, Notification, Origin, PathAttributes, Update, WireContext};
+use crate::wire::{Asn, Family, Notification, PathAttributes, Update, WireContext};
 
 /// Who we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,13 +150,13 @@ impl Rib {
     ///
     /// The NOTIFICATION to end the session with: Cease, maximum number of prefixes (RFC 4486).
     pub fn handle_update(&mut self, id: PeerId, update: &Update) -> Result<(), Notification> {
-        for prefix in &update.withdrawn {
-            self.withdraw(id, *prefix);
+        for nlri in &update.withdrawn {
+            self.withdraw(id, nlri.prefix);
         }
         if let Some(attributes) = &update.attributes {
             let interned = self.store.intern(attributes);
-            for prefix in &update.announced {
-                self.announce(id, *prefix, &interned)?;
+            for nlri in &update.announced {
+                self.announce(id, nlri.prefix, &interned)?;
             }
         }
         if let Some(family) = update.end_of_rib {
@@ -541,23 +541,10 @@ fn count(held: &mut Held, verdict: Verdict, more: bool) {
 }
 
 fn local_attributes(prefix: &IpNet) -> PathAttributes {
-    PathAttributes {
-        origin: Origin::Igp,
-        as_path: Vec::new(),
-        next_hop: match prefix {
-            IpNet::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpNet::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        },
-        link_local_next_hop: None,
-        med: None,
-        local_pref: None,
-        atomic_aggregate: false,
-        aggregator: None,
-        communities: Vec::new(),
-        originator_id: None,
-        cluster_list: Vec::new(),
-        unknown: Vec::new(),
-    }
+    PathAttributes::originated(match prefix {
+        IpNet::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpNet::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    })
 }
 
 /// RFC 4486 §4: the data may say which family, and the bound.

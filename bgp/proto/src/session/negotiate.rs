@@ -34,11 +34,7 @@ pub struct Negotiated {
 
 /// How messages are read until the OPENs are exchanged.
 pub(super) fn initial_context() -> WireContext {
-    WireContext {
-        four_byte_as: false,
-        internal: false,
-        families: Vec::new(),
-    }
+    WireContext::default()
 }
 
 /// Our OPEN; `plain` leaves the capabilities out, for a peer that refused them (RFC 5492 §3).
@@ -115,6 +111,7 @@ pub(super) fn negotiate(
             four_byte_as,
             internal,
             families,
+            ..WireContext::default()
         },
         peer_graceful_restart: graceful_restart(received),
         route_refresh: has_route_refresh(sent) && has_route_refresh(received),

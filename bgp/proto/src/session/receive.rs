@@ -9,7 +9,7 @@ use super::fsm::{Ending, PeerSession, announces_restarts};
 use super::negotiate;
 use super::output::{Direction, Output};
 use super::timers::YIELD_TIME;
-use crate::wire::{Message, Notification, Open};
+use crate::wire::{Message, Notification, Open, RouteRefresh};
 
 impl PeerSession {
     /// Bytes of a connection, cut anywhere. Ignored for one that is closed.
@@ -47,7 +47,7 @@ impl PeerSession {
                 connection.heard(now);
                 self.outputs.push_back(Output::Update(update));
             }
-            (Phase::Established, Message::RouteRefresh(family)) => {
+            (Phase::Established, Message::RouteRefresh(RouteRefresh { family, .. })) => {
                 connection.heard(now);
                 let agreed = connection.negotiated.as_ref();
                 // RFC 2918 §4: one for a family that was not agreed on is ignored.

@@ -5,13 +5,16 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::notification::{code, header as subcode};
 use super::reader::Reader;
 use super::writer::{clamp, overwrite};
-use super::{Message, Notification};
+use super::{Message, Notification, WireContext};
 
 /// Octets of the header.
 pub const HEADER_LEN: usize = 19;
 
-/// The longest message in octets, header included (extended messages, RFC 8654, are not spoken).
+/// The longest message in octets, header included, where extended messages are not agreed on.
 pub const MAX_MESSAGE_LEN: usize = 4096;
+
+/// The longest message in octets, header included, where they are (RFC 8654 §4); OPEN and KEEPALIVE stay shorter.
+pub const MAX_EXTENDED_MESSAGE_LEN: usize = 65535;
 
 /// The Marker: all ones.
 const MARKER: [u8; 16] = [0xff; 16];
@@ -57,15 +60,28 @@ impl MessageKind {
         })
     }
 
-    /// Whether a message of this kind may be `len` octets long, header included (RFC 4271 §6.1).
-    fn allows_len(self, len: usize) -> bool {
+    /// The most octets of a message of this kind on a session, header included (RFC 4271 §4.1, RFC 8654 §4).
+    #[must_use]
+    pub fn max_len(self, ctx: &WireContext) -> usize {
         match self {
-            Self::Open => len >= 29,
-            Self::Update => len >= 23,
-            Self::Notification => len >= 21,
-            Self::Keepalive => len == HEADER_LEN,
-            Self::RouteRefresh => len == 23,
+            Self::Open | Self::Keepalive => MAX_MESSAGE_LEN,
+            _ if !ctx.extended_messages => MAX_MESSAGE_LEN,
+            Self::Update | Self::Notification | Self::RouteRefresh => MAX_EXTENDED_MESSAGE_LEN,
         }
+    }
+
+    /// Whether a message of this kind may be `len` octets long, header included (RFC 4271 §6.1).
+    fn allows_len(self, len: usize, ctx: &WireContext) -> bool {
+        let shortest = match self {
+            Self::Open => 29,
+            Self::Update => 23,
+            Self::Notification => 21,
+            Self::Keepalive => return len == HEADER_LEN,
+            // Its own error is made by its own decoder (RFC 7313 §5).
+            Self::RouteRefresh if ctx.enhanced_route_refresh => HEADER_LEN,
+            Self::RouteRefresh => return len == 23,
+        };
+        (shortest..=self.max_len(ctx)).contains(&len)
     }
 }
 
@@ -84,7 +100,10 @@ impl Message {
 }
 
 /// Reads a header: the kind, and the octets of the whole message. `None`: not all of the header is here.
-pub(super) fn decode(bytes: &[u8]) -> Result<Option<(MessageKind, usize)>, Notification> {
+pub(super) fn decode(
+    bytes: &[u8],
+    ctx: &WireContext,
+) -> Result<Option<(MessageKind, usize)>, Notification> {
     let mut reader = Reader::new(bytes);
     let marker = bytes.get(..MARKER.len()).unwrap_or(bytes);
     if marker.iter().any(|octet| *octet != 0xff) {
@@ -94,14 +113,15 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Option<(MessageKind, usize)>, Notif
         return Ok(None);
     };
     let octets = usize::from(len);
-    if !(HEADER_LEN..=MAX_MESSAGE_LEN).contains(&octets) {
+    let longest = MessageKind::Update.max_len(ctx);
+    if !(HEADER_LEN..=longest).contains(&octets) {
         return Err(bad_length(len));
     }
     let Some(known) = MessageKind::of_octet(kind) else {
         let data = Bytes::copy_from_slice(&[kind]);
         return Err(Notification::new(code::HEADER, subcode::BAD_TYPE).with_data(data));
     };
-    if !known.allows_len(octets) {
+    if !known.allows_len(octets, ctx) {
         return Err(bad_length(len));
     }
     Ok(Some((known, octets)))
@@ -121,6 +141,9 @@ pub(super) fn put_message(out: &mut BytesMut, kind: MessageKind, body: impl FnOn
     out.put_u8(kind.octet());
     body(out);
     let len = out.len() - at;
-    debug_assert!(len <= MAX_MESSAGE_LEN, "a {kind:?} of {len} octets");
+    debug_assert!(
+        len <= MAX_EXTENDED_MESSAGE_LEN,
+        "a {kind:?} of {len} octets"
+    );
     overwrite(out, at + MARKER.len(), &clamp(len).to_be_bytes());
 }

@@ -9,7 +9,8 @@ use super::{
 };
 
 impl Message {
-    /// Decodes the body of a message: what follows the header, no more and no less.
+    /// Decodes the body of a message: what follows the header, no more and no less. `None`: a message that is to be
+    /// ignored, as a ROUTE-REFRESH of an unknown subtype is (RFC 7313 §5).
     ///
     /// The second message is there only for an UPDATE that announces routes both in its NLRI field and by
     /// MP_REACH_NLRI: the two have different next hops, so it is two updates (RFC 7606 §5.1 says to expect it).
@@ -20,22 +21,25 @@ impl Message {
         kind: MessageKind,
         body: &[u8],
         ctx: &WireContext,
-    ) -> Result<(Self, Option<Self>), Notification> {
+    ) -> Result<Option<(Self, Option<Self>)>, Notification> {
         let message = match kind {
             MessageKind::Open => Self::Open(open::decode(body)?),
             MessageKind::Update => {
                 let (first, second) = update::decode(body, ctx)?;
-                return Ok((Self::Update(first), second.map(Self::Update)));
+                return Ok(Some((Self::Update(first), second.map(Self::Update))));
             }
             MessageKind::Notification => Self::Notification(Notification::decode(body)?),
             MessageKind::Keepalive if body.is_empty() => Self::Keepalive,
             MessageKind::Keepalive => return Err(bad_length(clamp(HEADER_LEN + body.len()))),
-            MessageKind::RouteRefresh => Self::RouteRefresh(route_refresh::decode(body)?),
+            MessageKind::RouteRefresh => match route_refresh::decode(body, ctx)? {
+                Some(refresh) => Self::RouteRefresh(refresh),
+                None => return Ok(None),
+            },
         };
-        Ok((message, None))
+        Ok(Some((message, None)))
     }
 
-    /// Appends this message to `out`. It must fit 4096 octets: an UPDATE of any size is
+    /// Appends this message to `out`. It must fit [`MessageKind::max_len`]: an UPDATE of any size is
     /// [`encode_updates`](super::encode_updates)' business. An UPDATE that says nothing at all has no wire form
     /// (that would be an End-of-RIB) and appends nothing.
     pub fn encode(&self, ctx: &WireContext, out: &mut BytesMut) {
@@ -46,8 +50,8 @@ impl Message {
                 put_message(out, self.kind(), |out| notification.encode(out));
             }
             Self::Keepalive => put_message(out, self.kind(), |_| {}),
-            Self::RouteRefresh(family) => {
-                put_message(out, self.kind(), |out| route_refresh::encode(*family, out));
+            Self::RouteRefresh(refresh) => {
+                put_message(out, self.kind(), |out| route_refresh::encode(*refresh, out));
             }
         }
     }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ipnet::IpNet;
 
-pub use header::{HEADER_LEN, MAX_MESSAGE_LEN, MessageKind};
+pub use header::{HEADER_LEN, MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN, MessageKind};
 pub use pack::{encode_end_of_rib, encode_updates, encode_withdrawals};
 pub use stream::Decoder;
 
@@ -52,6 +52,17 @@ pub struct RouteRefresh {
     pub family: Family,
     /// What is said about it.
     pub kind: RefreshKind,
+}
+
+impl RouteRefresh {
+    /// The wish to have all of a family again.
+    #[must_use]
+    pub const fn request(family: Family) -> Self {
+        Self {
+            family,
+            kind: RefreshKind::Request,
+        }
+    }
 }
 
 /// The Message Subtype of ROUTE-REFRESH (RFC 7313 §3.2); unknown ones are ignored when decoding (§5).
@@ -136,6 +147,8 @@ pub enum Role {
     Customer,
     /// 4: neither.
     Peer,
+    /// 5 to 255: a value that goes with no other, so that the session is refused (§4.2).
+    Unassigned(u8),
 }
 
 /// The Send/Receive octet of the ADD-PATH capability (RFC 7911 §4).
@@ -368,4 +381,6 @@ pub struct WireContext {
     pub add_path_send: Vec<Family>,
     /// Both sides sent the Extended Message capability: all but OPEN and KEEPALIVE may have 65535 octets (RFC 8654).
     pub extended_messages: bool,
+    /// Both sides sent the Enhanced Route Refresh capability (RFC 7313): a malformed ROUTE-REFRESH is told the peer.
+    pub enhanced_route_refresh: bool,
 }

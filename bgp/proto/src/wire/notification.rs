@@ -55,6 +55,8 @@ pub mod open {
     pub const UNACCEPTABLE_HOLD_TIME: u8 = 6;
     /// Unsupported Capability (RFC 5492).
     pub const UNSUPPORTED_CAPABILITY: u8 = 7;
+    /// Role Mismatch (RFC 9234).
+    pub const ROLE_MISMATCH: u8 = 11;
 }
 
 /// Subcodes of an UPDATE Message Error.
@@ -89,6 +91,12 @@ pub mod fsm {
     pub const UNEXPECTED_IN_OPEN_CONFIRM: u8 = 2;
     /// Receive Unexpected Message in Established State.
     pub const UNEXPECTED_IN_ESTABLISHED: u8 = 3;
+}
+
+/// Subcodes of a ROUTE-REFRESH Message Error (RFC 7313 §5).
+pub mod route_refresh {
+    /// Invalid Message Length.
+    pub const INVALID_LENGTH: u8 = 1;
 }
 
 /// Subcodes of Cease (RFC 4486; 9 from RFC 8538, 10 from RFC 9384).
@@ -266,6 +274,7 @@ fn subcode_name(code: u8, subcode: u8) -> Option<&'static str> {
         (code::OPEN, open::UNSUPPORTED_PARAMETER) => "Unsupported Optional Parameter",
         (code::OPEN, open::UNACCEPTABLE_HOLD_TIME) => "Unacceptable Hold Time",
         (code::OPEN, open::UNSUPPORTED_CAPABILITY) => "Unsupported Capability",
+        (code::OPEN, open::ROLE_MISMATCH) => "Role Mismatch",
         (code::UPDATE, update::MALFORMED_LIST) => "Malformed Attribute List",
         (code::UPDATE, update::UNRECOGNIZED_WELL_KNOWN) => "Unrecognized Well-known Attribute",
         (code::UPDATE, update::MISSING_WELL_KNOWN) => "Missing Well-known Attribute",
@@ -293,7 +302,7 @@ fn subcode_name(code: u8, subcode: u8) -> Option<&'static str> {
         (code::CEASE, cease::OUT_OF_RESOURCES) => "Out of Resources",
         (code::CEASE, cease::HARD_RESET) => "Hard Reset",
         (code::CEASE, cease::BFD_DOWN) => "BFD Down",
-        (code::ROUTE_REFRESH, 1) => "Invalid Message Length",
+        (code::ROUTE_REFRESH, route_refresh::INVALID_LENGTH) => "Invalid Message Length",
         _ => return None,
     })
 }

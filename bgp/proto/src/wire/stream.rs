@@ -42,15 +42,17 @@ impl Decoder {
         if let Some(second) = self.second.take() {
             return Ok(Some(second));
         }
-        let Some((kind, len)) = header::decode(&self.buffer)? else {
-            return Ok(None);
-        };
-        let Some(body) = self.buffer.get(HEADER_LEN..len) else {
-            return Ok(None);
-        };
-        let (message, second) = Message::decode(kind, body, ctx)?;
-        self.second = second;
-        self.buffer.advance(len);
-        Ok(Some(message))
+        while let Some((kind, len)) = header::decode(&self.buffer, ctx)? {
+            let Some(body) = self.buffer.get(HEADER_LEN..len) else {
+                return Ok(None);
+            };
+            let decoded = Message::decode(kind, body, ctx)?;
+            self.buffer.advance(len);
+            if let Some((message, second)) = decoded {
+                self.second = second;
+                return Ok(Some(message));
+            }
+        }
+        Ok(None)
     }
 }

@@ -9,11 +9,12 @@ use ipnet::IpNet;
 use super::attribute::table::code;
 use super::attribute::{self, AttributeSet, NextHops, Reach, put_reach, put_unreach};
 use super::header::put_message;
+use super::nlri::{self, PathIds};
 use super::notification::update as subcode;
 use super::reader::{Reader, Short};
 use super::writer::put_sized;
 use super::{
-    Family, MessageKind, Notification, PathAttributes, Update, WireContext, encode_end_of_rib, nlri,
+    Family, MessageKind, Nlri, Notification, PathAttributes, Update, WireContext, encode_end_of_rib,
 };
 
 /// Decodes an UPDATE; the second one holds the routes of the NLRI field if MP_REACH_NLRI announces routes too.
@@ -23,9 +24,10 @@ pub(super) fn decode(
 ) -> Result<(Update, Option<Update>), Notification> {
     let fields = Fields::split(body)?;
     let mut update = Update::default();
-    nlri::decode_ipv4(fields.withdrawn, &mut update.withdrawn).map_err(bad_network)?;
+    let ids = PathIds::received(Family::IPV4_UNICAST, ctx);
+    nlri::decode_ipv4(fields.withdrawn, ids, &mut update.withdrawn).map_err(bad_network)?;
     let mut classic = Vec::new();
-    nlri::decode_ipv4(fields.nlri, &mut classic).map_err(bad_network)?;
+    nlri::decode_ipv4(fields.nlri, ids, &mut classic).map_err(bad_network)?;
     let mut set = AttributeSet::decode(fields.attributes, ctx)?;
     update.end_of_rib = end_of_rib(&fields, &set);
     if let Some(Reach::Routes(unreach)) = set.unreach.take() {
@@ -93,43 +95,50 @@ pub(super) fn encode(update: &Update, ctx: &WireContext, out: &mut BytesMut) {
 }
 
 /// Whether a prefix goes into the fields of RFC 4271 when announced with these attributes.
-pub(super) fn is_classic(net: &IpNet, attributes: &PathAttributes) -> bool {
-    matches!((net, attributes.next_hop), (IpNet::V4(_), IpAddr::V4(_)))
+pub(super) fn is_classic(nlri: &Nlri, attributes: &PathAttributes) -> bool {
+    matches!(
+        (nlri.prefix, attributes.next_hop),
+        (IpNet::V4(_), IpAddr::V4(_))
+    )
 }
 
 /// The family of a prefix: all are unicast.
-pub(super) fn family_of(net: &IpNet) -> Family {
-    match net {
+pub(super) fn family_of(nlri: &Nlri) -> Family {
+    match nlri.prefix {
         IpNet::V4(_) => Family::IPV4_UNICAST,
         IpNet::V6(_) => Family::IPV6_UNICAST,
     }
 }
 
 fn encode_body(update: &Update, ctx: &WireContext, out: &mut BytesMut) {
-    let (v4, v6): (Vec<&IpNet>, Vec<&IpNet>) = update
+    let ids = PathIds::sent(Family::IPV4_UNICAST, ctx);
+    let (v4, v6): (Vec<&Nlri>, Vec<&Nlri>) = update
         .withdrawn
         .iter()
-        .partition(|net| matches!(net, IpNet::V4(_)));
-    put_sized(out, |out| v4.iter().for_each(|net| nlri::encode(net, out)));
+        .partition(|nlri| family_of(nlri) == Family::IPV4_UNICAST);
+    put_sized(out, |out| {
+        v4.iter().for_each(|nlri| nlri::encode(nlri, ids, out));
+    });
     let mut classic = Vec::new();
     put_sized(out, |out| {
         if !v6.is_empty() {
-            put_unreach(Family::IPV6_UNICAST, v6.into_iter(), out);
+            put_unreach(Family::IPV6_UNICAST, v6.into_iter(), ctx, out);
         }
         let Some(attributes) = update.attributes.as_deref() else {
             return;
         };
-        let multi: Vec<&IpNet>;
+        let multi: Vec<&Nlri>;
         (classic, multi) = update
             .announced
             .iter()
-            .partition(|net| is_classic(net, attributes));
+            .partition(|nlri| is_classic(nlri, attributes));
         if let Some(first) = multi.first() {
-            put_reach(family_of(first), attributes, multi.iter().copied(), out);
+            let family = family_of(first);
+            put_reach(family, attributes, multi.iter().copied(), ctx, out);
         }
         attribute::encode(attributes, !classic.is_empty(), ctx, out);
     });
-    classic.iter().for_each(|net| nlri::encode(net, out));
+    classic.iter().for_each(|nlri| nlri::encode(nlri, ids, out));
 }
 
 /// The three fields of an UPDATE, cut by their lengths before anything in them is read.
@@ -177,8 +186,8 @@ fn end_of_rib(fields: &Fields<'_>, set: &AttributeSet) -> Option<Family> {
 /// What must hold for there to be routes: the mandatory attributes, and next hops that can be one.
 fn check_routes(
     set: &mut AttributeSet,
-    classic: &[IpNet],
-    multi: &[IpNet],
+    classic: &[Nlri],
+    multi: &[Nlri],
     multi_hops: Option<NextHops>,
 ) {
     if classic.is_empty() && multi.is_empty() {
@@ -200,7 +209,7 @@ fn announce(
     update: Update,
     set: AttributeSet,
     hops: NextHops,
-    announced: Vec<IpNet>,
+    announced: Vec<Nlri>,
 ) -> Result<Update, Notification> {
     // `check_routes` has seen to it that none is missing; were one, the peer is told so.
     let missing = || Notification::update_error(subcode::MISSING_WELL_KNOWN);

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::rib::{ExportPolicy, PeerId, PeerInfo, PeerPolicy, Rib, RibConfig};
-use crate::wire::{
-    AsPathSegment, Asn, Family, Origin, PathAttributes, SegmentKind, Update, WireContext,
-};
+use crate::wire::{AsPathSegment, Asn, Family, PathAttributes, SegmentKind, Update, WireContext};
 
 pub(in crate::rib) const OUR_AS: Asn = Asn(64_513);
 
@@ -26,22 +24,12 @@ pub(in crate::rib) fn attributes(asns: &[u32]) -> PathAttributes {
         asns: asns.iter().map(|&asn| Asn(asn)).collect(),
     };
     PathAttributes {
-        origin: Origin::Igp,
         as_path: if asns.is_empty() {
             vec![]
         } else {
             vec![segment]
         },
-        next_hop: Ipv4Addr::new(10, 0, 0, 1).into(),
-        link_local_next_hop: None,
-        med: None,
-        local_pref: None,
-        atomic_aggregate: false,
-        aggregator: None,
-        communities: vec![],
-        originator_id: None,
-        cluster_list: vec![],
-        unknown: vec![],
+        ..PathAttributes::originated(Ipv4Addr::new(10, 0, 0, 1).into())
     }
 }
 
@@ -88,6 +76,7 @@ pub(in crate::rib) fn context() -> WireContext {
         four_byte_as: true,
         internal: false,
         families: vec![Family::IPV4_UNICAST],
+        ..WireContext::default()
     }
 }
 
@@ -101,7 +90,7 @@ pub(in crate::rib) fn nets(texts: &[&str]) -> BTreeSet<IpNet> {
 
 pub(in crate::rib) fn announce(prefixes: &[&str], attributes: PathAttributes) -> Update {
     Update {
-        announced: prefixes.iter().map(|text| net(text)).collect(),
+        announced: prefixes.iter().map(|text| net(text).into()).collect(),
         attributes: Some(Arc::new(attributes)),
         ..Update::default()
     }
@@ -109,7 +98,7 @@ pub(in crate::rib) fn announce(prefixes: &[&str], attributes: PathAttributes) ->
 
 pub(in crate::rib) fn withdraw(prefixes: &[&str]) -> Update {
     Update {
-        withdrawn: prefixes.iter().map(|text| net(text)).collect(),
+        withdrawn: prefixes.iter().map(|text| net(text).into()).collect(),
         ..Update::default()
     }
 }

@@ -58,7 +58,7 @@ fn ten_thousand_prefixes_with_the_same_attributes_take_the_fewest_messages() {
     assert_eq!(announcing, 10_000usize.div_ceil(in_one));
     let told: BTreeSet<IpNet> = sent
         .iter()
-        .flat_map(|update| update.announced.clone())
+        .flat_map(|update| update.announced.iter().map(|nlri| nlri.prefix))
         .collect();
     assert_eq!(told, own);
     assert_eq!(sent.last().unwrap().end_of_rib, Some(Family::IPV4_UNICAST));
@@ -135,8 +135,8 @@ fn a_refresh_sends_all_again_and_a_withdrawal_meanwhile_is_not_lost() {
     rib.handle_route_refresh(peer, Family::IPV4_UNICAST);
     rib.set_originated(&nets(&["10.2.0.0/24"]));
     let sent = sent(&mut rib, peer);
-    assert_eq!(sent[0].withdrawn, [net("10.1.0.0/24")]);
-    assert_eq!(sent[1].announced, [net("10.2.0.0/24")]);
+    assert_eq!(sent[0].withdrawn, [net("10.1.0.0/24").into()]);
+    assert_eq!(sent[1].announced, [net("10.2.0.0/24").into()]);
 }
 
 #[test]
@@ -157,9 +157,9 @@ fn what_was_sent_adds_up_to_the_adj_rib_out() {
             continue;
         }
         for update in sent(&mut rib, peer) {
-            told.retain(|prefix, _| !update.withdrawn.contains(prefix));
-            for prefix in update.announced {
-                told.insert(prefix, (**update.attributes.as_ref().unwrap()).clone());
+            told.retain(|prefix, _| !update.withdrawn.contains(&(*prefix).into()));
+            for nlri in update.announced {
+                told.insert(nlri.prefix, (**update.attributes.as_ref().unwrap()).clone());
             }
         }
         assert_eq!(told, rib.adj_rib_out(peer));

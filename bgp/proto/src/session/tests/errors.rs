@@ -2,7 +2,7 @@
 
 use super::super::*;
 use super::scripted::*;
-use crate::wire::{Asn, Capability, Family, Message, Notification, Open, Update};
+use crate::wire::{Asn, Capability, Family, Message, Notification, Open, RouteRefresh, Update};
 
 use Direction::Outgoing;
 
@@ -129,7 +129,7 @@ fn bytes_that_are_no_bgp_are_answered_with_a_header_error_in_every_phase() {
 #[test]
 fn a_message_out_of_place_is_an_fsm_error_with_the_subcode_of_the_state() {
     let open_message = || Message::Open(open(LOW_ID));
-    let refresh = || Message::RouteRefresh(Family::IPV4_UNICAST);
+    let refresh = || Message::RouteRefresh(RouteRefresh::request(Family::IPV4_UNICAST));
     let update = || {
         let end_of_rib = Some(Family::IPV4_UNICAST);
         Message::Update(Update {
@@ -175,7 +175,9 @@ fn what_follows_a_fatal_message_in_the_same_read_is_not_looked_at() {
     let cease = Message::Notification(Notification::cease(2));
     let bytes = [
         encode(&cease),
-        encode(&Message::RouteRefresh(Family::IPV4_UNICAST)),
+        encode(&Message::RouteRefresh(RouteRefresh::request(
+            Family::IPV4_UNICAST,
+        ))),
     ]
     .concat();
     peer.session.handle_bytes(peer.now, Outgoing, &bytes);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::*;
 use super::pair::{Pair, configs};
 use super::scripted::*;
-use crate::wire::{Asn, Capability, Family, Message, Notification, Update};
+use crate::wire::{Asn, Capability, Family, Message, Notification, RouteRefresh, Update};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -168,10 +168,13 @@ fn updates_and_route_refreshes_are_passed_on_only_in_established() {
         ..Update::default()
     };
     peer.receive(Direction::Outgoing, &Message::Update(end_of_rib.clone()));
-    peer.receive(Direction::Outgoing, &Message::RouteRefresh(family));
     peer.receive(
         Direction::Outgoing,
-        &Message::RouteRefresh(Family::IPV6_UNICAST),
+        &Message::RouteRefresh(RouteRefresh::request(family)),
+    );
+    peer.receive(
+        Direction::Outgoing,
+        &Message::RouteRefresh(RouteRefresh::request(Family::IPV6_UNICAST)),
     );
     let expected = [Output::Update(end_of_rib), Output::RouteRefresh(family)].map(Seen::Passed);
     assert_eq!(peer.seen(), expected);

@@ -72,6 +72,7 @@ fn context() -> WireContext {
         four_byte_as: true,
         internal: false,
         families: vec![Family::IPV4_UNICAST],
+        ..WireContext::default()
     }
 }
 

@@ -3,6 +3,7 @@
 mod aggregator;
 mod as_path;
 mod communities;
+mod encode;
 mod mp;
 mod next_hop;
 mod opaque;
@@ -12,5 +13,6 @@ mod scalar;
 mod set;
 pub(super) mod table;
 
+pub(super) use encode::encode;
 pub(super) use mp::{Reach, put_reach, put_unreach};
-pub(super) use set::{AttributeSet, NextHops, encode};
+pub(super) use set::{AttributeSet, NextHops};

@@ -3,13 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::{BufMut, BytesMut};
-use ipnet::IpNet;
 
 use super::table::{Fault, OPTIONAL, code};
+use crate::wire::nlri::{self, PathIds};
 use crate::wire::notification::update as subcode;
 use crate::wire::reader::{Reader, Short};
 use crate::wire::writer::put_attribute;
-use crate::wire::{Family, PathAttributes, WireContext, nlri};
+use crate::wire::{Family, Nlri, PathAttributes, WireContext};
 
 /// What one of the two attributes carried.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,14 +25,14 @@ pub(in crate::wire) enum Reach<T> {
 pub(in crate::wire) struct Announced {
     pub(in crate::wire) next_hop: IpAddr,
     pub(in crate::wire) link_local: Option<Ipv6Addr>,
-    pub(in crate::wire) prefixes: Vec<IpNet>,
+    pub(in crate::wire) prefixes: Vec<Nlri>,
 }
 
 /// The content of MP_UNREACH_NLRI.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::wire) struct Withdrawn {
     pub(in crate::wire) family: Family,
-    pub(in crate::wire) prefixes: Vec<IpNet>,
+    pub(in crate::wire) prefixes: Vec<Nlri>,
 }
 
 pub(super) fn decode_reach(value: &[u8], ctx: &WireContext) -> Result<Reach<Announced>, Fault> {
@@ -46,9 +46,9 @@ pub(super) fn decode_reach(value: &[u8], ctx: &WireContext) -> Result<Reach<Anno
     let hop = reader.sub(usize::from(len)).map_err(short)?;
     // Reserved; once a count of SNPAs, always zero.
     reader.u8().map_err(short)?;
-    let (next_hop, link_local) =
-        next_hop(family, hop).ok_or(malformed("next hop has a length its family does not have"))?;
-    let prefixes = prefixes(family, &mut reader)?;
+    let (next_hop, link_local) = next_hop(family, hop, ctx)
+        .ok_or(malformed("next hop has a length its family does not have"))?;
+    let prefixes = prefixes(family, &mut reader, ctx)?;
     Ok(Reach::Routes(Announced {
         next_hop,
         link_local,
@@ -62,7 +62,7 @@ pub(super) fn decode_unreach(value: &[u8], ctx: &WireContext) -> Result<Reach<Wi
     if !taken(family, ctx) {
         return Ok(Reach::Ignored);
     }
-    let prefixes = prefixes(family, &mut reader)?;
+    let prefixes = prefixes(family, &mut reader, ctx)?;
     Ok(Reach::Routes(Withdrawn { family, prefixes }))
 }
 
@@ -70,9 +70,11 @@ pub(super) fn decode_unreach(value: &[u8], ctx: &WireContext) -> Result<Reach<Wi
 pub(in crate::wire) fn put_reach<'a>(
     family: Family,
     attributes: &PathAttributes,
-    prefixes: impl Iterator<Item = &'a IpNet>,
+    prefixes: impl Iterator<Item = &'a Nlri>,
+    ctx: &WireContext,
     out: &mut BytesMut,
 ) {
+    let ids = PathIds::sent(family, ctx);
     put_attribute(out, OPTIONAL, code::MP_REACH, |out| {
         put_family(family, out);
         match (attributes.next_hop, attributes.link_local_next_hop) {
@@ -95,19 +97,21 @@ pub(in crate::wire) fn put_reach<'a>(
             }
         }
         out.put_u8(0);
-        prefixes.for_each(|net| nlri::encode(net, out));
+        prefixes.for_each(|nlri| nlri::encode(nlri, ids, out));
     });
 }
 
 /// Writes MP_UNREACH_NLRI; all the prefixes are of `family`. Without any it is an End-of-RIB.
 pub(in crate::wire) fn put_unreach<'a>(
     family: Family,
-    prefixes: impl Iterator<Item = &'a IpNet>,
+    prefixes: impl Iterator<Item = &'a Nlri>,
+    ctx: &WireContext,
     out: &mut BytesMut,
 ) {
+    let ids = PathIds::sent(family, ctx);
     put_attribute(out, OPTIONAL, code::MP_UNREACH, |out| {
         put_family(family, out);
-        prefixes.for_each(|net| nlri::encode(net, out));
+        prefixes.for_each(|nlri| nlri::encode(nlri, ids, out));
     });
 }
 
@@ -127,16 +131,25 @@ fn put_family(family: Family, out: &mut BytesMut) {
     out.put_u8(family.safi);
 }
 
-fn prefixes(family: Family, reader: &mut Reader<'_>) -> Result<Vec<IpNet>, Fault> {
+fn prefixes(
+    family: Family,
+    reader: &mut Reader<'_>,
+    ctx: &WireContext,
+) -> Result<Vec<Nlri>, Fault> {
     let mut prefixes = Vec::new();
-    nlri::decode(family, reader.rest(), &mut prefixes)
+    nlri::decode(family, reader.rest(), ctx, &mut prefixes)
         .map_err(|Short| malformed("prefix cannot be read"))?;
     Ok(prefixes)
 }
 
 /// The next hop, and the link-local one beside it. Peers without a global address put `::` or the link-local one first.
-fn next_hop(family: Family, mut hop: Reader<'_>) -> Option<(IpAddr, Option<Ipv6Addr>)> {
-    if family == Family::IPV4_UNICAST {
+fn next_hop(
+    family: Family,
+    mut hop: Reader<'_>,
+    ctx: &WireContext,
+) -> Option<(IpAddr, Option<Ipv6Addr>)> {
+    let may_be_v6 = family != Family::IPV4_UNICAST || ctx.extended_next_hop.contains(&family);
+    if family == Family::IPV4_UNICAST && (!may_be_v6 || hop.peek().len() == 4) {
         let address = Ipv4Addr::from(hop.take_array::<4>().ok()?);
         hop.finish().ok()?;
         return Some((address.into(), None));

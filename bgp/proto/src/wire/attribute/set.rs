@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::as_path::{self, AsSize};
 use super::mp::{self, Announced, Reach, Withdrawn};
@@ -11,10 +11,10 @@ use super::{aggregator, communities, next_hop, opaque, origin, reflection, scala
 use crate::wire::notification::update as subcode;
 use crate::wire::open::AS_TRANS;
 use crate::wire::reader::{Reader, Short};
-use crate::wire::writer::{EXTENDED_LENGTH, put_attribute};
+use crate::wire::writer::EXTENDED_LENGTH;
 use crate::wire::{
-    AsPathSegment, Asn, AttributeError, Notification, Origin, PathAttributes, Treatment,
-    UnknownAttribute, WireContext,
+    AsPathSegment, Asn, AttributeError, LargeCommunity, Notification, Origin, PathAttributes,
+    Treatment, UnknownAttribute, WireContext,
 };
 
 /// Everything the path attributes of an UPDATE said.
@@ -35,6 +35,9 @@ pub(in crate::wire) struct AttributeSet {
     communities: Vec<u32>,
     originator_id: Option<Ipv4Addr>,
     cluster_list: Vec<Ipv4Addr>,
+    extended_communities: Vec<u64>,
+    large_communities: Vec<LargeCommunity>,
+    only_to_customer: Option<Asn>,
     unknown: Vec<UnknownAttribute>,
     pub(in crate::wire) reach: Option<Reach<Announced>>,
     pub(in crate::wire) unreach: Option<Reach<Withdrawn>>,
@@ -158,6 +161,9 @@ impl AttributeSet {
             communities: self.communities,
             originator_id: self.originator_id,
             cluster_list: self.cluster_list,
+            extended_communities: self.extended_communities,
+            large_communities: self.large_communities,
+            only_to_customer: self.only_to_customer,
             unknown: self.unknown,
         })
     }
@@ -209,6 +215,11 @@ impl AttributeSet {
             code::COMMUNITIES => self.communities = communities::decode(value)?,
             code::ORIGINATOR_ID => self.originator_id = Some(reflection::decode_originator(value)?),
             code::CLUSTER_LIST => self.cluster_list = reflection::decode_clusters(value)?,
+            code::EXTENDED_COMMUNITIES => {
+                self.extended_communities = communities::decode_extended(value)?;
+            }
+            code::LARGE_COMMUNITIES => self.large_communities = communities::decode_large(value)?,
+            code::ONLY_TO_CUSTOMER => self.only_to_customer = Some(Asn(scalar::decode(value)?)),
             code::MP_REACH => {
                 self.reach = Some(mp::decode_reach(value, ctx)?);
                 if self.reach == Some(Reach::Ignored) {
@@ -306,85 +317,5 @@ impl AttributeSet {
             .copied()
             .unwrap_or_default();
         bits & (1 << (code % 128)) != 0
-    }
-}
-
-/// Writes all attributes but MP_REACH_NLRI, in the order of their codes; NEXT_HOP only for the NLRI field's sake.
-pub(in crate::wire) fn encode(
-    attributes: &PathAttributes,
-    with_next_hop: bool,
-    ctx: &WireContext,
-    out: &mut BytesMut,
-) {
-    let put = |out: &mut BytesMut, code: u8, value: &dyn Fn(&mut BytesMut)| {
-        if let Some(row) = table::find(code) {
-            put_attribute(out, row.flags, code, value);
-        }
-    };
-    put(out, code::ORIGIN, &|out| {
-        out.put_u8(origin::octet(attributes.origin))
-    });
-    put(out, code::AS_PATH, &|out| {
-        as_path::encode(&attributes.as_path, AsSize::of(ctx), out);
-    });
-    if let (true, IpAddr::V4(hop)) = (with_next_hop, attributes.next_hop) {
-        put(out, code::NEXT_HOP, &|out| out.put_slice(&hop.octets()));
-    }
-    if let Some(med) = attributes.med {
-        put(out, code::MED, &|out| out.put_u32(med));
-    }
-    if let Some(local_pref) = attributes.local_pref {
-        put(out, code::LOCAL_PREF, &|out| out.put_u32(local_pref));
-    }
-    if attributes.atomic_aggregate {
-        put(out, code::ATOMIC_AGGREGATE, &|_| {});
-    }
-    if let Some(aggregator) = attributes.aggregator {
-        put(out, code::AGGREGATOR, &|out| {
-            aggregator::encode(aggregator, ctx, out)
-        });
-    }
-    if !attributes.communities.is_empty() {
-        put(out, code::COMMUNITIES, &|out| {
-            attributes
-                .communities
-                .iter()
-                .for_each(|community| out.put_u32(*community));
-        });
-    }
-    if let Some(id) = attributes.originator_id {
-        put(out, code::ORIGINATOR_ID, &|out| out.put_u32(id.to_bits()));
-    }
-    if !attributes.cluster_list.is_empty() {
-        put(out, code::CLUSTER_LIST, &|out| {
-            attributes
-                .cluster_list
-                .iter()
-                .for_each(|id| out.put_u32(id.to_bits()));
-        });
-    }
-    encode_as4(attributes, ctx, out);
-    for unknown in &attributes.unknown {
-        put_attribute(out, unknown.flags, unknown.code, |out| {
-            out.put_slice(&unknown.value)
-        });
-    }
-}
-
-/// What a two-octet peer passes on for us (RFC 6793 §4.2.2).
-fn encode_as4(attributes: &PathAttributes, ctx: &WireContext, out: &mut BytesMut) {
-    let flags = OPTIONAL | TRANSITIVE;
-    if let (false, Some(path)) = (ctx.four_byte_as, as_path::as4_path(&attributes.as_path)) {
-        put_attribute(out, flags, code::AS4_PATH, |out| {
-            as_path::encode(&path, AsSize::Four, out);
-        });
-    }
-    if let Some((asn, router)) = attributes.aggregator
-        && aggregator::needs_as4((asn, router), ctx)
-    {
-        put_attribute(out, flags, code::AS4_AGGREGATOR, |out| {
-            out.put_u32(asn.0);
-            out.put_u32(router.to_bits());
-        });
     }
 }

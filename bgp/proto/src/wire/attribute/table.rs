@@ -34,6 +34,7 @@ pub(in crate::wire) mod code {
     pub(in crate::wire) const AS4_AGGREGATOR: u8 = 18;
     pub(in crate::wire) const IPV6_EXTENDED_COMMUNITIES: u8 = 25;
     pub(in crate::wire) const LARGE_COMMUNITIES: u8 = 32;
+    pub(in crate::wire) const ONLY_TO_CUSTOMER: u8 = 35;
 }
 
 /// What a malformed attribute leads to.
@@ -112,9 +113,9 @@ use Length::{Any, ByAs, Each, Exactly};
 use OnError::{Discard, Reset, Withdraw};
 use Sender::{Anyone, InternalPeers, TwoOctetPeers};
 
-/// RFC 7606 §7.1–7.15, RFC 8092 §6, RFC 6793 §6.
+/// RFC 7606 §7.1–7.15, RFC 8092 §6, RFC 6793 §6, RFC 9234 §5.
 #[rustfmt::skip]
-pub(in crate::wire) static TABLE: [Row; 17] = [
+pub(in crate::wire) static TABLE: [Row; 18] = [
     row(code::ORIGIN,               "ORIGIN",               WELL_KNOWN,          Exactly(1), Withdraw, Anyone),
     row(code::AS_PATH,              "AS_PATH",              WELL_KNOWN,          Any,        Withdraw, Anyone),
     row(code::NEXT_HOP,             "NEXT_HOP",             WELL_KNOWN,          Exactly(4), Withdraw, Anyone),
@@ -132,6 +133,7 @@ pub(in crate::wire) static TABLE: [Row; 17] = [
     row(code::AS4_AGGREGATOR,       "AS4_AGGREGATOR",       OPTIONAL_TRANSITIVE, Exactly(8), Discard,  TwoOctetPeers),
     row(code::IPV6_EXTENDED_COMMUNITIES, "IPV6_EXTENDED_COMMUNITIES", OPTIONAL_TRANSITIVE, Each(20), Withdraw, Anyone),
     row(code::LARGE_COMMUNITIES,    "LARGE_COMMUNITIES",    OPTIONAL_TRANSITIVE, Each(12),   Withdraw, Anyone),
+    row(code::ONLY_TO_CUSTOMER,     "ONLY_TO_CUSTOMER",     OPTIONAL_TRANSITIVE, Exactly(4), Withdraw, Anyone),
 ];
 
 /// The row of a type code, if we know it.

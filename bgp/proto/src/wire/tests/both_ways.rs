@@ -57,7 +57,7 @@ fn messages_without_attributes() {
     both_ways(
         5,
         "0002 00 01",
-        Message::RouteRefresh(Family::IPV6_UNICAST),
+        Message::RouteRefresh(RouteRefresh::request(Family::IPV6_UNICAST)),
         &ctx,
     );
     both_ways(
@@ -182,12 +182,11 @@ fn route_with(extra: &str) -> String {
 fn attributes_that_are_passed_on_unread() {
     let table = [
         (
-            "c0 20 0c 000000010000000200000003",
+            "c0 19 14 0002fde8000000010002fde80000000100000000",
             0xc0,
-            32,
-            "000000010000000200000003",
+            25,
+            "0002fde8000000010002fde80000000100000000",
         ),
-        ("c0 10 08 0002fde800000001", 0xc0, 16, "0002fde800000001"),
         ("e0 63 02 cafe", 0xe0, 99, "cafe"),
         ("e0 1c 00", 0xe0, 28, ""),
     ];
@@ -207,6 +206,14 @@ fn attributes_that_are_passed_on_unread() {
             announce(attributes, &["10.10.0.0/24"]),
             &external(),
         );
+    }
+}
+
+fn large(global: u32, local1: u32, local2: u32) -> LargeCommunity {
+    LargeCommunity {
+        global,
+        local1,
+        local2,
     }
 }
 
@@ -263,6 +270,43 @@ fn each_attribute_of_a_route() {
             "80 0a 04 0a000009",
             PathAttributes {
                 cluster_list: vec![id()],
+                ..base()
+            },
+        ),
+    ];
+    for (extra, attributes) in table {
+        both_ways(
+            2,
+            &route_with(extra),
+            announce(attributes, &["10.10.0.0/24"]),
+            &ctx,
+        );
+    }
+}
+
+#[test]
+fn each_kind_of_longer_community_and_the_otc() {
+    let ctx = external();
+    let base = || plain("192.0.2.1", &[65001]);
+    let table = [
+        (
+            "c0 10 10 0002fde800000001 4004fde84b189680",
+            PathAttributes {
+                extended_communities: vec![0x0002_fde8_0000_0001, 0x4004_fde8_4b18_9680],
+                ..base()
+            },
+        ),
+        (
+            "c0 20 18 fa56ea000000000200000003 000000010000000200000003",
+            PathAttributes {
+                large_communities: vec![large(4_200_000_000, 2, 3), large(1, 2, 3)],
+                ..base()
+            },
+        ),
+        (
+            "c0 23 04 0000fde9",
+            PathAttributes {
+                only_to_customer: Some(Asn(65001)),
                 ..base()
             },
         ),

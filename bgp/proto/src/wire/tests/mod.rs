@@ -12,8 +12,8 @@ use bytes::BytesMut;
 use ipnet::IpNet;
 
 use super::{
-    AsPathSegment, Asn, Decoder, Family, Message, Notification, Origin, PathAttributes,
-    SegmentKind, WireContext,
+    AsPathSegment, Asn, Decoder, Family, Message, Nlri, Notification, PathAttributes, SegmentKind,
+    WireContext,
 };
 
 fn external() -> WireContext {
@@ -21,6 +21,7 @@ fn external() -> WireContext {
         four_byte_as: true,
         internal: false,
         families: vec![Family::IPV4_UNICAST, Family::IPV6_UNICAST],
+        ..WireContext::default()
     }
 }
 
@@ -88,8 +89,8 @@ fn encode(message: &Message, ctx: &WireContext) -> Vec<u8> {
     out.to_vec()
 }
 
-fn net(text: &str) -> IpNet {
-    text.parse().unwrap()
+fn net(text: &str) -> Nlri {
+    text.parse::<IpNet>().unwrap().into()
 }
 
 fn sequence(asns: &[u32]) -> AsPathSegment {
@@ -103,21 +104,11 @@ fn sequence(asns: &[u32]) -> AsPathSegment {
 /// The fewest attributes a route can have.
 fn plain(next_hop: &str, asns: &[u32]) -> PathAttributes {
     PathAttributes {
-        origin: Origin::Igp,
         as_path: if asns.is_empty() {
             Vec::new()
         } else {
             vec![sequence(asns)]
         },
-        next_hop: next_hop.parse::<IpAddr>().unwrap(),
-        link_local_next_hop: None,
-        med: None,
-        local_pref: None,
-        atomic_aggregate: false,
-        aggregator: None,
-        communities: Vec::new(),
-        originator_id: None,
-        cluster_list: Vec::new(),
-        unknown: Vec::new(),
+        ..PathAttributes::originated(next_hop.parse::<IpAddr>().unwrap())
     }
 }

@@ -8,20 +8,16 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::super::*;
 use super::{decode_all, external, plain, two_octet};
 
-fn v4_nets(count: u32) -> Vec<IpNet> {
+fn v4_nets(count: u32) -> Vec<Nlri> {
     (0..count)
-        .map(|n| {
-            Ipv4Net::new((0x0a00_0000 + (n << 8)).into(), 24)
-                .unwrap()
-                .into()
-        })
+        .map(|n| IpNet::from(Ipv4Net::new((0x0a00_0000 + (n << 8)).into(), 24).unwrap()).into())
         .collect()
 }
 
-fn v6_nets(count: u128) -> Vec<IpNet> {
+fn v6_nets(count: u128) -> Vec<Nlri> {
     let base = 0x2001_0db8 << 96;
     (0..count)
-        .map(|n| Ipv6Net::new((base | n << 64).into(), 64).unwrap().into())
+        .map(|n| IpNet::from(Ipv6Net::new((base | n << 64).into(), 64).unwrap()).into())
         .collect()
 }
 
@@ -74,7 +70,7 @@ fn announcements_fill_each_message_and_all_arrive_in_order() {
                 .iter()
                 .all(|update| update.attributes.as_ref() == Some(&attributes))
         );
-        let announced: Vec<IpNet> = updates.into_iter().flat_map(|u| u.announced).collect();
+        let announced: Vec<Nlri> = updates.into_iter().flat_map(|u| u.announced).collect();
         assert_eq!(announced, nets);
     }
 }
@@ -86,7 +82,7 @@ fn withdrawals_of_both_families_fill_each_message() {
     let count = encode_withdrawals(&nets, &external(), &mut out);
     assert_eq!(lengths(&out).len(), count);
     assert!(lengths(&out).iter().all(|len| *len <= 4096));
-    let withdrawn: Vec<IpNet> = updates(&out, &external())
+    let withdrawn: Vec<Nlri> = updates(&out, &external())
         .into_iter()
         .flat_map(|update| update.withdrawn)
         .collect();
@@ -117,7 +113,7 @@ fn routes_whose_attributes_fill_a_message_are_withdrawn() {
     );
     let updates = updates(&out, &external());
     assert!(updates.iter().all(|update| update.announced.is_empty()));
-    let withdrawn: Vec<IpNet> = updates
+    let withdrawn: Vec<Nlri> = updates
         .into_iter()
         .flat_map(|update| update.withdrawn)
         .collect();

@@ -12,12 +12,39 @@ use proptest::prelude::*;
 use super::super::*;
 use super::{decode_all, encode, framed};
 
+const BOTH: [Family; 2] = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
+
+/// Any session, as the one who sends sees it.
 fn context() -> impl Strategy<Value = WireContext> {
-    (any::<bool>(), any::<bool>()).prop_map(|(four_byte_as, internal)| WireContext {
-        four_byte_as,
-        internal,
-        families: vec![Family::IPV4_UNICAST, Family::IPV6_UNICAST],
-    })
+    let some = || proptest::sample::subsequence(BOTH.to_vec(), 0..=2);
+    (any::<[bool; 4]>(), some(), some(), some()).prop_map(
+        |([four_byte_as, internal, extended_messages, enhanced], next_hop, receive, send)| {
+            WireContext {
+                four_byte_as,
+                internal,
+                families: BOTH.to_vec(),
+                extended_next_hop: next_hop,
+                add_path_receive: receive,
+                add_path_send: send,
+                extended_messages,
+                enhanced_route_refresh: enhanced,
+            }
+        },
+    )
+}
+
+/// The same session as the other side sees it.
+fn mirrored(ctx: &WireContext) -> WireContext {
+    WireContext {
+        add_path_receive: ctx.add_path_send.clone(),
+        add_path_send: ctx.add_path_receive.clone(),
+        ..ctx.clone()
+    }
+}
+
+/// What the other side makes of a message.
+fn sent(message: &Message, ctx: &WireContext) -> Result<Vec<Message>, Notification> {
+    decode_all(&encode(message, ctx), &mirrored(ctx))
 }
 
 fn family() -> impl Strategy<Value = Family> {
@@ -48,11 +75,47 @@ fn capability() -> impl Strategy<Value = Capability> {
             };
             Capability::GracefulRestart(restart)
         });
+    let next_hops = vec((family(), any::<u16>()), 0..5);
+    let mode = prop_oneof![
+        Just(AddPathMode::Receive),
+        Just(AddPathMode::Send),
+        Just(AddPathMode::Both)
+    ];
+    let long_lived =
+        (family(), any::<bool>(), 0..1u32 << 24).prop_map(|(family, forwarding, stale_time)| {
+            LongLivedFamily {
+                family,
+                forwarding,
+                stale_time,
+            }
+        });
+    let role = prop_oneof![
+        Just(Role::Provider),
+        Just(Role::RouteServer),
+        Just(Role::RouteServerClient),
+        Just(Role::Customer),
+        Just(Role::Peer),
+        (5..=255u8).prop_map(Role::Unassigned),
+    ];
     prop_oneof![
         family().prop_map(Capability::Multiprotocol),
         Just(Capability::RouteRefresh),
+        next_hops.prop_map(Capability::ExtendedNextHop),
+        Just(Capability::ExtendedMessage),
+        role.prop_map(Capability::Role),
         restart,
-        (66..=255u8, bytes(200)).prop_map(|(code, value)| Capability::Unknown { code, value }),
+        vec((family(), mode), 0..5).prop_map(Capability::AddPath),
+        Just(Capability::EnhancedRouteRefresh),
+        vec(long_lived, 0..5).prop_map(Capability::LongLivedGracefulRestart),
+        (72..=255u8, bytes(200)).prop_map(|(code, value)| Capability::Unknown { code, value }),
+    ]
+}
+
+fn refresh_kind() -> impl Strategy<Value = RefreshKind> {
+    prop_oneof![
+        Just(RefreshKind::Request),
+        Just(RefreshKind::Begin),
+        Just(RefreshKind::End)
     ]
 }
 
@@ -71,14 +134,31 @@ fn open() -> impl Strategy<Value = Open> {
     )
 }
 
-fn v4_net() -> impl Strategy<Value = IpNet> {
-    (any::<u32>(), 0..=32u8)
-        .prop_map(|(address, len)| Ipv4Net::new(address.into(), len).unwrap().trunc().into())
+fn v4_nlri() -> impl Strategy<Value = Nlri> {
+    (any::<u32>(), 0..=32u8, any::<u32>()).prop_map(|(address, len, path_id)| Nlri {
+        prefix: Ipv4Net::new(address.into(), len).unwrap().trunc().into(),
+        path_id,
+    })
 }
 
-fn v6_net() -> impl Strategy<Value = IpNet> {
-    (any::<u128>(), 0..=128u8)
-        .prop_map(|(address, len)| Ipv6Net::new(address.into(), len).unwrap().trunc().into())
+fn v6_nlri() -> impl Strategy<Value = Nlri> {
+    (any::<u128>(), 0..=128u8, any::<u32>()).prop_map(|(address, len, path_id)| Nlri {
+        prefix: Ipv6Net::new(address.into(), len).unwrap().trunc().into(),
+        path_id,
+    })
+}
+
+/// What can be sent on a session: Path Identifiers only where they are agreed on.
+fn with_ids_for(ctx: &WireContext, nlri: Vec<Nlri>) -> Vec<Nlri> {
+    let of = |nlri: Nlri| {
+        let family = match nlri.prefix {
+            IpNet::V4(_) => Family::IPV4_UNICAST,
+            IpNet::V6(_) => Family::IPV6_UNICAST,
+        };
+        let agreed = ctx.add_path_send.contains(&family);
+        if agreed { nlri } else { nlri.prefix.into() }
+    };
+    nlri.into_iter().map(of).collect()
 }
 
 fn path() -> impl Strategy<Value = Vec<AsPathSegment>> {
@@ -146,15 +226,23 @@ fn attributes() -> impl Strategy<Value = PathAttributes> {
         vec(any::<u32>(), 0..80),
     );
     let aggregator = option::of((asn(), any::<Ipv4Addr>()));
-    (origin, path(), numbers, aggregator, reflection, unknown()).prop_map(
+    let tags = (
+        vec(any::<u64>(), 0..20),
+        vec(large_community(), 0..20),
+        option::of(any::<u32>().prop_map(Asn)),
+    );
+    let tail = (tags, unknown());
+    (origin, path(), numbers, aggregator, reflection, tail).prop_map(
         |(
             origin,
             as_path,
             (med, local_pref, atomic_aggregate),
             aggregator,
             reflection,
-            unknown,
+            ((extended_communities, mut large_communities, only_to_customer), unknown),
         )| {
+            large_communities.sort_unstable();
+            large_communities.dedup();
             let (originator_id, cluster_list, communities) = reflection;
             PathAttributes {
                 origin,
@@ -168,19 +256,33 @@ fn attributes() -> impl Strategy<Value = PathAttributes> {
                 communities,
                 originator_id,
                 cluster_list,
+                extended_communities,
+                large_communities,
+                only_to_customer,
                 unknown,
             }
         },
     )
 }
 
-fn routes() -> impl Strategy<Value = (PathAttributes, Vec<IpNet>)> {
+fn large_community() -> impl Strategy<Value = LargeCommunity> {
+    any::<[u32; 3]>().prop_map(|[global, local1, local2]| LargeCommunity {
+        global,
+        local1,
+        local2,
+    })
+}
+
+/// IPv4 routes may have an IPv6 next hop; one that is to be decoded needs RFC 8950 in its session.
+fn routes() -> impl Strategy<Value = (PathAttributes, Vec<Nlri>)> {
     let v4 = (
         v4_hop().prop_map(|hop| -> Hops { (hop.into(), None) }),
-        vec(v4_net(), 1..40),
+        vec(v4_nlri(), 1..40),
     );
-    let v6 = (v6_hops(), vec(v6_net(), 1..40));
-    (attributes(), prop_oneof![v4.boxed(), v6.boxed()]).prop_map(
+    let v6 = (v6_hops(), vec(v6_nlri(), 1..40));
+    let v4_over_v6 = (v6_hops(), vec(v4_nlri(), 1..40));
+    let any = prop_oneof![v4.boxed(), v6.boxed(), v4_over_v6.boxed()];
+    (attributes(), any).prop_map(
         |(attributes, ((next_hop, link_local_next_hop), announced))| {
             (
                 PathAttributes {
@@ -194,25 +296,34 @@ fn routes() -> impl Strategy<Value = (PathAttributes, Vec<IpNet>)> {
     )
 }
 
-/// What an external peer must not send.
-fn fit_for(ctx: &WireContext, attributes: PathAttributes) -> PathAttributes {
-    if ctx.internal {
-        return attributes;
+/// A route that can be sent on a session.
+fn fit_for(
+    ctx: &WireContext,
+    (attributes, announced): (PathAttributes, Vec<Nlri>),
+) -> (Arc<PathAttributes>, Vec<Nlri>) {
+    let announced = with_ids_for(ctx, announced);
+    let mut attributes = attributes;
+    if !ctx.internal {
+        attributes.local_pref = None;
+        attributes.originator_id = None;
+        attributes.cluster_list = Vec::new();
     }
-    let cluster_list = Vec::new();
-    PathAttributes {
-        local_pref: None,
-        originator_id: None,
-        cluster_list,
-        ..attributes
+    let v4 = matches!(
+        announced.first().map(|nlri| nlri.prefix),
+        Some(IpNet::V4(_))
+    );
+    if v4 && !ctx.extended_next_hop.contains(&Family::IPV4_UNICAST) {
+        attributes.next_hop = Ipv4Addr::new(192, 0, 2, 1).into();
+        attributes.link_local_next_hop = None;
     }
+    (Arc::new(attributes), announced)
 }
 
 proptest! {
     #[test]
     fn every_open_comes_back(open in open(), ctx in context()) {
         let message = Message::Open(open);
-        prop_assert_eq!(decode_all(&encode(&message, &ctx), &ctx), Ok(vec![message]));
+        prop_assert_eq!(sent(&message, &ctx), Ok(vec![message]));
     }
 
     #[test]
@@ -220,29 +331,31 @@ proptest! {
         code in any::<u8>(), subcode in any::<u8>(), data in bytes(4000), ctx in context(),
     ) {
         let message = Message::Notification(Notification { code, subcode, data });
-        prop_assert_eq!(decode_all(&encode(&message, &ctx), &ctx), Ok(vec![message]));
+        prop_assert_eq!(sent(&message, &ctx), Ok(vec![message]));
     }
 
     #[test]
-    fn every_route_refresh_comes_back(family in family(), ctx in context()) {
-        let message = Message::RouteRefresh(family);
-        prop_assert_eq!(decode_all(&encode(&message, &ctx), &ctx), Ok(vec![message]));
+    fn every_route_refresh_comes_back(family in family(), kind in refresh_kind(), ctx in context()) {
+        let kind = if ctx.enhanced_route_refresh { kind } else { RefreshKind::Request };
+        let message = Message::RouteRefresh(RouteRefresh { family, kind });
+        prop_assert_eq!(sent(&message, &ctx), Ok(vec![message]));
     }
 
     #[test]
     fn every_update_comes_back(
-        (attributes, announced) in routes(),
-        v4 in vec(v4_net(), 0..20),
-        v6 in vec(v6_net(), 0..20),
+        routes in routes(),
+        v4 in vec(v4_nlri(), 0..20),
+        v6 in vec(v6_nlri(), 0..20),
         ctx in context(),
     ) {
+        let (attributes, announced) = fit_for(&ctx, routes);
         let message = Message::Update(Update {
-            withdrawn: [v4, v6].concat(),
+            withdrawn: with_ids_for(&ctx, [v4, v6].concat()),
             announced,
-            attributes: Some(Arc::new(fit_for(&ctx, attributes))),
+            attributes: Some(attributes),
             ..Update::default()
         });
-        prop_assert_eq!(decode_all(&encode(&message, &ctx), &ctx), Ok(vec![message]));
+        prop_assert_eq!(sent(&message, &ctx), Ok(vec![message]));
     }
 
     #[test]
@@ -251,27 +364,28 @@ proptest! {
         let mut out = BytesMut::new();
         encode_end_of_rib(family, &ctx, &mut out);
         let update = Update { end_of_rib: Some(family), ..Update::default() };
-        prop_assert_eq!(decode_all(&out, &ctx), Ok(vec![Message::Update(update)]));
+        prop_assert_eq!(decode_all(&out, &mirrored(&ctx)), Ok(vec![Message::Update(update)]));
     }
 
     #[test]
     fn an_update_cut_anywhere_and_changed_anywhere_is_survived(
-        (attributes, announced) in routes(),
+        routes in routes(),
         at in any::<prop::sample::Index>(),
         octet in any::<u8>(),
         ctx in context(),
     ) {
+        let (attributes, announced) = fit_for(&ctx, routes);
         let update = Update {
             announced,
-            attributes: Some(Arc::new(fit_for(&ctx, attributes))),
+            attributes: Some(attributes),
             ..Update::default()
         };
         let body = encode(&Message::Update(update), &ctx).split_off(HEADER_LEN);
         let at = at.index(body.len());
         let mut changed = body.clone();
         changed[at] = octet;
-        let _ = decode_all(&framed(2, &body[..at]), &ctx);
-        let _ = decode_all(&framed(2, &changed), &ctx);
+        let _ = decode_all(&framed(2, &body[..at]), &mirrored(&ctx));
+        let _ = decode_all(&framed(2, &changed), &mirrored(&ctx));
     }
 
     #[test]
