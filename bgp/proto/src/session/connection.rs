@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::negotiate::{Negotiated, initial_context};
+use super::negotiate::Negotiated;
 use super::timers::LARGE_HOLD_TIME;
 use crate::wire::{Decoder, Message, Notification, Open, WireContext};
 
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
-    /// TCP is up beside an Established session; our OPEN waits for the peer's (RFC 4724 §5).
+    /// TCP is up and our OPEN waits for the peer's: beside an Established session (RFC 4724 §5), or by DelayOpen.
     Tracked,
     /// Our OPEN is sent.
     OpenSent,
@@ -19,6 +19,15 @@ pub(super) enum Phase {
     OpenConfirm,
     /// KEEPALIVEs went both ways.
     Established,
+}
+
+/// Whether a connection in OpenConfirm waits for BFD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BfdHold {
+    /// It does not.
+    Off,
+    /// It does, until then if there is a limit (BfdHoldTimer).
+    On(Option<Instant>),
 }
 
 /// A connection. Its end is its removal: nothing of it outlives it, so no timer of a former one can fire.
@@ -30,6 +39,12 @@ pub(super) struct Connection {
     pub(super) negotiated: Option<Negotiated>,
     pub(super) hold_at: Option<Instant>,
     pub(super) keepalive_at: Option<Instant>,
+    /// DelayOpenTimer: in `Tracked`, our OPEN goes then at the latest.
+    pub(super) open_at: Option<Instant>,
+    /// SendHoldTimer (RFC 9687): runs while bytes wait that the peer does not take.
+    pub(super) send_hold_at: Option<Instant>,
+    /// Our KEEPALIVE waits for BFD.
+    pub(super) bfd: BfdHold,
     /// A KEEPALIVE of ours has gone out: the peer may take the session for Established.
     pub(super) keepalive_sent: bool,
     pub(super) keepalive_received: bool,
@@ -48,12 +63,15 @@ impl Connection {
             negotiated: None,
             hold_at: Some(now + LARGE_HOLD_TIME),
             keepalive_at: None,
+            open_at: None,
+            send_hold_at: None,
+            bfd: BfdHold::Off,
             keepalive_sent: false,
             keepalive_received: false,
             came_later: phase == Phase::Tracked,
             established_at: None,
             decoder: Decoder::new(),
-            initial: initial_context(),
+            initial: WireContext::default(),
         }
     }
 
@@ -89,7 +107,19 @@ impl Connection {
             .negotiated
             .as_ref()
             .map_or(LARGE_HOLD_TIME, |n| n.hold_time);
-        self.hold_at = (!hold_time.is_zero()).then(|| now + hold_time);
+        // A peer that waits for BFD as well has nothing to say: the wait has its own limit.
+        let watched = !hold_time.is_zero() && self.bfd == BfdHold::Off;
+        self.hold_at = watched.then(|| now + hold_time);
+    }
+
+    /// Every timer that runs.
+    pub(super) fn timers(&self) -> impl Iterator<Item = Instant> {
+        let bfd_at = match self.bfd {
+            BfdHold::On(until) => until,
+            BfdHold::Off => None,
+        };
+        let all = [self.hold_at, self.keepalive_at, self.open_at, self.send_hold_at, bfd_at];
+        all.into_iter().flatten()
     }
 
     pub(super) fn keepalive_time(&self) -> Duration {

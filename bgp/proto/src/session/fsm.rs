@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::config::SessionConfig;
-use super::connection::{Connection, Phase};
+use super::connection::{BfdHold, Connection, Phase};
 use super::errors;
 use super::jitter::Jitter;
-use super::negotiate::{self, Negotiated};
+use super::negotiate::Negotiated;
+use super::open;
 use super::output::{Direction, Down, Output, State, Stop};
 use super::timers::Backoff;
-use crate::wire::{GracefulRestart, Message, Notification};
+use crate::wire::{Family, GracefulRestart, Message, Notification, RefreshKind, RouteRefresh};
 
 /// The session with one peer. See the module for what its driver owes it.
 pub struct PeerSession {
@@ -24,6 +25,8 @@ pub struct PeerSession {
     last_down: Option<String>,
     /// Send OPENs without capabilities: the peer refused the last ones that had them.
     pub(super) plain: bool,
+    /// BFD was said to be up.
+    pub(super) bfd_up: bool,
 }
 
 /// What is done about having a connection.
@@ -49,6 +52,8 @@ pub(super) struct Ending {
     pub(super) close: bool,
     /// An error: held back in Idle before the next try. Otherwise connections are taken at once.
     pub(super) held_back: bool,
+    /// As in [`Down::retain`].
+    pub(super) retain: bool,
 }
 
 impl PeerSession {
@@ -65,6 +70,7 @@ impl PeerSession {
             outputs: VecDeque::new(),
             last_down: None,
             plain: false,
+            bfd_up: false,
         }
     }
 
@@ -92,13 +98,18 @@ impl PeerSession {
             let speaks = self
                 .connection(direction)
                 .is_some_and(|c| c.phase > Phase::Tracked);
-            let sent = notification.clone().filter(|_| speaks);
+            let graceful = self.agreed_notification_gr(direction);
+            let said = notification.clone().filter(|_| speaks);
+            let sent = said.map(|n| if graceful { errors::hardened(n) } else { n });
             let reason = match &sent {
                 Some(notification) => format!("stopped: sent {}", errors::describe(notification)),
                 None => "stopped".to_owned(),
             };
             let ending = Ending {
                 reason,
+                retain: sent
+                    .as_ref()
+                    .is_none_or(|n| graceful && !errors::is_hard_reset(n)),
                 sent,
                 received: None,
                 close: true,
@@ -154,6 +165,7 @@ impl PeerSession {
             received: None,
             close: false,
             held_back: false,
+            retain: true,
         };
         self.end(now, direction, ending);
     }
@@ -161,16 +173,7 @@ impl PeerSession {
     /// Does what is due at `now`. Bytes that have arrived must have been delivered before.
     pub fn handle_timeout(&mut self, now: Instant) {
         for direction in Direction::BOTH {
-            let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-            let Some(connection) = self.connection(direction) else {
-                continue;
-            };
-            if due(connection.hold_at) {
-                self.hold_timer_expired(now, direction);
-            } else if due(connection.keepalive_at) {
-                self.send_keepalive(now, direction);
-                self.establish_if_confirmed(now, direction);
-            }
+            self.connection_timers(now, direction);
         }
         match self.dial {
             Dial::HeldBack(at) | Dial::Waiting(Some(at)) if at <= now => self.begin(now),
@@ -195,8 +198,7 @@ impl PeerSession {
             Dial::Stopped | Dial::Waiting(None) => None,
         };
         let connections = self.outgoing.iter().chain(&self.incoming);
-        let timers = connections.flat_map(|c| [c.hold_at, c.keepalive_at]);
-        timers.chain([dial]).flatten().min()
+        connections.flat_map(Connection::timers).chain(dial).min()
     }
 
     /// The next thing to do; called until there is none after every `handle_*`.
@@ -207,13 +209,16 @@ impl PeerSession {
     /// The state of RFC 4271 §8.2.2; of two connections the one further on counts.
     #[must_use]
     pub fn state(&self) -> State {
-        let phases = self.outgoing.iter().chain(&self.incoming).map(|c| c.phase);
+        // RFC 4271 §8.2.2: until a delayed OPEN is sent it is still Connect or Active.
+        let all = self.outgoing.iter().chain(&self.incoming);
+        let phases = all.filter(|c| c.open_at.is_none()).map(|c| c.phase);
         match phases.max() {
             Some(Phase::Established) => State::Established,
             Some(Phase::OpenConfirm) => State::OpenConfirm,
             Some(Phase::OpenSent | Phase::Tracked) => State::OpenSent,
             None => match self.dial {
                 Dial::Stopped | Dial::HeldBack(_) => State::Idle,
+                Dial::Waiting(_) if self.outgoing.is_some() => State::Connect,
                 Dial::Waiting(_) => State::Active,
                 Dial::Dialling(_) => State::Connect,
             },
@@ -246,6 +251,20 @@ impl PeerSession {
         if let Some(graceful_restart) = &mut self.config.graceful_restart {
             graceful_restart.restarting = restarting;
         }
+    }
+
+    /// Asks the peer to send all routes of a family again (RFC 2918); false where that was not agreed on.
+    pub fn request_refresh(&mut self, _now: Instant, family: Family) -> bool {
+        let Some(negotiated) = self.negotiated() else {
+            return false;
+        };
+        let direction = negotiated.direction;
+        let agreed = negotiated.route_refresh && negotiated.context.families.contains(&family);
+        if agreed {
+            let kind = RefreshKind::Request;
+            self.send(direction, &Message::RouteRefresh(RouteRefresh { family, kind }));
+        }
+        agreed
     }
 
     pub(super) fn connection(&self, direction: Direction) -> Option<&Connection> {
@@ -283,6 +302,7 @@ impl PeerSession {
         let ending = Ending {
             reason: format!("sent {}", errors::describe(&notification)),
             held_back: true,
+            retain: self.agreed_notification_gr(direction) && !errors::is_hard_reset(&notification),
             sent: Some(notification),
             received: None,
             close: true,
@@ -308,6 +328,7 @@ impl PeerSession {
             sent,
             received,
             held_back,
+            retain,
             ..
         } = ending;
         let was_established = connection.phase == Phase::Established;
@@ -319,6 +340,7 @@ impl PeerSession {
                 reason,
                 notification_sent: sent,
                 notification_received: received,
+                retain,
             };
             self.outputs.push_back(Output::Down(down));
         }
@@ -362,13 +384,19 @@ impl PeerSession {
         match connection.phase {
             Phase::Tracked => {
                 connection.came_later = false;
-                self.send_open(now, direction);
+                self.open_or_delay(now, direction);
             }
-            Phase::OpenConfirm if !connection.keepalive_sent => {
-                self.send_keepalive(now, direction);
-                self.establish_if_confirmed(now, direction);
-            }
+            Phase::OpenConfirm if !connection.keepalive_sent => self.confirm(now, direction),
             _ => {}
+        }
+    }
+
+    /// Sends the OPEN of a new connection, or starts its DelayOpenTimer.
+    fn open_or_delay(&mut self, now: Instant, direction: Direction) {
+        let delay = self.config.delay_open.filter(|delay| !delay.is_zero());
+        match (delay, self.connection_mut(direction)) {
+            (Some(delay), Some(connection)) => connection.open_at = Some(now + delay),
+            _ => self.send_open(now, direction),
         }
     }
 
@@ -376,6 +404,7 @@ impl PeerSession {
     pub(super) fn send_open(&mut self, now: Instant, direction: Direction) {
         if let Some(connection) = self.connection_mut(direction) {
             connection.phase = Phase::OpenSent;
+            connection.open_at = None;
             connection.heard(now);
             let open = Message::Open(connection.open.clone());
             self.send(direction, &open);
@@ -426,6 +455,7 @@ impl PeerSession {
                 reason,
                 notification_sent: None,
                 notification_received: None,
+                retain: true,
             };
             self.outputs.push_back(Output::Down(down));
         }
@@ -433,11 +463,34 @@ impl PeerSession {
     }
 
     fn open_connection(&mut self, now: Instant, direction: Direction) {
-        let open = negotiate::open(&self.config, self.plain);
+        let open = open::build(&self.config, self.plain);
         let beside = self.connection(direction.other()).map(|c| c.phase);
         *self.slot(direction) = Some(Connection::new(now, open, Phase::Tracked));
         if beside != Some(Phase::Established) {
             self.carry_on(now, direction);
+        }
+    }
+
+    fn connection_timers(&mut self, now: Instant, direction: Direction) {
+        let Some(connection) = self.connection(direction) else {
+            return;
+        };
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let (keepalive_due, open_due) = (due(connection.keepalive_at), due(connection.open_at));
+        match connection.bfd {
+            BfdHold::On(until) if due(until) => return self.bfd_hold_expired(now, direction),
+            _ => {}
+        }
+        if due(connection.send_hold_at) {
+            self.send_hold_expired(now, direction);
+        } else if due(connection.hold_at) {
+            self.hold_timer_expired(now, direction);
+        } else if open_due {
+            self.send_open(now, direction);
+        } else if keepalive_due && connection.keepalive_sent {
+            self.send_keepalive(now, direction);
+        } else if keepalive_due {
+            self.confirm(now, direction);
         }
     }
 
@@ -446,18 +499,31 @@ impl PeerSession {
             .connection(direction)
             .is_some_and(|c| c.phase == Phase::Tracked)
         {
-            let reason = "no OPEN came".to_owned();
-            let ending = Ending {
-                reason,
-                sent: None,
-                received: None,
-                close: true,
-                held_back: false,
-            };
-            self.end(now, direction, ending);
+            self.drop_unspoken(now, direction, "no OPEN came");
         } else {
             self.fail(now, direction, Notification::hold_timer_expired());
         }
+    }
+
+    /// Closes a connection on which we said nothing yet.
+    pub(super) fn drop_unspoken(&mut self, now: Instant, direction: Direction, reason: &str) {
+        let ending = Ending {
+            reason: reason.to_owned(),
+            sent: None,
+            received: None,
+            close: true,
+            held_back: false,
+            retain: true,
+        };
+        self.end(now, direction, ending);
+    }
+
+    /// Both sides set the N bit (RFC 8538).
+    pub(super) fn agreed_notification_gr(&self, direction: Direction) -> bool {
+        let connection = self.connection(direction);
+        connection
+            .and_then(|c| c.negotiated.as_ref())
+            .is_some_and(|n| n.notification_gr)
     }
 
     fn retry_at(&mut self, now: Instant) -> Instant {

@@ -10,8 +10,12 @@
 //! * Before it hands over an incoming connection it asks [`PeerSession::admits`]. A new incoming connection takes the
 //!   place of the former incoming one, which the driver lets go without a word; so a driver does well to hand it over
 //!   only once the peer has sent something on it.
+//! * It tells of bytes that wait for a peer that does not read: [`PeerSession::handle_write_blocked`] when they begin
+//!   to wait, [`PeerSession::handle_write_progress`] whenever some went out, and again `blocked` if more wait. A
+//!   `Close` while bytes wait means that what is half written stays so: nothing may follow it.
 //! * UPDATEs are encoded by the driver with [`Negotiated::context`] and written on [`Negotiated::direction`].
 
+mod bfd;
 mod collision;
 mod config;
 mod connection;
@@ -19,13 +23,16 @@ mod errors;
 mod fsm;
 pub(crate) mod jitter;
 mod negotiate;
+mod open;
 mod output;
 mod receive;
+mod role;
+mod send_hold;
 #[cfg(test)]
 mod tests;
 mod timers;
 
-pub use config::{PeerAs, SessionConfig};
+pub use config::{AddPathOffer, PeerAs, SessionConfig};
 pub use fsm::PeerSession;
 pub use negotiate::Negotiated;
 pub use output::{Direction, Down, Output, State, Stop};

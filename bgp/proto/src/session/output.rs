@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::negotiate::Negotiated;
-use crate::wire::{Family, Notification, Update};
+use crate::wire::{Notification, RouteRefresh, Update};
 
 /// Which side dialled; at the same time the name of a connection, as a session has at most one of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,7 +69,8 @@ impl fmt::Display for State {
 /// How a session is stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// With this NOTIFICATION (a Cease, RFC 4486).
+    /// With this NOTIFICATION (a Cease, RFC 4486). Where the N bit is agreed on and the reason is one that lasts
+    /// (Maximum Number of Prefixes, Administrative Shutdown, Peer De-configured), it goes as a Hard Reset (RFC 8538 §5).
     Notify(Notification),
     /// By closing TCP without a word, so that a helper keeps our routes (RFC 4724 §4).
     Silent,
@@ -88,8 +89,9 @@ pub enum Output {
     Up(Negotiated),
     /// An UPDATE of the Established session; End-of-RIB is one too.
     Update(Update),
-    /// The peer asks for all routes of this family again (RFC 2918).
-    RouteRefresh(Family),
+    /// The peer asks for all routes of a family of this session again (RFC 2918); where Enhanced Route Refresh is
+    /// agreed on also the markers around those it sends again (RFC 7313).
+    RouteRefresh(RouteRefresh),
     /// The session is no longer Established.
     Down(Down),
 }
@@ -103,4 +105,8 @@ pub struct Down {
     pub notification_sent: Option<Notification>,
     /// The NOTIFICATION the peer sent.
     pub notification_received: Option<Notification>,
+    /// The peer's routes may be kept as stale, as far as its Graceful Restart capability goes. The loss of TCP allows
+    /// it always (RFC 4724 §4.2); a NOTIFICATION either way, or silence, only where both sides set the N bit and it is
+    /// no Hard Reset (RFC 8538 §4). Never after [`PeerSession::handle_bfd`](super::PeerSession::handle_bfd) said down.
+    pub retain: bool,
 }

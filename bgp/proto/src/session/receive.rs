@@ -6,10 +6,10 @@ use super::collision::{self, Verdict};
 use super::connection::Phase;
 use super::errors;
 use super::fsm::{Ending, PeerSession, announces_restarts};
-use super::negotiate;
+use super::negotiate::{self, Negotiated};
 use super::output::{Direction, Output};
 use super::timers::YIELD_TIME;
-use crate::wire::{Message, Notification, Open, RouteRefresh};
+use crate::wire::{Message, Notification, Open, RefreshKind, RouteRefresh};
 
 impl PeerSession {
     /// Bytes of a connection, cut anywhere. Ignored for one that is closed.
@@ -47,12 +47,11 @@ impl PeerSession {
                 connection.heard(now);
                 self.outputs.push_back(Output::Update(update));
             }
-            (Phase::Established, Message::RouteRefresh(RouteRefresh { family, .. })) => {
+            (Phase::Established, Message::RouteRefresh(refresh)) => {
                 connection.heard(now);
                 let agreed = connection.negotiated.as_ref();
-                // RFC 2918 §4: one for a family that was not agreed on is ignored.
-                if agreed.is_some_and(|n| n.route_refresh && n.context.families.contains(&family)) {
-                    self.outputs.push_back(Output::RouteRefresh(family));
+                if agreed.is_some_and(|n| takes_refresh(n, refresh)) {
+                    self.outputs.push_back(Output::RouteRefresh(refresh));
                 }
             }
             (phase, message) => {
@@ -69,6 +68,7 @@ impl PeerSession {
         let ending = Ending {
             reason: format!("received {}", errors::describe(&notification)),
             held_back: !errors::is_collision(&notification),
+            retain: self.agreed_notification_gr(direction) && !errors::is_hard_reset(&notification),
             sent: None,
             received: Some(notification),
             close: true,
@@ -91,7 +91,9 @@ impl PeerSession {
         let other = self.connection(direction.other());
         let restartable = other.is_some_and(announces_restarts);
         let phase = connection.phase;
-        let verdict = collision::judge(phase, wins, other.map(|c| c.phase), restartable);
+        // One whose OPEN is only delayed is no sign of a restart.
+        let judged = if connection.came_later { phase } else { Phase::OpenSent };
+        let verdict = collision::judge(judged, wins, other.map(|c| c.phase), restartable);
         if verdict == Verdict::CloseThis {
             return self.fail(now, direction, errors::collision());
         }
@@ -101,6 +103,7 @@ impl PeerSession {
         if let Some(connection) = self.connection_mut(direction) {
             connection.negotiated = Some(negotiated);
             connection.phase = Phase::OpenConfirm;
+            connection.open_at = None;
             connection.heard(now);
             if verdict == Verdict::Yield {
                 connection.keepalive_at = Some(now + YIELD_TIME);
@@ -109,7 +112,7 @@ impl PeerSession {
         match verdict {
             // Closing the other lets this one go on, which sends the KEEPALIVE.
             Verdict::CloseOther => self.fail(now, direction.other(), errors::collision()),
-            Verdict::Proceed => self.send_keepalive(now, direction),
+            Verdict::Proceed => self.confirm(now, direction),
             Verdict::Yield | Verdict::CloseThis => {}
         }
     }
@@ -137,6 +140,10 @@ impl PeerSession {
                 self.fail(now, other, errors::collision());
             }
             Some(Phase::OpenSent) if wins => self.fail(now, other, errors::collision()),
+            // Its OPEN was only delayed: the peer can't count on it.
+            Some(Phase::Tracked) if !self.connection(other).is_some_and(|c| c.came_later) => {
+                self.drop_unspoken(now, other, "the other connection was faster");
+            }
             Some(Phase::OpenSent | Phase::Tracked) | None => {}
         }
         if let Some(connection) = self.connection_mut(direction) {
@@ -154,7 +161,17 @@ impl PeerSession {
             received: None,
             close: true,
             held_back: false,
+            retain: true,
         };
         self.end(now, direction, ending);
     }
+}
+
+/// RFC 2918 §4 and RFC 7313 §4: what was not agreed on is ignored.
+fn takes_refresh(negotiated: &Negotiated, refresh: RouteRefresh) -> bool {
+    let agreed = match refresh.kind {
+        RefreshKind::Request => negotiated.route_refresh,
+        RefreshKind::Begin | RefreshKind::End => negotiated.enhanced_refresh,
+    };
+    agreed && negotiated.context.families.contains(&refresh.family)
 }

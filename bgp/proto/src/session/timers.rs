@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Hold time until the peer's OPEN is in (RFC 4271 §8.2.2 suggests 4 minutes).
 pub(super) const LARGE_HOLD_TIME: Duration = Duration::from_secs(240);
 
+/// SendHoldTime where none is configured (RFC 9687 §3.1), unless twice the HoldTime is more.
+pub(super) const SEND_HOLD_TIME: Duration = Duration::from_secs(8 * 60);
+
 /// How long a connection that would lose a collision waits for the other's OPEN before it sends its KEEPALIVE.
 pub(super) const YIELD_TIME: Duration = Duration::from_secs(1);
 
