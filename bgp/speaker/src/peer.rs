@@ -151,20 +151,18 @@ pub(crate) fn session_config(
     config: &PeerConfig,
     graceful_restart: GracefulRestart,
 ) -> SessionConfig {
+    let peer_as = match config.asn {
+        PeerAs::Number(asn) => session::PeerAs::Number(asn),
+        PeerAs::External => session::PeerAs::External,
+        PeerAs::Internal => session::PeerAs::Internal,
+    };
     SessionConfig {
-        local_as: speaker.asn,
-        router_id: speaker.router_id,
-        peer_as: match config.asn {
-            PeerAs::Number(asn) => session::PeerAs::Number(asn),
-            PeerAs::External => session::PeerAs::External,
-            PeerAs::Internal => session::PeerAs::Internal,
-        },
         hold_time: config.hold_time,
         keepalive_time: config.keepalive_time,
-        connect_retry_time: SessionConfig::CONNECT_RETRY_TIME,
         passive: config.passive,
         families: vec![family(config)],
         graceful_restart: Some(graceful_restart),
+        ..SessionConfig::new(speaker.asn, speaker.router_id, peer_as)
     }
 }
 

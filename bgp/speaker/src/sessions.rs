@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bgp_proto::rib::PeerInfo;
 use bgp_proto::session::{Direction, Down, Negotiated, Output, Stop};
-use bgp_proto::wire::{GracefulRestart, Update};
+use bgp_proto::wire::{GracefulRestart, RefreshKind, Update};
 
 use crate::actor::{Actor, Running};
 use crate::connection::{Event, dial};
@@ -77,9 +77,13 @@ impl Actor {
                 }
                 Output::Up(negotiated) => self.went_up(peer, negotiated, now),
                 Output::Update(update) => self.update(peer, &update, now),
-                Output::RouteRefresh(family) => {
-                    if let Some(running) = &mut self.running {
-                        running.rib.handle_route_refresh(peer.rib_id, family);
+                Output::RouteRefresh(refresh) => {
+                    if let Some(running) = &mut self.running
+                        && refresh.kind == RefreshKind::Request
+                    {
+                        running
+                            .rib
+                            .handle_route_refresh(peer.rib_id, refresh.family);
                     }
                 }
                 Output::Down(down) => self.went_down(peer, &down, now),
@@ -165,11 +169,9 @@ impl Actor {
         tracing::info!(peer = %peer.name, reason = %down.reason, "session down");
         peer.flaps += 1;
         let up = peer.up.take();
-        // RFC 4724 §4: a NOTIFICATION, either way, means that the peer is not coming back as it was.
-        let silent = down.notification_sent.is_none() && down.notification_received.is_none();
         let helped = up
             .and_then(|up| helped_for(&up.negotiated))
-            .filter(|_| silent);
+            .filter(|_| down.retain);
         peer.stale_until = helped.map(|wait| now + wait);
         running.rib.handle_peer_down(peer.rib_id, helped.is_some());
     }

@@ -118,7 +118,13 @@ impl Connection {
             BfdHold::On(until) => until,
             BfdHold::Off => None,
         };
-        let all = [self.hold_at, self.keepalive_at, self.open_at, self.send_hold_at, bfd_at];
+        let all = [
+            self.hold_at,
+            self.keepalive_at,
+            self.open_at,
+            self.send_hold_at,
+            bfd_at,
+        ];
         all.into_iter().flatten()
     }
 

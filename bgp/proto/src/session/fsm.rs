@@ -262,7 +262,10 @@ impl PeerSession {
         let agreed = negotiated.route_refresh && negotiated.context.families.contains(&family);
         if agreed {
             let kind = RefreshKind::Request;
-            self.send(direction, &Message::RouteRefresh(RouteRefresh { family, kind }));
+            self.send(
+                direction,
+                &Message::RouteRefresh(RouteRefresh { family, kind }),
+            );
         }
         agreed
     }

@@ -85,11 +85,14 @@ pub(super) fn negotiate(
     let both = |capability: &Capability| {
         sent.capabilities.contains(capability) && received.capabilities.contains(capability)
     };
-    let route_refresh = both(&Capability::RouteRefresh);
+    let (route_refresh, context) = (
+        both(&Capability::RouteRefresh),
+        context(internal, families, sent, received),
+    );
     let peer_graceful_restart = graceful_restart(received).cloned();
     let told = peer_graceful_restart.is_some();
     let long_lived = long_lived(received).filter(|_| told);
-    let of_session = |l: &&LongLivedFamily| families.contains(&l.family);
+    let of_session = |l: &&LongLivedFamily| context.families.contains(&l.family);
     let peer_long_lived = long_lived.unwrap_or_default().iter().filter(of_session);
     Ok(Negotiated {
         direction,
@@ -102,13 +105,13 @@ pub(super) fn negotiate(
         peer_long_lived: peer_long_lived.copied().collect(),
         peer_graceful_restart,
         route_refresh,
-        enhanced_refresh: route_refresh && both(&Capability::EnhancedRouteRefresh),
+        enhanced_refresh: context.enhanced_route_refresh,
         role: roles.ours,
         peer_role: roles.theirs,
         strict_bfd: both(&strict_bfd()),
         external: !internal,
         internal,
-        context: context(internal, families, sent, received),
+        context,
     })
 }
 
@@ -143,12 +146,8 @@ fn context(internal: bool, families: Vec<Family>, sent: &Open, received: &Open) 
     let extended = |family: &&Family| {
         offers_extended_next_hop(sent, **family) && offers_extended_next_hop(received, **family)
     };
-    let receive = |family: &&Family| {
-        add_path(sent, **family).0 && add_path(received, **family).1
-    };
-    let send = |family: &&Family| {
-        add_path(sent, **family).1 && add_path(received, **family).0
-    };
+    let receive = |family: &&Family| add_path(sent, **family).0 && add_path(received, **family).1;
+    let send = |family: &&Family| add_path(sent, **family).1 && add_path(received, **family).0;
     let both = |test: fn(&Open) -> bool| test(sent) && test(received);
     WireContext {
         four_byte_as: both(has_four_byte_as),
@@ -157,6 +156,7 @@ fn context(internal: bool, families: Vec<Family>, sent: &Open, received: &Open) 
         add_path_receive: families.iter().filter(receive).copied().collect(),
         add_path_send: families.iter().filter(send).copied().collect(),
         extended_messages: both(has_extended_message),
+        enhanced_route_refresh: both(has_enhanced_refresh),
         families,
     }
 }
@@ -193,6 +193,13 @@ fn has_four_byte_as(open: &Open) -> bool {
 
 fn has_extended_message(open: &Open) -> bool {
     open.capabilities.contains(&Capability::ExtendedMessage)
+}
+
+/// RFC 7313 §3.1: it is of no use without the plain one.
+fn has_enhanced_refresh(open: &Open) -> bool {
+    [Capability::RouteRefresh, Capability::EnhancedRouteRefresh]
+        .iter()
+        .all(|needed| open.capabilities.contains(needed))
 }
 
 /// RFC 8950 §4: IPv6 next hops for this family.

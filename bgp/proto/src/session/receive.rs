@@ -92,7 +92,11 @@ impl PeerSession {
         let restartable = other.is_some_and(announces_restarts);
         let phase = connection.phase;
         // One whose OPEN is only delayed is no sign of a restart.
-        let judged = if connection.came_later { phase } else { Phase::OpenSent };
+        let judged = if connection.came_later {
+            phase
+        } else {
+            Phase::OpenSent
+        };
         let verdict = collision::judge(judged, wins, other.map(|c| c.phase), restartable);
         if verdict == Verdict::CloseThis {
             return self.fail(now, direction, errors::collision());

@@ -176,7 +176,8 @@ fn updates_and_route_refreshes_are_passed_on_only_in_established() {
         Direction::Outgoing,
         &Message::RouteRefresh(RouteRefresh::request(Family::IPV6_UNICAST)),
     );
-    let expected = [Output::Update(end_of_rib), Output::RouteRefresh(family)].map(Seen::Passed);
+    let request = RouteRefresh::request(family);
+    let expected = [Output::Update(end_of_rib), Output::RouteRefresh(request)].map(Seen::Passed);
     assert_eq!(peer.seen(), expected);
 }
 

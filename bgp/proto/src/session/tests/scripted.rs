@@ -19,17 +19,7 @@ pub(super) const LOW_ID: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub(super) const HIGH_ID: Ipv4Addr = Ipv4Addr::new(200, 0, 0, 1);
 
 pub(super) fn config() -> SessionConfig {
-    SessionConfig {
-        local_as: LOCAL_AS,
-        router_id: LOCAL_ID,
-        peer_as: PeerAs::Number(PEER_AS),
-        hold_time: Duration::from_secs(90),
-        keepalive_time: None,
-        connect_retry_time: SessionConfig::CONNECT_RETRY_TIME,
-        passive: false,
-        families: vec![Family::IPV4_UNICAST],
-        graceful_restart: None,
-    }
+    SessionConfig::new(LOCAL_AS, LOCAL_ID, PeerAs::Number(PEER_AS))
 }
 
 pub(super) fn graceful_restart() -> GracefulRestart {
