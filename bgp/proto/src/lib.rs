@@ -1,6 +1,7 @@
 //! BGP-4 (RFC 4271) without I/O: wire codec, session state machine, RIBs; told the time, handed the bytes.
 
 pub mod bfd;
+pub mod filter;
 pub mod rib;
 pub mod session;
 pub mod wire;
