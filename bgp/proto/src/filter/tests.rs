@@ -96,7 +96,7 @@ fn an_empty_match_is_about_everything() {
 fn the_first_rule_that_matches_decides_and_says_its_name() {
     let inside = prefixes("10.0.0.0/8", PrefixOperator::In, None);
     let chain = FilterChain::new([
-        ("edge", vec![reject(inside.clone()), accept(&[])]),
+        ("edge", vec![reject(inside), accept(&[])]),
         ("empty", Vec::new()),
         ("last", vec![reject(Match::default())]),
     ]);
