@@ -285,6 +285,9 @@ pub struct PathAttributes {
     pub only_to_customer: Option<Asn>,
     /// Unknown optional transitive attributes, passed on untouched with the Partial bit set.
     pub unknown: Vec<UnknownAttribute>,
+    /// Which of the attributes above came with the Partial bit, which is never cleared on the way (RFC 4271 §5): bit
+    /// `n` for type code `n`. What is not there has no bit here that counts.
+    pub partial: u64,
 }
 
 impl PathAttributes {
@@ -307,6 +310,7 @@ impl PathAttributes {
             large_communities: Vec::new(),
             only_to_customer: None,
             unknown: Vec::new(),
+            partial: 0,
         }
     }
 }

@@ -196,17 +196,51 @@ impl Notification {
         Self::cease(subcode).with_data(data.freeze())
     }
 
-    /// The Shutdown Communication (RFC 9003) the peer sent with its Cease, if there is one and it is text. It is
-    /// the peer's word: control characters are in it as they came.
+    /// Cease, Hard Reset (RFC 8538 §3): ends the session with all its routes, for the reason that `inner` states.
+    #[must_use]
+    pub fn hard_reset(inner: &Self) -> Self {
+        let mut data = BytesMut::with_capacity(2 + inner.data.len());
+        inner.encode(&mut data);
+        Self::cease(cease::HARD_RESET).with_data(data.freeze())
+    }
+
+    /// Whether it is a Hard Reset, over which no route is kept (RFC 8538 §4).
+    #[must_use]
+    pub fn is_hard_reset(&self) -> bool {
+        self.code == code::CEASE && self.subcode == cease::HARD_RESET
+    }
+
+    /// The reason inside a Hard Reset; `None` for others, and for one that does not say.
+    #[must_use]
+    pub fn encapsulated(&self) -> Option<Self> {
+        if !self.is_hard_reset() {
+            return None;
+        }
+        let code = *self.data.first()?;
+        let subcode = *self.data.get(1)?;
+        Some(Self {
+            code,
+            subcode,
+            data: self.data.slice(2..),
+        })
+    }
+
+    /// The Shutdown Communication (RFC 9003) the peer sent with its Cease, if there is one and it is text; that of a
+    /// Hard Reset is inside what it encapsulates. It is the peer's word: control characters are in it as they came.
     #[must_use]
     pub fn shutdown_text(&self) -> Option<&str> {
+        std::str::from_utf8(self.shutdown_communication()?).ok()
+    }
+
+    /// The octets of a Shutdown Communication, never none.
+    fn shutdown_communication(&self) -> Option<&[u8]> {
         let told = [cease::ADMINISTRATIVE_SHUTDOWN, cease::ADMINISTRATIVE_RESET];
         if self.code != code::CEASE || !told.contains(&self.subcode) {
             return None;
         }
         let (len, text) = self.data.split_first()?;
-        let text = std::str::from_utf8(text.get(..usize::from(*len))?).ok()?;
-        if text.is_empty() { None } else { Some(text) }
+        let text = text.get(..usize::from(*len))?;
+        (!text.is_empty()).then_some(text)
     }
 
     pub(super) fn decode(body: &[u8]) -> Result<Self, Self> {
@@ -233,6 +267,22 @@ impl std::error::Error for Notification {}
 /// The RFCs' own words: `Hold Timer Expired`, `Cease: Administrative Shutdown "maintenance"`.
 impl fmt::Display for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fmt_alone(f)?;
+        match self.encapsulated() {
+            // One inside another inside another is a peer's joke: one level is shown.
+            Some(inner) => {
+                f.write_str(" (")?;
+                inner.fmt_alone(f)?;
+                f.write_str(")")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Notification {
+    /// All but what it encapsulates.
+    fn fmt_alone(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match code_name(self.code) {
             Some(name) => f.write_str(name)?,
             None => write!(f, "error code {}", self.code)?,
@@ -242,9 +292,18 @@ impl fmt::Display for Notification {
             None if self.subcode == 0 => {}
             None => write!(f, ": subcode {}", self.subcode)?,
         }
-        match self.shutdown_text() {
-            Some(text) => write!(f, " {text:?}"),
-            None => Ok(()),
+        let Some(communication) = self.shutdown_communication() else {
+            return Ok(());
+        };
+        match std::str::from_utf8(communication) {
+            Ok(text) => write!(f, " {text:?}"),
+            Err(_) => {
+                f.write_str(" (not text: 0x")?;
+                communication
+                    .iter()
+                    .try_for_each(|octet| write!(f, "{octet:02x}"))?;
+                f.write_str(")")
+            }
         }
     }
 }
@@ -333,6 +392,24 @@ mod tests {
                 Notification::cease_with_text(cease::ADMINISTRATIVE_SHUTDOWN, "new \"rack\"\n"),
                 "Cease: Administrative Shutdown \"new \\\"rack\\\"\\n\"",
             ),
+            (
+                Notification::hard_reset(&Notification::cease_with_text(
+                    cease::ADMINISTRATIVE_RESET,
+                    "bye",
+                )),
+                "Cease: Hard Reset (Cease: Administrative Reset \"bye\")",
+            ),
+            (Notification::cease(cease::HARD_RESET), "Cease: Hard Reset"),
+            (Notification::cease(cease::BFD_DOWN), "Cease: BFD Down"),
+            (
+                Notification::cease(cease::ADMINISTRATIVE_SHUTDOWN)
+                    .with_data(Bytes::from_static(&[2, 0xc3, 0x28])),
+                "Cease: Administrative Shutdown (not text: 0xc328)",
+            ),
+            (
+                Notification::open_error(open::ROLE_MISMATCH),
+                "OPEN Message Error: Role Mismatch",
+            ),
         ];
         for (notification, words) in table {
             assert_eq!(notification.to_string(), words);
@@ -345,6 +422,28 @@ mod tests {
         let notification = Notification::cease_with_text(cease::ADMINISTRATIVE_RESET, &text);
         assert_eq!(notification.shutdown_text(), Some("é".repeat(127).as_str()));
         assert_eq!(notification.data.len(), 255);
+    }
+
+    #[test]
+    fn a_hard_reset_carries_the_notification_it_stands_for() {
+        let inner = Notification::cease_with_text(cease::PEER_DECONFIGURED, "gone");
+        let outer = Notification::hard_reset(&inner);
+        assert!(outer.is_hard_reset() && !inner.is_hard_reset());
+        assert_eq!(outer.encapsulated(), Some(inner));
+        for short in [vec![], vec![6]] {
+            let cut = Notification::cease(cease::HARD_RESET).with_data(short.into());
+            assert!(cut.is_hard_reset());
+            assert_eq!(cut.encapsulated(), None);
+        }
+    }
+
+    #[test]
+    fn a_hard_reset_inside_a_hard_reset_is_shown_without_end_of_stack() {
+        let mut nested = Notification::cease(cease::BFD_DOWN);
+        for _ in 0..2000 {
+            nested = Notification::hard_reset(&nested);
+        }
+        assert!(nested.to_string().len() < 200);
     }
 
     #[test]

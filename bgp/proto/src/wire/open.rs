@@ -85,7 +85,8 @@ pub(super) fn encode(open: &Open, out: &mut BytesMut) {
 fn parameters(mut reader: Reader<'_>) -> Result<Vec<Capability>, Notification> {
     let malformed = |Short| Notification::open_error(subcode::UNSPECIFIC);
     let len = reader.u8().map_err(malformed)?;
-    let extended = len == EXTENDED && reader.peek().first() == Some(&EXTENDED);
+    // The type alone tells; the length before it says nothing then, but that there are parameters (RFC 9072 §2).
+    let extended = len != 0 && reader.peek().first() == Some(&EXTENDED);
     let len = if extended {
         reader.u8().and_then(|_| reader.u16()).map_err(malformed)?
     } else {

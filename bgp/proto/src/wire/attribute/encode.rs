@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bytes::{BufMut, BytesMut};
 
 use super::as_path::{self, AsSize};
-use super::table::{self, OPTIONAL, TRANSITIVE, code};
+use super::table::{self, OPTIONAL, PARTIAL, TRANSITIVE, code};
 use super::{aggregator, communities, origin};
 use crate::wire::writer::put_attribute;
 use crate::wire::{PathAttributes, WireContext};
@@ -36,12 +36,12 @@ pub(in crate::wire) fn encode(
         put(out, code::ATOMIC_AGGREGATE, |_| {});
     }
     if let Some(aggregator) = attributes.aggregator {
-        put(out, code::AGGREGATOR, |out| {
+        put_partial(attributes, out, code::AGGREGATOR, |out| {
             aggregator::encode(aggregator, ctx, out)
         });
     }
     if !attributes.communities.is_empty() {
-        put(out, code::COMMUNITIES, |out| {
+        put_partial(attributes, out, code::COMMUNITIES, |out| {
             attributes
                 .communities
                 .iter()
@@ -70,19 +70,21 @@ pub(in crate::wire) fn encode(
 /// The kinds of communities that have codes from 16 on, and what stands between and behind them.
 fn encode_communities(attributes: &PathAttributes, ctx: &WireContext, out: &mut BytesMut) {
     if !attributes.extended_communities.is_empty() {
-        put(out, code::EXTENDED_COMMUNITIES, |out| {
+        put_partial(attributes, out, code::EXTENDED_COMMUNITIES, |out| {
             let all = attributes.extended_communities.iter();
             all.for_each(|community| out.put_u64(*community));
         });
     }
     encode_as4(attributes, ctx, out);
     if !attributes.large_communities.is_empty() {
-        put(out, code::LARGE_COMMUNITIES, |out| {
+        put_partial(attributes, out, code::LARGE_COMMUNITIES, |out| {
             communities::encode_large(&attributes.large_communities, out);
         });
     }
     if let Some(asn) = attributes.only_to_customer {
-        put(out, code::ONLY_TO_CUSTOMER, |out| out.put_u32(asn.0));
+        put_partial(attributes, out, code::ONLY_TO_CUSTOMER, |out| {
+            out.put_u32(asn.0)
+        });
     }
 }
 
@@ -107,5 +109,19 @@ fn encode_as4(attributes: &PathAttributes, ctx: &WireContext, out: &mut BytesMut
 fn put(out: &mut BytesMut, code: u8, value: impl FnOnce(&mut BytesMut)) {
     if let Some(row) = table::find(code) {
         put_attribute(out, row.flags, code, value);
+    }
+}
+
+/// An optional transitive attribute, with the Partial bit if it came with one.
+fn put_partial(
+    attributes: &PathAttributes,
+    out: &mut BytesMut,
+    code: u8,
+    value: impl FnOnce(&mut BytesMut),
+) {
+    if let Some(row) = table::find(code) {
+        let partial = attributes.partial & row.partial_bit() != 0;
+        let flags = row.flags | if partial { PARTIAL } else { 0 };
+        put_attribute(out, flags, code, value);
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::as_path::{self, AsSize};
 use super::mp::{self, Announced, Reach, Withdrawn};
-use super::table::{self, Fault, OPTIONAL, OnError, Row, TRANSITIVE, code};
+use super::table::{self, Fault, OPTIONAL, OnError, PARTIAL, Row, TRANSITIVE, code};
 use super::{aggregator, communities, next_hop, opaque, origin, reflection, scalar};
 use crate::wire::notification::update as subcode;
 use crate::wire::open::AS_TRANS;
@@ -39,6 +39,7 @@ pub(in crate::wire) struct AttributeSet {
     large_communities: Vec<LargeCommunity>,
     only_to_customer: Option<Asn>,
     unknown: Vec<UnknownAttribute>,
+    partial: u64,
     pub(in crate::wire) reach: Option<Reach<Announced>>,
     pub(in crate::wire) unreach: Option<Reach<Withdrawn>>,
     /// What was wrong and survived.
@@ -165,6 +166,7 @@ impl AttributeSet {
             large_communities: self.large_communities,
             only_to_customer: self.only_to_customer,
             unknown: self.unknown,
+            partial: self.partial,
         })
     }
 
@@ -185,6 +187,9 @@ impl AttributeSet {
                 return Ok(());
             }
             // The prefixes of MP_(UN)REACH_NLRI are needed all the same.
+        }
+        if raw.flags & PARTIAL != 0 {
+            self.partial |= row.partial_bit();
         }
         let outcome = if row.length.allows(raw.value.len(), ctx) {
             self.read_value(raw, ctx)

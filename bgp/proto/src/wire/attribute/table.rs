@@ -142,6 +142,15 @@ pub(in crate::wire) fn find(code: u8) -> Option<&'static Row> {
 }
 
 impl Row {
+    /// The attribute's bit in [`PathAttributes::partial`](crate::wire::PathAttributes::partial), if it has one: it is
+    /// optional and transitive, and written from what is kept of it.
+    pub(in crate::wire) fn partial_bit(&self) -> u64 {
+        let kept = self.flags == OPTIONAL_TRANSITIVE
+            && self.from == Anyone
+            && self.code != code::IPV6_EXTENDED_COMMUNITIES;
+        if kept { 1 << self.code } else { 0 }
+    }
+
     /// Whether the attribute may come on this session.
     pub(in crate::wire) fn taken_from(&self, ctx: &WireContext) -> bool {
         match self.from {

@@ -304,6 +304,16 @@ fn each_kind_of_longer_community_and_the_otc() {
             },
         ),
         (
+            "e0 08 04 fde90001 c0 10 08 0002fde800000001 e0 20 0c 000000010000000200000003",
+            PathAttributes {
+                communities: vec![0xfde9_0001],
+                extended_communities: vec![0x0002_fde8_0000_0001],
+                large_communities: vec![large(1, 2, 3)],
+                partial: 1 << 8 | 1 << 32,
+                ..base()
+            },
+        ),
+        (
             "c0 23 04 0000fde9",
             PathAttributes {
                 only_to_customer: Some(Asn(65001)),

@@ -1,9 +1,12 @@
 //! Tests of the codec as a whole.
 
+mod agreed;
 mod both_ways;
+mod opens;
 mod packing;
 mod revised;
 mod round_trip;
+mod rows;
 mod stream;
 
 use std::net::IpAddr;

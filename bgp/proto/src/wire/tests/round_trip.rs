@@ -231,7 +231,8 @@ fn attributes() -> impl Strategy<Value = PathAttributes> {
         vec(large_community(), 0..20),
         option::of(any::<u32>().prop_map(Asn)),
     );
-    let tail = (tags, unknown());
+    let partial = proptest::sample::subsequence(vec![7u8, 8, 16, 32, 35], 0..=5);
+    let tail = (tags, unknown(), partial);
     (origin, path(), numbers, aggregator, reflection, tail).prop_map(
         |(
             origin,
@@ -239,8 +240,19 @@ fn attributes() -> impl Strategy<Value = PathAttributes> {
             (med, local_pref, atomic_aggregate),
             aggregator,
             reflection,
-            ((extended_communities, mut large_communities, only_to_customer), unknown),
+            ((extended_communities, mut large_communities, only_to_customer), unknown, partial),
         )| {
+            let there = [
+                (7, aggregator.is_some()),
+                (8, !reflection.2.is_empty()),
+                (16, !extended_communities.is_empty()),
+                (32, !large_communities.is_empty()),
+                (35, only_to_customer.is_some()),
+            ];
+            let partial = there
+                .iter()
+                .filter(|(code, there)| *there && partial.contains(code))
+                .fold(0u64, |bits, (code, _)| bits | 1 << code);
             large_communities.sort_unstable();
             large_communities.dedup();
             let (originator_id, cluster_list, communities) = reflection;
@@ -260,6 +272,7 @@ fn attributes() -> impl Strategy<Value = PathAttributes> {
                 large_communities,
                 only_to_customer,
                 unknown,
+                partial,
             }
         },
     )
