@@ -1,6 +1,7 @@
 //! FRR's zebra and bgpd in a namespace, with sockets and files of their own.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,6 +19,7 @@ const START: Duration = Duration::from_secs(20);
 pub struct Frr {
     zebra: Process,
     bgpd: Process,
+    bfdd: Option<Process>,
     dir: tempfile::TempDir,
     netns: String,
 }
@@ -40,9 +42,35 @@ impl Frr {
         Ok(Self {
             zebra,
             bgpd,
+            bfdd: None,
             dir,
             netns: netns.name().to_owned(),
         })
+    }
+
+    /// Starts bfdd beside them with this configuration. Returns when it answers.
+    ///
+    /// # Errors
+    /// When it doesn't come up.
+    pub fn start_bfdd(&mut self, netns: &Netns, config: &str) -> Result<()> {
+        let file = self.dir.path().join("bfdd.conf");
+        std::fs::write(&file, config)?;
+        run("chown", &["frr:frr", &file.to_string_lossy()])?;
+        let mut command = daemon_command(netns, "bfdd", self.dir.path());
+        command
+            .arg("--bfdctl")
+            .arg(self.dir.path().join("bfdd.sock"));
+        let log = self.dir.path().join("bfdd.log");
+        self.bfdd = Some(Process::start("bfdd", command, &log)?);
+        wait_for_socket(self.dir.path(), "bfdd")
+    }
+
+    /// Kills bfdd as `kill -9` does.
+    ///
+    /// # Errors
+    /// When it isn't running.
+    pub fn kill_bfdd(&mut self) -> Result<()> {
+        self.bfdd.take().context("no bfdd")?.kill()
     }
 
     /// The folder of its vty sockets, as `vtysh --vty_socket` takes it.
@@ -126,6 +154,9 @@ impl Frr {
     pub fn keep(mut self) -> PathBuf {
         self.zebra.keep();
         self.bgpd.keep();
+        if let Some(bfdd) = &self.bfdd {
+            bfdd.keep();
+        }
         self.dir.disable_cleanup(true);
         self.dir.path().to_owned()
     }
@@ -134,10 +165,11 @@ impl Frr {
     #[must_use]
     pub fn log_end(&self) -> String {
         format!(
-            "{}:\n{}\n{}",
+            "{}:\n{}\n{}\n{}",
             self.netns,
             self.zebra.log_end(),
-            self.bgpd.log_end()
+            self.bgpd.log_end(),
+            self.bfdd.as_ref().map(Process::log_end).unwrap_or_default()
         )
     }
 }
@@ -149,6 +181,11 @@ fn next_hops(paths: &Value) -> Vec<String> {
 }
 
 fn start_daemon(netns: &Netns, daemon: &str, dir: &Path) -> Result<Process> {
+    let command = daemon_command(netns, daemon, dir);
+    Process::start(daemon, command, &dir.join(format!("{daemon}.log")))
+}
+
+fn daemon_command(netns: &Netns, daemon: &str, dir: &Path) -> Command {
     let file = |name: &str| dir.join(name).into_os_string();
     let mut command = netns.command(format!("/usr/lib/frr/{daemon}"));
     command.arg("-f").arg(file(&format!("{daemon}.conf")));
@@ -158,7 +195,7 @@ fn start_daemon(netns: &Netns, daemon: &str, dir: &Path) -> Result<Process> {
         .arg("--vty_socket")
         .arg(dir)
         .args(["--log", "stdout", "-A", "127.0.0.1"]);
-    Process::start(daemon, command, &dir.join(format!("{daemon}.log")))
+    command
 }
 
 fn wait_for_socket(dir: &Path, daemon: &str) -> Result<()> {

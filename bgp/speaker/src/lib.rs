@@ -1,6 +1,7 @@
 //! The tokio shell around `bgp-proto`: sockets, timers and the one task that owns peers and RIBs.
 
 mod actor;
+pub mod bfd;
 mod config;
 mod configure;
 mod connection;
