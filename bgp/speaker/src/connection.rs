@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
+
+use crate::listener::Accepted;
+use crate::socket::{self, SocketOptions};
 
 /// What sockets tell the speaker's task.
 #[derive(Debug)]
@@ -43,11 +46,17 @@ pub(crate) enum Event {
     Room,
 }
 
+impl From<Accepted> for Event {
+    fn from(accepted: Accepted) -> Self {
+        let Accepted { stream, remote, .. } = accepted;
+        Self::Accepted { stream, remote }
+    }
+}
+
 /// Pieces that wait for a writer; the last of them are kept for what is not UPDATEs.
 const WRITE_QUEUE: usize = 16;
 const KEPT_FOR_CONTROL: usize = 4;
 const READ_SIZE: usize = 64 * 1024;
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// SendHoldTime (RFC 9687): a peer that takes no byte for so long is gone.
 const SEND_HOLD_TIME: Duration = Duration::from_secs(480);
 /// How long the last words of a closed connection may take.
@@ -128,20 +137,13 @@ impl Connection {
 /// Dials from `local` if given.
 ///
 /// # Errors
-/// When there is no connection within a few seconds.
+/// As [`socket::dial`] has them.
 pub(crate) async fn dial(remote: SocketAddr, local: Option<IpAddr>) -> io::Result<TcpStream> {
-    let socket = if remote.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
+    let options = SocketOptions {
+        source: local,
+        ..SocketOptions::default()
     };
-    if let Some(local) = local {
-        socket.bind(SocketAddr::new(local, 0))?;
-    }
-    match timeout(DIAL_TIMEOUT, socket.connect(remote)).await {
-        Ok(result) => result,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-    }
+    socket::dial(remote, &options).await
 }
 
 /// Where a task's events come from and go to.

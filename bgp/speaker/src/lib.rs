@@ -6,10 +6,11 @@ mod config;
 mod configure;
 mod connection;
 mod handle;
-mod listener;
+pub mod listener;
 mod peer;
 mod route_events;
 mod sessions;
+pub mod socket;
 
 pub use config::{Config, PeerAs, PeerConfig, SpeakerConfig};
 pub use handle::{
