@@ -1,7 +1,7 @@
 //! The task that owns our routes in the kernel: pods and Pod CIDRs of this node, and what BGP has learned.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bgp_speaker::{RouteEvent, RouteEvents};
 use ipnet::IpNet;
@@ -11,8 +11,6 @@ use tracing::{debug, info, warn};
 
 /// How long changes are gathered before they are written.
 const GATHER: Duration = Duration::from_millis(2);
-/// When to try again what failed; the table itself holds each key's own back-off.
-const RETRY: Duration = Duration::from_millis(250);
 /// How often the whole table is compared although no notice came.
 const DRIFT_CHECK: Duration = Duration::from_secs(60);
 
@@ -51,7 +49,7 @@ enum Input {
     Local,
     Learned(RouteEvent),
     Notice(Notice),
-    Tick,
+    Retry,
     Closed,
 }
 
@@ -85,7 +83,7 @@ pub(crate) async fn run_task(
     let mut events: Option<RouteEvents> = None;
     let mut speaker_expected = true;
     loop {
-        let retry = !applied.borrow().failed.is_empty();
+        let retry = routing.next_retry();
         let input = tokio::select! {
             changed = local.changed() => if changed.is_ok() { Input::Local } else { Input::Closed },
             started = &mut speaker, if speaker_expected => {
@@ -99,7 +97,7 @@ pub(crate) async fn run_task(
             },
             notice = monitor.next() => Input::Notice(notice),
             _ = drift.tick() => Input::Notice(Notice::Overrun),
-            () = tokio::time::sleep(RETRY), if retry => Input::Tick,
+            () = until(retry) => Input::Retry,
         };
         match input {
             Input::Closed => return Ok(()),
@@ -109,7 +107,7 @@ pub(crate) async fn run_task(
             }
             Input::Learned(event) => routing.set_learned(event),
             Input::Notice(notice) => routing.look_again(&notice).await,
-            Input::Tick => {}
+            Input::Retry => {}
         }
         routing.write(&applied).await;
     }
@@ -123,7 +121,21 @@ async fn next_event(events: &mut Option<RouteEvents>) -> Option<RouteEvent> {
     }
 }
 
+/// Returns at that time; never, if there is none.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Routing {
+    /// When something that failed is due again; nothing is, before anything may be written.
+    fn next_retry(&self) -> Option<Instant> {
+        let again = self.table.next_retry();
+        again.filter(|_| self.local.generation > 0)
+    }
+
     fn set_local(&mut self, new: Local) {
         for (prefix, target) in &new.routes {
             self.table.set(*prefix, Some(target.clone()));
@@ -199,23 +211,20 @@ impl Routing {
             warn!(prefix = %clash.prefix, protocol = clash.protocol, "a route of someone else is in the way; it is left alone");
         }
         let status = self.table.status();
+        let problems = self.table.problems().into_iter();
+        let failed = problems
+            .map(|(prefix, why)| (prefix.to_string(), why.to_string()))
+            .collect();
         applied.send_modify(|state| {
             *state = Applied {
                 generation: self.local.generation,
                 desired: status.desired,
                 in_kernel: status.in_kernel,
-                failed: failures(&self.table),
+                failed,
                 initial_sync: self.initial_sync,
                 links: self.links,
                 learned: self.learned.len(),
             };
         });
     }
-}
-
-/// Every route that is not as desired, and why; also those whose next try is not due yet.
-fn failures(table: &RouteTable) -> Vec<(String, String)> {
-    let told =
-        |view: routes::RouteView<'_>| Some((view.prefix.to_string(), view.problem?.to_owned()));
-    table.routes().filter_map(told).collect()
 }

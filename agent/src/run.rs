@@ -61,9 +61,7 @@ pub(crate) fn cleanup(run_dir: &Path) -> anyhow::Result<()> {
             routes::delete_link(&link.name).await?;
         }
         let mut table = routes::RouteTable::open().await?;
-        table.permit_sweep(routes::Sweep::Learned);
-        table.permit_sweep(routes::Sweep::Local);
-        let report = table.apply().await;
+        let report = table.remove_all().await;
         if let Some((prefix, why)) = report.failed.first() {
             anyhow::bail!("cannot remove the route {prefix}: {why}");
         }

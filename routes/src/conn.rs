@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
@@ -14,14 +12,12 @@ use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
 use crate::Error;
+use crate::batch::{Attributes, Batch, HEADER, half, serialized, word};
 
-/// Bytes in one send. The kernel's rate no longer grows beyond 8 KiB; the default send buffer holds 208 KiB.
-pub(crate) const BATCH_BYTES: usize = 60 * 1024;
 /// Bytes the answers may take: a batch that fails whole answers some 700 times.
 const ANSWER_BYTES: usize = 8 << 20;
 /// The kernel answers inside `send`; silence as long as this means that the answer was lost.
 const ANSWER_SECONDS: i64 = 10;
-const HEADER: usize = 16;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_CAPPED: u16 = 0x100;
@@ -138,26 +134,42 @@ impl Conn {
     ///
     /// # Errors
     /// When sending fails or answers were lost: then nothing is known of what was done.
-    pub(crate) fn transact(&mut self, batch: &Batch) -> Result<BTreeMap<usize, Refusal>, Error> {
+    pub(crate) fn transact(
+        &mut self,
+        batch: &mut Batch,
+    ) -> Result<BTreeMap<usize, Refusal>, Error> {
+        self.converse(batch, |_, _, _| {})
+    }
+
+    /// Like [`Self::transact`], for questions: hands every answer with its place to `each`.
+    pub(crate) fn converse(
+        &mut self,
+        batch: &mut Batch,
+        mut each: impl FnMut(usize, &Header, &[u8]),
+    ) -> Result<BTreeMap<usize, Refusal>, Error> {
         let mut refused = BTreeMap::new();
-        if batch.count == 0 {
+        let count = batch.count();
+        if count == 0 {
             return Ok(refused);
         }
         let first = self.sequence.wrapping_add(1);
-        let bytes = batch.sealed(first);
-        self.sequence = self.sequence.wrapping_add(batch.count);
-        self.send(&bytes)?;
+        self.sequence = self.sequence.wrapping_add(count);
+        self.send(batch.seal(first))?;
         loop {
             let length = self.receive()?;
             for (header, payload) in Split::new(self.buffer.get(..length).unwrap_or_default()) {
                 let place = header.sequence_number.wrapping_sub(first);
-                if header.message_type != NLMSG_ERROR || place >= batch.count {
+                if place >= count {
+                    continue;
+                }
+                if header.message_type != NLMSG_ERROR {
+                    each(place as usize, &header, payload);
                     continue;
                 }
                 if let Some(refusal) = refusal(&header, payload) {
                     refused.insert(place as usize, refusal);
                 }
-                if place.wrapping_add(1) == batch.count {
+                if place.wrapping_add(1) == count {
                     return Ok(refused);
                 }
             }
@@ -172,28 +184,14 @@ impl Conn {
     ) -> Result<Option<RouteNetlinkMessage>, Error> {
         let mut batch = Batch::default();
         batch.push(message, 0);
-        let first = self.sequence.wrapping_add(1);
-        let bytes = batch.sealed(first);
-        self.sequence = first;
-        self.send(&bytes)?;
         let mut answer = None;
-        loop {
-            let length = self.receive()?;
-            let data = self.buffer.get(..length).unwrap_or_default();
-            for (header, payload) in Split::new(data) {
-                if header.sequence_number != first {
-                    continue;
-                }
-                if header.message_type != NLMSG_ERROR {
-                    answer = Some(parse(&header, payload)?);
-                    continue;
-                }
-                return match refusal(&header, payload) {
-                    None => Ok(answer),
-                    Some(r) if r.is(Errno::ENODEV) || r.is(Errno::ENOENT) => Ok(None),
-                    Some(r) => Err(r.into_error(what)),
-                };
-            }
+        let mut refused = self.converse(&mut batch, |_, header, payload| {
+            answer = Some(parse(header, payload));
+        })?;
+        match refused.remove(&0) {
+            None => answer.transpose(),
+            Some(r) if r.is(Errno::ENODEV) || r.is(Errno::ENOENT) => Ok(None),
+            Some(r) => Err(r.into_error(what)),
         }
     }
 
@@ -204,8 +202,29 @@ impl Conn {
         what: &str,
         mut each: impl FnMut(RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
+        let request = serialized(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, 0);
+        let (kind, body) = (half(&request, 4), request.get(HEADER..));
+        // What this library cannot read is not ours: skipped, not fatal.
+        self.dump_raw(
+            kind.unwrap_or_default(),
+            body.unwrap_or_default(),
+            what,
+            |header, payload| parse(header, payload).ok().and_then(&mut each),
+        )
+    }
+
+    /// Like [`Self::dump`], for requests and answers as bytes.
+    pub(crate) fn dump_raw<T>(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        what: &str,
+        mut each: impl FnMut(&Header, &[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        let mut request = Batch::default();
+        request.push_with(kind, NLM_F_DUMP, |out| out.extend_from_slice(body));
         for _ in 0..DUMP_TRIES {
-            if let Some(all) = self.dump_once(message, what, &mut each)? {
+            if let Some(all) = self.dump_once(&mut request, what, &mut each)? {
                 return Ok(all);
             }
         }
@@ -216,14 +235,13 @@ impl Conn {
 
     fn dump_once<T>(
         &mut self,
-        message: &RouteNetlinkMessage,
+        request: &mut Batch,
         what: &str,
-        each: &mut impl FnMut(RouteNetlinkMessage) -> Option<T>,
+        each: &mut impl FnMut(&Header, &[u8]) -> Option<T>,
     ) -> Result<Option<Vec<T>>, Error> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
-        let bytes = serialized(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, sequence);
-        self.send(&bytes)?;
+        self.send(request.seal(sequence))?;
         let (mut all, mut whole) = (Vec::new(), true);
         loop {
             let length = self.receive()?;
@@ -241,8 +259,7 @@ impl Conn {
                         let refusal = refusal(&header, payload).unwrap_or_else(|| refused(0));
                         return Err(refusal.into_error(what));
                     }
-                    // What this library cannot read is not ours: skipped, not fatal.
-                    _ => all.extend(parse(&header, payload).ok().and_then(&mut *each)),
+                    _ => all.extend(each(&header, payload)),
                 }
             }
         }
@@ -280,60 +297,6 @@ pub(crate) fn enlarge(socket: &impl AsFd, bytes: usize) {
     }
 }
 
-/// Requests to be sent as one; only the last asks for an acknowledgement, refusals come anyway.
-#[derive(Debug, Default)]
-pub(crate) struct Batch {
-    bytes: Vec<u8>,
-    starts: Vec<usize>,
-    count: u32,
-}
-
-impl Batch {
-    pub(crate) fn push(&mut self, message: RouteNetlinkMessage, flags: u16) {
-        let bytes = serialized(message, NLM_F_REQUEST | flags, 0);
-        self.starts.push(self.bytes.len());
-        self.bytes.extend_from_slice(&bytes);
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-        self.count += 1;
-    }
-
-    pub(crate) fn is_full(&self) -> bool {
-        self.bytes.len() >= BATCH_BYTES
-    }
-
-    fn sealed(&self, first: u32) -> Vec<u8> {
-        let mut bytes = self.bytes.clone();
-        for (&start, sequence) in self.starts.iter().zip(0u32..) {
-            if let Some(field) = bytes.get_mut(start + 8..start + 12) {
-                field.copy_from_slice(&first.wrapping_add(sequence).to_ne_bytes());
-            }
-        }
-        if let Some(field) = self
-            .starts
-            .last()
-            .and_then(|&s| bytes.get_mut(s + 6..s + 8))
-        {
-            let flags = u16::from_ne_bytes([
-                field.first().copied().unwrap_or(0),
-                field.last().copied().unwrap_or(0),
-            ]);
-            field.copy_from_slice(&(flags | NLM_F_ACK).to_ne_bytes());
-        }
-        bytes
-    }
-}
-
-fn serialized(message: RouteNetlinkMessage, flags: u16, sequence: u32) -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = flags;
-    header.sequence_number = sequence;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
-}
-
 /// The head of one message as it came.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Header {
@@ -358,15 +321,15 @@ impl<'a> Iterator for Split<'a> {
     type Item = (Header, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let length = number(self.rest, 0)? as usize;
+        let length = word(self.rest, 0)? as usize;
         if length < HEADER || length > self.rest.len() {
             return None;
         }
         let header = Header {
-            message_type: short(self.rest, 4)?,
-            flags: short(self.rest, 6)?,
-            sequence_number: number(self.rest, 8)?,
-            port_number: number(self.rest, 12)?,
+            message_type: half(self.rest, 4)?,
+            flags: half(self.rest, 6)?,
+            sequence_number: word(self.rest, 8)?,
+            port_number: word(self.rest, 12)?,
         };
         let payload = self.rest.get(HEADER..length)?;
         self.rest = self
@@ -392,7 +355,7 @@ fn refusal(header: &Header, payload: &[u8]) -> Option<Refusal> {
     let mut said = String::new();
     if header.flags & NLM_F_ACK_TLVS != 0 {
         // After the error number comes the request's header, and unless capped the whole request.
-        let request = number(payload, 4).unwrap_or(0) as usize;
+        let request = word(payload, 4).unwrap_or(0) as usize;
         let echoed = if header.flags & NLM_F_CAPPED != 0 {
             HEADER
         } else {
@@ -406,22 +369,10 @@ fn refusal(header: &Header, payload: &[u8]) -> Option<Refusal> {
     Some(Refusal { errno, said })
 }
 
-fn sentence(mut attributes: &[u8]) -> Option<String> {
-    loop {
-        let length = usize::from(short(attributes, 0)?);
-        if length < 4 {
-            return None;
-        }
-        if short(attributes, 2)? & 0x3fff == NLMSGERR_ATTR_MSG {
-            let text = attributes.get(4..length)?;
-            return Some(
-                String::from_utf8_lossy(text)
-                    .trim_end_matches('\0')
-                    .to_owned(),
-            );
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
+fn sentence(attributes: &[u8]) -> Option<String> {
+    let (_, text) = Attributes(attributes).find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)?;
+    let text = String::from_utf8_lossy(text);
+    Some(text.trim_end_matches('\0').to_owned())
 }
 
 fn refused(errno: i32) -> Refusal {
@@ -433,19 +384,5 @@ fn refused(errno: i32) -> Refusal {
 
 /// The error number at the start of an error or done message, made positive.
 fn negative(payload: &[u8]) -> i32 {
-    number(payload, 0).map_or(0, |n| n.cast_signed().wrapping_neg())
-}
-
-fn number(data: &[u8], at: usize) -> Option<u32> {
-    data.get(at..at + 4)?
-        .try_into()
-        .ok()
-        .map(u32::from_ne_bytes)
-}
-
-fn short(data: &[u8], at: usize) -> Option<u16> {
-    data.get(at..at + 2)?
-        .try_into()
-        .ok()
-        .map(u16::from_ne_bytes)
+    word(payload, 0).map_or(0, |n| n.cast_signed().wrapping_neg())
 }

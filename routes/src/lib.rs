@@ -1,13 +1,17 @@
 //! The kernel's side by netlink: routes of ours, pods' links, notices of change; it knows no BGP and no Kubernetes.
 
+mod batch;
 mod conn;
+mod failures;
+mod intern;
 mod links;
-mod message;
 mod monitor;
+mod nexthops;
 mod pod;
 mod sysctl;
 mod table;
 mod target;
+mod wire;
 
 pub use links::{LINK_PREFIX, LinkInfo, delete_link, pod_links};
 pub use monitor::{Monitor, Notice};
@@ -15,7 +19,7 @@ pub use pod::{
     GATEWAY_V4, GATEWAY_V6, HOST_MAC, PodLink, PodLinkState, check_pod_link, create_pod_link,
 };
 pub use sysctl::{Sysctl, SysctlOutcome, host_sysctls};
-pub use table::{Clash, Report, RouteTable, RouteView, Status, Sweep};
+pub use table::{Clash, Options, Repointed, Report, RouteTable, RouteView, Status, Sweep};
 pub use target::{Gateway, Target};
 
 use std::io;

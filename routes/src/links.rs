@@ -5,7 +5,8 @@ use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo as Detail, L
 use nix::errno::Errno;
 
 use crate::Error;
-use crate::conn::{Batch, Conn};
+use crate::batch::Batch;
+use crate::conn::Conn;
 
 /// What a pod's host end is called by at its start; nothing else bears it.
 pub const LINK_PREFIX: &str = "ptl";
@@ -21,6 +22,8 @@ pub struct LinkInfo {
     pub index: u32,
     /// Whether it is set up (IFF_UP).
     pub up: bool,
+    /// Whether its other end is there, too (IFF_LOWER_UP).
+    pub carrier: bool,
     /// Link-layer address, if it is an Ethernet one.
     pub mac: Option<[u8; 6]>,
     /// MTU in bytes.
@@ -65,7 +68,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 pub(crate) fn delete(conn: &mut Conn, name: &str) -> Result<bool, Error> {
     let mut batch = Batch::default();
     batch.push(RouteNetlinkMessage::DelLink(named(name)), 0);
-    match conn.transact(&batch)?.remove(&0) {
+    match conn.transact(&mut batch)?.remove(&0) {
         None => Ok(true),
         Some(refusal) if refusal.is(Errno::ENODEV) => Ok(false),
         Some(refusal) => Err(refusal.into_error(format!("deleting interface {name}"))),
@@ -100,6 +103,7 @@ pub(crate) fn described(link: &LinkMessage) -> LinkInfo {
         name: String::new(),
         index: link.header.index,
         up: link.header.flags.contains(LinkFlags::Up),
+        carrier: link.header.flags.contains(LinkFlags::LowerUp),
         mac: None,
         mtu: 0,
         kind: String::new(),

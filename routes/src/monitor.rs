@@ -6,7 +6,6 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::route::RouteHeader;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
 use nix::errno::Errno;
@@ -15,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::conn::{Conn, Header, Split, enlarge, parse};
 use crate::links::{described, dump};
 use crate::table::RouteTable;
+use crate::wire::{RTM_DELNEXTHOP, RTM_DELROUTE, RTM_NEWNEXTHOP, RTM_NEWROUTE, TABLE_MAIN};
 use crate::{Error, PROTOCOL};
 
 /// What has changed. Each asks for [`RouteTable::resync`] and an apply; the later includes the earlier.
@@ -33,7 +33,9 @@ pub enum Notice {
 const BUFFER_BYTES: usize = 16 << 20;
 /// What comes within this time of the first change is told with it.
 const GATHER: Duration = Duration::from_millis(50);
-/// A re-read of 100,000 routes takes about 0.2 s: foreign churn must not make us do nothing else.
+/// What made notices get lost is likely to go on: looking again the whole time would only add to it.
+const OVERRUN_GAP: Duration = Duration::from_secs(10);
+/// A re-read of 100,000 routes takes about 0.1 s: foreign churn must not make us do nothing else.
 const ROUTES_GAP: Duration = Duration::from_millis(500);
 const LINKS_GAP: Duration = Duration::from_millis(100);
 /// The largest datagram the kernel makes for one notice, with room to spare.
@@ -41,19 +43,24 @@ const DATAGRAM_BYTES: usize = 64 * 1024;
 const GROUP_LINK: u32 = 1;
 const GROUP_ROUTE_V4: u32 = 7;
 const GROUP_ROUTE_V6: u32 = 11;
+const GROUP_NEXTHOP: u32 = 32;
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
-const RTM_NEWROUTE: u16 = 24;
-const RTM_DELROUTE: u16 = 25;
 
 /// Listens on a socket of its own, so that a flood of notices never hinders requests.
 pub struct Monitor {
     socket: TokioSocket,
     own_port: u32,
-    /// Index to whether it is up, for links that have been up since we know them.
+    /// Index to whether it can carry packets, for links that could at some time since we know them.
+    /// Without a carrier the kernel drops next-hop objects, and their routes, as if the link were down.
     links: BTreeMap<u32, bool>,
+    /// What is to be told next, and when.
     pending: Option<(Notice, Instant)>,
+    /// When to tell that notices were lost: apart, so that it keeps its own pace.
+    lost: Option<Instant>,
     told: Option<Instant>,
+    /// When an overrun was last told.
+    overrun: Option<Instant>,
     buffer: Vec<u8>,
 }
 
@@ -83,10 +90,13 @@ impl Monitor {
                 .add_membership(group)
                 .map_err(|e| Error::Socket("join group", e))?;
         }
+        if let Err(error) = inner.add_membership(GROUP_NEXTHOP) {
+            tracing::debug!(%error, "a kernel without next-hop objects");
+        }
         let links = dump(&mut Conn::open()?)?;
         let links = links
             .iter()
-            .filter(|link| link.up)
+            .filter(|link| link.up && link.carrier)
             .map(|link| (link.index, true))
             .collect();
         let own_port = table.port();
@@ -95,7 +105,9 @@ impl Monitor {
             own_port,
             links,
             pending: None,
+            lost: None,
             told: None,
+            overrun: None,
             buffer: Vec::with_capacity(DATAGRAM_BYTES),
         })
     }
@@ -103,24 +115,34 @@ impl Monitor {
     /// Waits for the next change worth a look. May be dropped and called again: nothing is lost.
     pub async fn next(&mut self) -> Notice {
         loop {
-            let Some((_, due)) = self.pending else {
+            let planned = self.pending.map(|(_, due)| due);
+            let Some(due) = planned.into_iter().chain(self.lost).min() else {
                 self.wait().await;
                 continue;
             };
-            if timeout_at(due, self.wait()).await.is_err()
-                && let Some((notice, _)) = self.pending.take()
-            {
-                self.told = Some(Instant::now());
-                return notice;
-            }
+            let silent = timeout_at(due, self.wait()).await.is_err();
             // A flood that never pauses must not keep the timer from being looked at.
-            if Instant::now() >= due
-                && let Some((notice, _)) = self.pending.take()
+            let now = Instant::now();
+            if (silent || now >= due)
+                && let Some(notice) = self.take(now)
             {
-                self.told = Some(Instant::now());
                 return notice;
             }
         }
+    }
+
+    /// What is due now; an overrun includes everything else.
+    fn take(&mut self, now: Instant) -> Option<Notice> {
+        if self.lost.is_some_and(|due| due <= now) {
+            self.lost = None;
+            self.pending = None;
+            self.told = Some(now);
+            self.overrun = Some(now);
+            return Some(Notice::Overrun);
+        }
+        let (notice, _) = self.pending.take_if(|(_, due)| *due <= now)?;
+        self.told = Some(now);
+        Some(notice)
     }
 
     async fn wait(&mut self) {
@@ -147,6 +169,9 @@ impl Monitor {
                 RTM_NEWROUTE | RTM_DELROUTE if self.is_news(&header, payload) => {
                     self.note(Notice::Routes);
                 }
+                RTM_NEWNEXTHOP | RTM_DELNEXTHOP if self.is_damage(&header, payload) => {
+                    self.note(Notice::Routes);
+                }
                 RTM_NEWLINK | RTM_DELLINK => self.handle_link(&header, payload),
                 _ => {}
             }
@@ -156,9 +181,14 @@ impl Monitor {
 
     /// Judges by the fixed header alone (struct rtmsg: table at byte 4, protocol at 5): echoes of our own 100,000 routes cost nothing.
     fn is_news(&self, header: &Header, payload: &[u8]) -> bool {
-        let main = payload.get(4) == Some(&RouteHeader::RT_TABLE_MAIN);
+        let main = payload.get(4) == Some(&TABLE_MAIN);
         let echo = header.port_number == self.own_port && payload.get(5) == Some(&PROTOCOL);
         main && !echo
+    }
+
+    /// Whether another has changed a next-hop object of ours (struct nhmsg: protocol at byte 2).
+    fn is_damage(&self, header: &Header, payload: &[u8]) -> bool {
+        header.port_number != self.own_port && payload.get(2) == Some(&PROTOCOL)
     }
 
     fn handle_link(&mut self, header: &Header, payload: &[u8]) {
@@ -168,15 +198,16 @@ impl Monitor {
             return self.note(Notice::Links);
         };
         let link = described(&link);
+        let usable = link.up && link.carrier;
         let known = self.links.get(&link.index).copied();
         if header.message_type == RTM_DELLINK {
             if self.links.remove(&link.index).is_some() {
                 self.note(Notice::Links);
             }
-        } else if known.is_some_and(|up| up != link.up) {
-            self.links.insert(link.index, link.up);
+        } else if known.is_some_and(|before| before != usable) {
+            self.links.insert(link.index, usable);
             self.note(Notice::Links);
-        } else if known.is_none() && link.up {
+        } else if known.is_none() && usable {
             // New: no route of ours can have been lost with it. What it makes reachable shows as a route.
             self.links.insert(link.index, true);
         }
@@ -184,10 +215,14 @@ impl Monitor {
 
     fn note(&mut self, notice: Notice) {
         let now = Instant::now();
-        let gap = if notice == Notice::Links {
-            LINKS_GAP
-        } else {
-            ROUTES_GAP
+        let gap = match notice {
+            Notice::Links => LINKS_GAP,
+            Notice::Routes => ROUTES_GAP,
+            Notice::Overrun => {
+                let due = self.overrun.map_or(now, |told| told + OVERRUN_GAP);
+                self.lost.get_or_insert(due.max(now + GATHER));
+                return;
+            }
         };
         let due = self.told.map_or(now, |told| told + gap).max(now + GATHER);
         self.pending = Some(match self.pending {

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use crate::conn::{Batch, Conn};
+use crate::batch::Batch;
+use crate::conn::Conn;
 use crate::links::{self, LinkInfo, blocking, check_name, check_ours};
 use crate::{Error, sysctl};
 
@@ -122,7 +123,7 @@ impl Maker {
         let mut batch = Batch::default();
         let (message, flags) = request::pair(&self.link, netns.as_raw_fd());
         batch.push(message, flags);
-        let Some(refusal) = self.host.transact(&batch)?.remove(&0) else {
+        let Some(refusal) = self.host.transact(&mut batch)?.remove(&0) else {
             return Ok(());
         };
         let what = format!("making interface {}", self.link.host_interface);
@@ -137,7 +138,7 @@ impl Maker {
         if !left {
             return Err(refusal.into_error(what));
         }
-        match self.host.transact(&batch)?.remove(&0) {
+        match self.host.transact(&mut batch)?.remove(&0) {
             None => Ok(()),
             Some(refusal) => Err(refusal.into_error(what)),
         }
@@ -263,8 +264,8 @@ impl Steps {
         self.words.push(words());
     }
 
-    fn run(self, conn: &mut Conn) -> Result<(), Error> {
-        let first = conn.transact(&self.batch)?.into_iter().next();
+    fn run(mut self, conn: &mut Conn) -> Result<(), Error> {
+        let first = conn.transact(&mut self.batch)?.into_iter().next();
         first.map_or(Ok(()), |(place, refusal)| {
             Err(refusal.into_error(self.words.get(place).cloned().unwrap_or_default()))
         })

@@ -35,6 +35,10 @@ impl Gateway {
         }
     }
 
+    pub(crate) const fn behind(self, link: Option<u32>) -> Self {
+        Self { link, ..self }
+    }
+
     /// The same gateway with this share.
     #[must_use]
     pub const fn weighted(self, weight: NonZeroU8) -> Self {

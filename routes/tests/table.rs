@@ -66,13 +66,13 @@ fn every_kind_of_route_of_both_families_is_written_changed_and_deleted() {
         let has = |text: &str| lines.iter().any(|line| line.contains(text));
         for expected in [
             "10.1.0.0/16 via 192.0.2.2 dev up0 metric 179",
-            "10.2.0.0/16 metric 179",
+            "10.2.0.0/16 nhid",
             "nexthop via 192.0.2.3 dev up0",
             "blackhole 10.3.0.0/24 metric 179",
             "10.3.0.7 dev up0 scope link metric 179",
             "10.4.0.0/16 via inet6 2001:db8::2 dev up0 metric 179",
             "2001:db8:1::/48 via 2001:db8::2 dev up0 metric 179",
-            "2001:db8:2::/48 metric 179",
+            "2001:db8:2::/48 nhid",
             "nexthop via 2001:db8::3 dev up0",
             "blackhole 2001:db8:3::/64 dev lo metric 179",
             "2001:db8:3::7 dev up0 metric 179",
