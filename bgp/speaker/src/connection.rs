@@ -1,14 +1,23 @@
 //! One TCP connection: a task that reads, a task that writes, bounded channels to both.
+//!
+//! Reading: a connection has at most [`PIECES_IN_FLIGHT`] pieces of 256 KiB at most that the owner has not done with,
+//! so that one fast peer neither fills the inbox nor delays what others say by more than its share; then TCP holds it
+//! back. Writing: [`Connection::has_room`] says whether UPDATEs may be handed over; what is said besides them always
+//! may, and stands behind no more than [`UPDATE_ROOM`] and one piece. [`Connection::progress`] is what a SendHoldTimer
+//! (RFC 9687) looks at: a few atomics, no message, so that looking costs nothing and a slow peer makes no noise.
+
+mod reader;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use bytes::Bytes;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
@@ -16,33 +25,48 @@ use tokio::time::timeout;
 use crate::listener::Accepted;
 use crate::socket::{self, SocketOptions};
 
+pub use reader::{PIECES_IN_FLIGHT, Piece};
+use writer::Queue;
+pub use writer::{UPDATE_ROOM, WriteProgress};
+
 /// What sockets tell the speaker's task.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub enum Event {
     /// A configured peer's address dialled us.
     Accepted {
+        /// The connection.
         stream: TcpStream,
+        /// Its other end.
         remote: SocketAddr,
     },
     /// A dial ended.
     Dialled {
+        /// Who was dialled.
         peer: Arc<str>,
+        /// Which dial it was.
         serial: u64,
+        /// What came of it.
         result: io::Result<TcpStream>,
     },
     /// Bytes came.
     Received {
+        /// From whom.
         peer: Arc<str>,
+        /// On which connection.
         serial: u64,
-        bytes: Bytes,
+        /// To be dropped when done with: then more is read.
+        bytes: Piece,
     },
     /// The connection ended or broke.
     Lost {
+        /// Whose.
         peer: Arc<str>,
+        /// Which.
         serial: u64,
+        /// How.
         reason: String,
     },
-    /// A writer has written something, so it has room.
+    /// A writer that had no room for UPDATEs has some.
     Room,
 }
 
@@ -53,22 +77,17 @@ impl From<Accepted> for Event {
     }
 }
 
-/// Pieces that wait for a writer; the last of them are kept for what is not UPDATEs.
-const WRITE_QUEUE: usize = 16;
-const KEPT_FOR_CONTROL: usize = 4;
-const READ_SIZE: usize = 64 * 1024;
-/// SendHoldTime (RFC 9687): a peer that takes no byte for so long is gone.
-const SEND_HOLD_TIME: Duration = Duration::from_secs(480);
 /// How long the last words of a closed connection may take.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// A connection as the speaker's task holds it.
+/// A connection as its owner holds it.
 #[derive(Debug)]
-pub(crate) struct Connection {
-    pub(crate) serial: u64,
+pub struct Connection {
+    /// Which one its events are about.
+    pub serial: u64,
     /// Our end.
-    pub(crate) local: IpAddr,
-    writer: mpsc::Sender<Bytes>,
+    pub local: IpAddr,
+    queue: Queue,
     writing: JoinHandle<()>,
     reading: AbortHandle,
 }
@@ -78,54 +97,55 @@ impl Connection {
     ///
     /// # Errors
     /// When the connection is gone already.
-    pub(crate) fn start(
+    pub fn start(
         stream: TcpStream,
         peer: &Arc<str>,
         serial: u64,
         inbox: &mpsc::Sender<Event>,
     ) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
         let local = stream.local_addr()?.ip();
         let (read, write) = stream.into_split();
-        let (writer, pieces) = mpsc::channel(WRITE_QUEUE);
         let from = Origin {
             peer: Arc::clone(peer),
             serial,
             inbox: inbox.clone(),
         };
-        let reading = tokio::spawn(read_all(read, from.clone())).abort_handle();
-        let writing = tokio::spawn(write_all(write, pieces, from));
+        let reading = tokio::spawn(reader::read_all(read, from.clone())).abort_handle();
+        let (queue, pieces) = Queue::new();
+        let writing = tokio::spawn(writer::write_all(write, pieces, from));
         Ok(Self {
             serial,
             local,
-            writer,
+            queue,
             writing,
             reading,
         })
     }
 
-    /// Whether UPDATEs may be handed to the writer now.
-    pub(crate) fn has_room(&self) -> bool {
-        self.writer.capacity() > KEPT_FOR_CONTROL
+    /// Whether UPDATEs may be handed to the writer now. After a no, [`Event::Room`] says when to ask again.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.queue.has_room()
     }
 
-    /// Hands bytes to the writer. A KEEPALIVE that finds no room even in what is kept for it is dropped: the peer has
-    /// plenty to read that restarts its hold timer just as well.
-    pub(crate) fn send(&self, bytes: Bytes) {
-        if self.writer.try_send(bytes).is_err() {
-            tracing::debug!(serial = self.serial, "peer does not read: message dropped");
-        }
+    /// Hands bytes to the writer, whole messages. A peer that leaves even what is kept besides UPDATEs unread is lost.
+    pub fn send(&self, bytes: Bytes) {
+        self.queue.push(bytes);
+    }
+
+    /// What waits unwritten, and since when.
+    #[must_use]
+    pub fn progress(&self, now: Instant) -> WriteProgress {
+        self.queue.progress(now)
     }
 
     /// Closes: no byte is read any more, what was sent is still written, for a short while.
-    pub(crate) fn close(self) -> impl Future<Output = ()> + Send + 'static {
+    pub fn close(self) -> impl Future<Output = ()> + Send + 'static {
         self.reading.abort();
         let Self {
-            writer,
-            mut writing,
-            ..
+            queue, mut writing, ..
         } = self;
-        drop(writer);
+        drop(queue);
         async move {
             if timeout(LINGER, &mut writing).await.is_err() {
                 writing.abort();
@@ -164,44 +184,4 @@ impl Origin {
         // An error means that the speaker has ended: nobody is left to be told.
         let _ = self.inbox.send(event).await;
     }
-}
-
-/// Reads only as fast as the inbox takes it, so that TCP holds back a peer that is faster than we are.
-async fn read_all(mut stream: OwnedReadHalf, to: Origin) {
-    let mut buffer = BytesMut::new();
-    let reason = loop {
-        buffer.reserve(READ_SIZE);
-        match stream.read_buf(&mut buffer).await {
-            Ok(0) => break "closed by the peer".to_owned(),
-            Ok(_) => {
-                let bytes = buffer.split().freeze();
-                let event = Event::Received {
-                    peer: Arc::clone(&to.peer),
-                    serial: to.serial,
-                    bytes,
-                };
-                if to.inbox.send(event).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => break error.to_string(),
-        }
-    };
-    to.lost(reason).await;
-}
-
-async fn write_all(mut stream: OwnedWriteHalf, mut pieces: mpsc::Receiver<Bytes>, to: Origin) {
-    while let Some(mut piece) = pieces.recv().await {
-        while !piece.is_empty() {
-            match timeout(SEND_HOLD_TIME, stream.write_buf(&mut piece)).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => return to.lost(error.to_string()).await,
-                Err(_) => return to.lost("send hold timer expired".to_owned()).await,
-            }
-        }
-        // If the inbox is full the task is about to look for room anyway.
-        let _ = to.inbox.try_send(Event::Room);
-    }
-    // An error means that the peer closed first.
-    let _ = stream.shutdown().await;
 }

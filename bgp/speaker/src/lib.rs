@@ -4,7 +4,7 @@ mod actor;
 pub mod bfd;
 mod config;
 mod configure;
-mod connection;
+pub mod connection;
 mod handle;
 pub mod listener;
 mod peer;

@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 
+use nix::libc;
 use nix::sys::socket::sockopt::Get;
 use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
 

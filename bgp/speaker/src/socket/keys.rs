@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use ipnet::IpNet;
+use nix::libc;
 use nix::sys::socket::SetSockOpt as _;
 
 use super::kernel::{MD5_LEN, Md5Key};

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
+use nix::libc;
 use nix::sys::socket::{GetSockOpt as _, SetSockOpt as _};
 use socket2::SockRef;
 use tokio::net::TcpStream;
