@@ -1,6 +1,7 @@
 # Names only: what they do is in scripts/.
-.PHONY: demo test fuzz clean-lab
+.PHONY: bench demo test fuzz clean-lab
 demo: ; @KEEP=$(KEEP) scripts/demo
 test: ; @scripts/test
+bench: ; @scripts/bench
 fuzz: ; @scripts/fuzz
 clean-lab: ; @scripts/demo clean

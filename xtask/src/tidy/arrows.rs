@@ -35,6 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("tests", &[]),
+    ("bench", &["bgp-speaker", "bgp-proto", "tests"]),
     ("xtask", &[]),
 ];
 

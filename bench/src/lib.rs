@@ -1,0 +1,14 @@
+//! The benchmark: a generator and sink that speak plain BGP, and the rows that put each daemon under the same load.
+
+pub mod daemon;
+pub mod machine;
+pub mod peer;
+pub mod prefix;
+pub mod random;
+pub mod report;
+pub mod rig;
+pub mod rows;
+pub mod sink;
+pub mod table;
+pub mod usage;
+pub mod walk;
