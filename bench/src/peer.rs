@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ::tests::netns::Netns;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
-use tests::netns::Netns;
 
 use crate::sink::{Expected, Progress, Sink};
 use crate::table::put_message;
@@ -57,7 +57,7 @@ impl Peer {
                 Err(error) if start.elapsed() > ESTABLISH => {
                     return Err(error.context(format!("no session from {}", identity.address)));
                 }
-                Err(_) => tests::wait::pause(Duration::from_millis(100))?,
+                Err(_) => ::tests::wait::pause(Duration::from_millis(100))?,
             }
         };
         stream.set_read_timeout(Some(Duration::from_millis(500)))?;

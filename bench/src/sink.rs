@@ -213,6 +213,6 @@ mod tests {
         feed(&mut sink, &passed_on(&table, 65_002));
         feed(&mut sink, &table.withdraw());
         assert_eq!((progress.held(), progress.complete()), (0, None));
-        assert_eq!(progress.announced(), 2_000);
+        assert_eq!(progress.announced(), 2_500);
     }
 }

@@ -1,13 +1,12 @@
 //! GoBGP in a namespace: version 4 from the cache that `scripts/fetch-gobgp` fills, else Debian's.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 
 use crate::netns::Netns;
-use crate::process::Process;
+use crate::process::{Process, said_by};
 use crate::wait::eventually;
 
 /// A running gobgpd.
@@ -51,13 +50,7 @@ impl GoBgp {
     /// # Errors
     /// When it can't be started.
     pub fn version() -> Result<String> {
-        let program = program("gobgpd");
-        let output = Command::new(&program)
-            .arg("--version")
-            .output()
-            .with_context(|| program.display().to_string())?;
-        let text = [output.stdout, output.stderr].concat();
-        Ok(String::from_utf8_lossy(&text).trim().to_owned())
+        said_by(program("gobgpd"), &["--version"])
     }
 
     /// The folder of its files.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::netns::Netns;
-use crate::process::Process;
+use crate::process::{Process, said_by};
 use crate::wait::eventually;
 
 /// Where its processes chroot to, as Debian's user `_openbgpd` has it; empty, so that instances share it.
@@ -51,9 +51,7 @@ impl OpenBgpd {
     /// # Errors
     /// When it can't be started.
     pub fn version() -> Result<String> {
-        let output = Command::new("bgpd").arg("-V").output()?;
-        let text = [output.stdout, output.stderr].concat();
-        Ok(String::from_utf8_lossy(&text).trim().to_owned())
+        said_by("bgpd", &["-V"])
     }
 
     /// The folder of its files.

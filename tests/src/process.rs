@@ -1,5 +1,6 @@
 //! A child process whose output goes to a log file, and which never outlives its handle.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -125,6 +126,21 @@ impl Process {
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
+}
+
+/// The first line that a program says of itself on either stream: its version, mostly.
+///
+/// # Errors
+/// When it isn't installed.
+pub fn said_by(program: impl AsRef<OsStr>, args: &[&str]) -> Result<String> {
+    let program = program.as_ref();
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .with_context(|| format!("{program:?} can't be started: run scripts/install-deps"))?;
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
 }
 
 impl Drop for Process {

@@ -17,7 +17,7 @@ pub(super) fn start(setup: &Setup<'_>) -> Result<Box<dyn Running>> {
 }
 
 pub(super) fn version() -> Result<String> {
-    super::said_by("bird", &["--version"])
+    tests::process::said_by("bird", &["--version"])
 }
 
 fn config(setup: &Setup<'_>) -> String {

@@ -34,7 +34,7 @@ pub(super) fn start(setup: &Setup<'_>) -> Result<Box<dyn Running>> {
 }
 
 pub(super) fn version() -> Result<String> {
-    super::said_by("/usr/lib/frr/bgpd", &["--version"])
+    tests::process::said_by("/usr/lib/frr/bgpd", &["--version"])
 }
 
 fn start_alone(setup: &Setup<'_>) -> Result<Alone> {

@@ -108,15 +108,3 @@ impl Daemon {
         }
     }
 }
-
-/// What a program says of its version, on either stream.
-fn said_by(program: &str, args: &[&str]) -> Result<String> {
-    use anyhow::Context as _;
-    let output = std::process::Command::new(program)
-        .args(args)
-        .output()
-        .with_context(|| format!("{program} can't be started: run scripts/install-deps"))?;
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
-}

@@ -9,6 +9,6 @@ pub(super) fn start(_setup: &Setup<'_>) -> Result<Box<dyn Running>> {
 }
 
 pub(super) fn version() -> Result<String> {
-    let commit = super::said_by("git", &["rev-parse", "--short", "HEAD"])?;
+    let commit = tests::process::said_by("git", &["rev-parse", "--short", "HEAD"])?;
     Ok(format!("Portolan {commit}"))
 }

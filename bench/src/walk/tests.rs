@@ -57,7 +57,7 @@ fn decoded(bytes: &[u8]) -> Vec<(bool, Option<u32>, String)> {
             update
                 .withdrawn
                 .iter()
-                .map(|p| (false, None, p.to_string())),
+                .map(|p| (false, None, p.prefix.to_string())),
         );
         let source = update.attributes.as_deref().and_then(|attributes| {
             let Asn(second) = *attributes.as_path.first()?.asns.get(1)?;
@@ -67,7 +67,7 @@ fn decoded(bytes: &[u8]) -> Vec<(bool, Option<u32>, String)> {
             update
                 .announced
                 .iter()
-                .map(|p| (true, source, p.to_string())),
+                .map(|p| (true, source, p.prefix.to_string())),
         );
     }
     all
