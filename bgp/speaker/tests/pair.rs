@@ -161,7 +161,7 @@ fn a_connection_from_no_configured_peer_is_closed_unread_and_counted() {
             let _ = stranger.read_to_end(&mut bytes);
             bytes
         });
-        assert_eq!(said.await.unwrap(), [], "not even an OPEN");
+        assert_eq!(said.await.unwrap(), [0_u8; 0], "not even an OPEN");
         let status = a.handle.listeners().await.unwrap();
         assert!(status[0].refused >= 1, "{status:?}");
     });

@@ -3,9 +3,11 @@
 use std::num::NonZeroU8;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The configuration of one session (RFC 5880 §6.8.1). Durations are sent in whole microseconds; one that is zero or
 /// too long for the field is taken as the nearest that fits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BfdConfig {
     /// The least time between two packets of ours while Up (`bfd.DesiredMinTxInterval`); before, it is at least a second.
     pub desired_min_tx: Duration,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::packet::{Diagnostic, Packet, SessionState};
 
 /// Something the driver has to do or to pass on.
@@ -23,7 +25,7 @@ pub enum BfdOutput {
 }
 
 /// A session at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BfdStatus {
     /// Our state.
     pub state: SessionState,

@@ -3,6 +3,8 @@
 use std::fmt::{self, Display};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 const VERSION: u8 = 1;
 const POLL: u8 = 0x20;
 const FINAL: u8 = 0x10;
@@ -54,7 +56,7 @@ pub struct Packet {
 }
 
 /// `bfd.SessionState`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SessionState {
     /// Held down by the operator.
     AdminDown = 0,
@@ -67,7 +69,7 @@ pub enum SessionState {
 }
 
 /// Why a session's state last changed (RFC 5880 §4.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Diagnostic {
     /// 0
     None,

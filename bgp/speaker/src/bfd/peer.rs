@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bgp_proto::bfd::{BfdConfig, BfdStatus, Diagnostic};
+use serde::{Deserialize, Serialize};
 
 /// One peer whose path is watched.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BfdPeer {
     /// Its address.
     pub remote: IpAddr,
@@ -43,7 +44,7 @@ impl Default for BfdSettings {
 }
 
 /// Something that happened to a session, by the name its peer was configured under.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BfdEvent {
     /// The path works.
     Up {
@@ -79,7 +80,7 @@ impl BfdEvent {
 }
 
 /// One session at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BfdPeerStatus {
     /// Its state machine.
     pub session: BfdStatus,
@@ -92,7 +93,7 @@ pub struct BfdPeerStatus {
 }
 
 /// The thread at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BfdServiceStatus {
     /// The sessions by their peers' names.
     pub peers: BTreeMap<String, BfdPeerStatus>,

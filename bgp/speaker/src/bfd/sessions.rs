@@ -98,6 +98,11 @@ impl Sessions {
         }
     }
 
+    /// Undoes [`Self::admin_down_all`] from the next set of peers on.
+    pub(super) fn resume(&mut self) {
+        self.stopping = false;
+    }
+
     /// A packet that came to the listener of this kind; whether a session took it.
     pub(super) fn receive(
         &mut self,
@@ -204,15 +209,15 @@ impl Sessions {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
-        if entry.peer == peer {
-            return;
-        }
-        let config = peer.config.clone();
-        let changed = entry.peer.config != config;
+        let changed = (entry.peer.config != peer.config).then(|| peer.config.clone());
         entry.peer = peer;
-        if changed {
-            self.touch(now, id, |session| session.handle_config(now, config));
-        }
+        self.touch(now, id, |session| {
+            if let Some(config) = changed {
+                session.handle_config(now, config);
+            }
+            // Only after an AdminDown that was undone is there anything to start.
+            session.handle_start(now);
+        });
     }
 
     /// Lets a session say AdminDown until its peer has heard it or found it silent.

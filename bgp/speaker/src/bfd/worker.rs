@@ -28,6 +28,7 @@ pub(super) enum Command {
     Configure(BTreeMap<String, BfdPeer>),
     Status(SyncSender<BfdServiceStatus>),
     AdminDownAll(SyncSender<()>),
+    Resume,
 }
 
 /// All the thread owns.
@@ -137,6 +138,7 @@ impl Worker {
                     self.sessions.admin_down_all(Instant::now());
                     let _ = answer.try_send(());
                 }
+                Ok(Command::Resume) => self.sessions.resume(),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }

@@ -1,6 +1,8 @@
 //! Our BFD against real FRR and real BIRD over a switch that can lose packets without a word, and what no peer needs to see.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+mod server;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::num::NonZeroU8;
@@ -103,6 +105,10 @@ fn peer(remote: impl Into<IpAddr>, config: BfdConfig) -> BfdPeer {
     }
 }
 
+fn named_tor(peer: BfdPeer) -> BTreeMap<String, BfdPeer> {
+    BTreeMap::from([("tor".to_owned(), peer)])
+}
+
 /// Our side, with one peer named `tor`.
 struct Ours {
     handle: BfdHandle,
@@ -118,8 +124,7 @@ impl Ours {
     }
 
     fn configure(&self, peer: BfdPeer) {
-        let peers = BTreeMap::from([("tor".to_owned(), peer)]);
-        self.handle.configure(peers).unwrap();
+        self.handle.configure(named_tor(peer)).unwrap();
     }
 
     fn status(&self) -> BfdPeerStatus {
