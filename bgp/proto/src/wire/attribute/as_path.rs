@@ -38,6 +38,14 @@ pub(super) fn decode(value: &[u8], size: AsSize) -> Result<Vec<AsPathSegment>, F
     Ok(path)
 }
 
+/// AS4_PATH: one that carries no AS number at all is malformed (RFC 6793 §6).
+pub(super) fn decode_as4(value: &[u8]) -> Result<Vec<AsPathSegment>, Fault> {
+    if value.is_empty() {
+        return Err(malformed("no AS number"));
+    }
+    decode(value, AsSize::Four)
+}
+
 /// Writes a path; a segment that is too long for its one-octet count is written as several.
 pub(super) fn encode(path: &[AsPathSegment], size: AsSize, out: &mut BytesMut) {
     for segment in path {

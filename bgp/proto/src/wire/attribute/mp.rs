@@ -11,6 +11,9 @@ use crate::wire::reader::{Reader, Short};
 use crate::wire::writer::put_attribute;
 use crate::wire::{Family, Nlri, PathAttributes, WireContext};
 
+/// AFI, SAFI, an empty next hop with its length, and the reserved octet.
+const MIN_REACH: usize = 5;
+
 /// What one of the two attributes carried.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::wire) enum Reach<T> {
@@ -38,6 +41,10 @@ pub(in crate::wire) struct Withdrawn {
 pub(super) fn decode_reach(value: &[u8], ctx: &WireContext) -> Result<Reach<Announced>, Fault> {
     let mut reader = Reader::new(value);
     let short = |Short| malformed("too short");
+    // Of any family (RFC 7606 §5.3).
+    if value.len() < MIN_REACH {
+        return Err(short(Short));
+    }
     let family = family(&mut reader).map_err(short)?;
     if !taken(family, ctx) {
         return Ok(Reach::Ignored);

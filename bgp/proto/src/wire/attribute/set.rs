@@ -182,11 +182,12 @@ impl AttributeSet {
             return Ok(());
         }
         if raw.flags & (OPTIONAL | TRANSITIVE) != row.flags {
-            self.withdraw(raw.code, "wrong flags", || raw.notification(subcode::FLAGS));
-            if row.on_error != OnError::Reset {
-                return Ok(());
+            // Wrong flags make MP_(UN)REACH_NLRI incorrect as a whole (RFC 7606 §5.3): its prefixes are not believed.
+            if row.on_error == OnError::Reset {
+                return Err(raw.notification(subcode::FLAGS));
             }
-            // The prefixes of MP_(UN)REACH_NLRI are needed all the same.
+            self.withdraw(raw.code, "wrong flags", || raw.notification(subcode::FLAGS));
+            return Ok(());
         }
         if raw.flags & PARTIAL != 0 {
             self.partial |= row.partial_bit();
@@ -210,7 +211,7 @@ impl AttributeSet {
                 }
                 self.as_path = Some(path);
             }
-            code::AS4_PATH => self.as4_path = Some(as_path::decode(value, AsSize::Four)?),
+            code::AS4_PATH => self.as4_path = Some(as_path::decode_as4(value)?),
             code::NEXT_HOP => self.next_hop = Some(next_hop::decode(value)?),
             code::MED => self.med = Some(scalar::decode(value)?),
             code::LOCAL_PREF => self.local_pref = Some(scalar::decode(value)?),

@@ -123,12 +123,17 @@ fn each_row_of_a_wrong_length_is_treated_as_its_rfc_says() {
 }
 
 #[test]
-fn each_row_with_wrong_flags_withdraws() {
+fn each_row_with_wrong_flags_withdraws_and_mp_resets() {
     for row in &TABLE {
         let ctx = session(row);
         for wrong in [0x80, 0x40, 0xc0] {
             let mut bytes = good(row, &ctx);
             bytes[0] ^= wrong;
+            if row.on_error == OnError::Reset {
+                let notification = update(row, &bytes, &ctx).unwrap_err();
+                assert_eq!(notification.subcode, subcode::FLAGS);
+                continue;
+            }
             let update = update(row, &bytes, &ctx).unwrap();
             assert!(update.announced.is_empty(), "attribute {}", row.code);
             assert!(update.withdrawn.contains(&net("10.0.0.0/8")));
