@@ -6,10 +6,11 @@ use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::peer::BfdPeer;
 
@@ -65,6 +66,9 @@ impl Listener {
             setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
             setsockopt(&socket, sockopt::Ipv4RecvTtl, &true)?;
         }
+        if !listening.multihop {
+            socket.attach_filter(&only_from_the_link(listening.ipv6))?;
+        }
         socket.bind(&SocketAddr::new(unspecified(listening.ipv6), port).into())?;
         Ok(Self(socket))
     }
@@ -76,7 +80,7 @@ impl Listener {
     /// The next datagram that waits; None when there is none. One without the marks it should have is an error of
     /// kind `InvalidData`.
     pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Datagram>> {
-        let mut marks = nix::cmsg_space!(nix::libc::in6_pktinfo, nix::libc::in_pktinfo, i32);
+        let mut marks = nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo, i32);
         let mut slices = [IoSliceMut::new(buffer)];
         let flags = MsgFlags::MSG_DONTWAIT;
         let fd = self.0.as_raw_fd();
@@ -116,6 +120,30 @@ impl Listener {
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
+}
+
+/// Has the kernel drop what was forwarded on its way, so that a flood from afar fills no queue (RFC 5881 §5, RFC 5082).
+fn only_from_the_link(ipv6: bool) -> [SockFilter; 4] {
+    /// Where the TTL or Hop Limit is in the header.
+    const TTL_AT: i32 = 8;
+    const HOP_LIMIT_AT: i32 = 7;
+    let at = libc::SKF_NET_OFF + if ipv6 { HOP_LIMIT_AT } else { TTL_AT };
+    let instruction =
+        |code: u32, jump_if_not: u8, k: u32| SockFilter::new(code as u16, 0, jump_if_not, k);
+    [
+        instruction(
+            libc::BPF_LD | libc::BPF_B | libc::BPF_ABS,
+            0,
+            at.cast_unsigned(),
+        ),
+        instruction(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            1,
+            u32::from(TTL),
+        ),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0),
+    ]
 }
 
 fn address(from: &SockaddrStorage) -> Option<IpAddr> {

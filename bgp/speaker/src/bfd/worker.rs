@@ -19,6 +19,8 @@ use super::socket::{Listener, Listening};
 const LISTEN_RETRY: Duration = Duration::from_secs(1);
 /// How long until events that had no room are tried again.
 const EVENT_RETRY: Duration = Duration::from_millis(10);
+/// How long a full batch is followed by rest: far below any detection time.
+const FLOOD_PAUSE: Duration = Duration::from_millis(1);
 /// How many packets of one port are taken before the timers are looked at.
 const BATCH: usize = 64;
 
@@ -66,7 +68,10 @@ impl Worker {
         let mut timeout = None;
         loop {
             self.wait(timeout);
-            let more = self.receive();
+            if self.receive() {
+                // Real-time scheduling would give a flood the whole processor.
+                std::thread::sleep(FLOOD_PAUSE);
+            }
             self.sessions.handle_timeouts(Instant::now());
             if !self.obey() {
                 return;
@@ -77,7 +82,6 @@ impl Worker {
                 self.sessions.next_timeout(),
                 self.retry_at,
                 waiting.then(|| Instant::now() + EVENT_RETRY),
-                more.then(Instant::now),
             ];
             timeout = next.into_iter().flatten().min();
         }
