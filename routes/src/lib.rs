@@ -11,6 +11,7 @@ mod pod;
 mod sysctl;
 mod table;
 mod target;
+mod tracker;
 mod wire;
 
 pub use links::{LINK_PREFIX, LinkInfo, delete_link, pod_links};
@@ -21,6 +22,7 @@ pub use pod::{
 pub use sysctl::{Sysctl, SysctlOutcome, host_sysctls};
 pub use table::{Clash, Options, Repointed, Report, RouteTable, RouteView, Status, Sweep};
 pub use target::{Gateway, Target};
+pub use tracker::{NextHopTracker, Reach};
 
 use std::io;
 

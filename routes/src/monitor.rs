@@ -9,6 +9,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
 use nix::errno::Errno;
+use socket2::{SockFilter, SockRef};
 use tokio::time::{Instant, timeout_at};
 
 use crate::conn::{Conn, Header, Split, enlarge, parse};
@@ -50,7 +51,8 @@ const RTM_DELLINK: u16 = 17;
 /// Listens on a socket of its own, so that a flood of notices never hinders requests.
 pub struct Monitor {
     socket: TokioSocket,
-    own_port: u32,
+    /// Of the table whose writes are no news; `None`: no route of ours is news.
+    own_port: Option<u32>,
     /// Index to whether it can carry packets, for links that could at some time since we know them.
     /// Without a carrier the kernel drops next-hop objects, and their routes, as if the link were down.
     links: BTreeMap<u32, bool>,
@@ -79,6 +81,15 @@ impl Monitor {
     /// # Errors
     /// When the socket can't be had.
     pub fn open(table: &RouteTable) -> Result<Self, Error> {
+        Self::listen(Some(table.port()))
+    }
+
+    /// Listens for what is not ours, whoever of us wrote it.
+    pub(crate) fn open_for_others() -> Result<Self, Error> {
+        Self::listen(None)
+    }
+
+    fn listen(own_port: Option<u32>) -> Result<Self, Error> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(|e| Error::Socket("open", e))?;
         let inner = socket.socket_mut();
         inner
@@ -93,13 +104,15 @@ impl Monitor {
         if let Err(error) = inner.add_membership(GROUP_NEXTHOP) {
             tracing::debug!(%error, "a kernel without next-hop objects");
         }
+        if let Err(error) = SockRef::from(&*inner).attach_filter(&without_echoes(own_port)) {
+            tracing::debug!(%error, "our own writes come back as notices and are dropped one by one");
+        }
         let links = dump(&mut Conn::open()?)?;
         let links = links
             .iter()
             .filter(|link| link.up && link.carrier)
             .map(|link| (link.index, true))
             .collect();
-        let own_port = table.port();
         Ok(Self {
             socket,
             own_port,
@@ -182,13 +195,18 @@ impl Monitor {
     /// Judges by the fixed header alone (struct rtmsg: table at byte 4, protocol at 5): echoes of our own 100,000 routes cost nothing.
     fn is_news(&self, header: &Header, payload: &[u8]) -> bool {
         let main = payload.get(4) == Some(&TABLE_MAIN);
-        let echo = header.port_number == self.own_port && payload.get(5) == Some(&PROTOCOL);
+        let own = self.own_port.is_none_or(|port| port == header.port_number);
+        let echo = own && payload.get(5) == Some(&PROTOCOL);
         main && !echo
     }
 
-    /// Whether another has changed a next-hop object of ours (struct nhmsg: protocol at byte 2).
+    /// Whether another has changed a next-hop object that we look at (struct nhmsg: protocol at byte 2).
     fn is_damage(&self, header: &Header, payload: &[u8]) -> bool {
-        header.port_number != self.own_port && payload.get(2) == Some(&PROTOCOL)
+        let ours = payload.get(2) == Some(&PROTOCOL);
+        match self.own_port {
+            Some(port) => ours && header.port_number != port,
+            None => !ours,
+        }
     }
 
     fn handle_link(&mut self, header: &Header, payload: &[u8]) {
@@ -230,4 +248,33 @@ impl Monitor {
             Some((before, planned)) => (before.max(notice), planned.min(due)),
         });
     }
+}
+
+/// A classic BPF program by which the kernel itself leaves out notices of our own writes to routes
+/// and next-hop objects: 100,000 of them would wake us 100,000 times, and crowd out what is news.
+fn without_echoes(own_port: Option<u32>) -> [SockFilter; 11] {
+    const LOAD_WORD: u16 = 0x20;
+    const LOAD_HALF: u16 = 0x28;
+    const LOAD_BYTE: u16 = 0x30;
+    const IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let op = |code, jt, jf, k| SockFilter::new(code, jt, jf, k);
+    // A load takes the bytes as big-endian; netlink's fields have the host's order.
+    let if_type = |kind: u16, jt, jf| op(IF_EQUAL, jt, jf, u32::from(kind.to_be()));
+    // Without a port: past the comparison, and next-hop objects are kept.
+    let (port, other, object) = own_port.map_or((0, 0, 5), |port| (port.to_be(), 7, 6));
+    [
+        op(LOAD_WORD, 0, 0, 12),
+        op(IF_EQUAL, 0, other, port),
+        op(LOAD_HALF, 0, 0, 4),
+        if_type(RTM_NEWNEXTHOP, object, 0),
+        if_type(RTM_DELNEXTHOP, object - 1, 0),
+        if_type(RTM_NEWROUTE, 1, 0),
+        if_type(RTM_DELROUTE, 0, 2),
+        // Struct rtmsg: the protocol is its sixth byte, after the header's sixteen.
+        op(LOAD_BYTE, 0, 0, 21),
+        op(IF_EQUAL, 1, 0, u32::from(PROTOCOL)),
+        op(RETURN, 0, 0, u32::MAX),
+        op(RETURN, 0, 0, 0),
+    ]
 }

@@ -22,6 +22,7 @@ use crate::wire::{Encoded, Shape};
 use crate::{Error, Target};
 
 use plan::TargetState;
+pub(crate) use read::read_routes;
 pub use repoint::Repointed;
 
 /// Which adopted routes may now be deleted if nobody desires them.

@@ -32,6 +32,8 @@ const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
 const SCOPE_NOWHERE: u8 = 255;
 const RTM_F_CLONED: u32 = 0x200;
+/// RTNH_F_DEAD and RTNH_F_LINKDOWN.
+const DEAD: u8 = 1 | 16;
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 
 const RTA_DST: u16 = 1;
@@ -224,6 +226,25 @@ pub(crate) fn read(payload: &[u8]) -> Option<Dumped> {
         return None;
     }
     read_any(payload.get(RTMSG..)?, (family, bits, protocol, kind))
+}
+
+/// Whether the kernel itself would use a route: some next hop of it has a link that is up.
+pub(crate) fn is_alive(payload: &[u8]) -> bool {
+    let dead = word(payload, 8).is_some_and(|flags| flags & u32::from(DEAD) != 0);
+    let attributes = payload.get(RTMSG..).unwrap_or_default();
+    let Some((_, mut rest)) = Attributes(attributes).find(|(kind, _)| *kind == RTA_MULTIPATH)
+    else {
+        return !dead;
+    };
+    // Struct rtnexthop: length, flags.
+    while let (Some(length), Some(flags)) = (half(rest, 0), rest.get(2)) {
+        if flags & DEAD == 0 {
+            return true;
+        }
+        let length = usize::from(length.max(8)).next_multiple_of(4);
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    false
 }
 
 /// Reads the answer to [`look_up`]: the interface behind which the address is, if it is on-link.
