@@ -11,6 +11,7 @@ mod peer;
 mod route_events;
 mod sessions;
 pub mod socket;
+pub mod unnumbered;
 
 pub use config::{Config, PeerAs, PeerConfig, SpeakerConfig};
 pub use handle::{
