@@ -7,6 +7,7 @@ mod intern;
 mod links;
 mod monitor;
 mod nexthops;
+mod pace;
 mod pod;
 mod sysctl;
 mod table;

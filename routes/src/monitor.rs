@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::conn::{Conn, Header, Split, enlarge, parse};
 use crate::links::{described, dump};
+use crate::pace::Pace;
 use crate::table::RouteTable;
 use crate::wire::{RTM_DELNEXTHOP, RTM_DELROUTE, RTM_NEWNEXTHOP, RTM_NEWROUTE, TABLE_MAIN};
 use crate::{Error, PROTOCOL};
@@ -32,13 +33,8 @@ pub enum Notice {
 
 /// Bytes waiting for us; 16 MiB hold some 40,000 route notices, the default holds 256.
 const BUFFER_BYTES: usize = 16 << 20;
-/// What comes within this time of the first change is told with it.
-const GATHER: Duration = Duration::from_millis(50);
-/// What made notices get lost is likely to go on: looking again the whole time would only add to it.
-const OVERRUN_GAP: Duration = Duration::from_secs(10);
-/// A re-read of 100,000 routes takes about 0.1 s: foreign churn must not make us do nothing else.
-const ROUTES_GAP: Duration = Duration::from_millis(500);
-const LINKS_GAP: Duration = Duration::from_millis(100);
+/// How long to wait after an error that is not understood.
+const PAUSE: Duration = Duration::from_millis(100);
 /// The largest datagram the kernel makes for one notice, with room to spare.
 const DATAGRAM_BYTES: usize = 64 * 1024;
 const GROUP_LINK: u32 = 1;
@@ -56,20 +52,14 @@ pub struct Monitor {
     /// Index to whether it can carry packets, for links that could at some time since we know them.
     /// Without a carrier the kernel drops next-hop objects, and their routes, as if the link were down.
     links: BTreeMap<u32, bool>,
-    /// What is to be told next, and when.
-    pending: Option<(Notice, Instant)>,
-    /// When to tell that notices were lost: apart, so that it keeps its own pace.
-    lost: Option<Instant>,
-    told: Option<Instant>,
-    /// When an overrun was last told.
-    overrun: Option<Instant>,
+    pace: Pace,
     buffer: Vec<u8>,
 }
 
 impl std::fmt::Debug for Monitor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut out = f.debug_struct("Monitor");
-        out.field("pending", &self.pending).finish_non_exhaustive()
+        out.field("pace", &self.pace).finish_non_exhaustive()
     }
 }
 
@@ -117,10 +107,7 @@ impl Monitor {
             socket,
             own_port,
             links,
-            pending: None,
-            lost: None,
-            told: None,
-            overrun: None,
+            pace: Pace::default(),
             buffer: Vec::with_capacity(DATAGRAM_BYTES),
         })
     }
@@ -128,34 +115,19 @@ impl Monitor {
     /// Waits for the next change worth a look. May be dropped and called again: nothing is lost.
     pub async fn next(&mut self) -> Notice {
         loop {
-            let planned = self.pending.map(|(_, due)| due);
-            let Some(due) = planned.into_iter().chain(self.lost).min() else {
+            let Some(due) = self.pace.due() else {
                 self.wait().await;
                 continue;
             };
+            // A flood that never pauses must not keep the time from being looked at.
             let silent = timeout_at(due, self.wait()).await.is_err();
-            // A flood that never pauses must not keep the timer from being looked at.
             let now = Instant::now();
             if (silent || now >= due)
-                && let Some(notice) = self.take(now)
+                && let Some(notice) = self.pace.take(now.max(due))
             {
                 return notice;
             }
         }
-    }
-
-    /// What is due now; an overrun includes everything else.
-    fn take(&mut self, now: Instant) -> Option<Notice> {
-        if self.lost.is_some_and(|due| due <= now) {
-            self.lost = None;
-            self.pending = None;
-            self.told = Some(now);
-            self.overrun = Some(now);
-            return Some(Notice::Overrun);
-        }
-        let (notice, _) = self.pending.take_if(|(_, due)| *due <= now)?;
-        self.told = Some(now);
-        Some(notice)
     }
 
     async fn wait(&mut self) {
@@ -170,7 +142,7 @@ impl Monitor {
             Err(error) => {
                 tracing::warn!(%error, "netlink monitor can't read");
                 self.note(Notice::Overrun);
-                tokio::time::sleep(LINKS_GAP).await;
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
@@ -232,21 +204,7 @@ impl Monitor {
     }
 
     fn note(&mut self, notice: Notice) {
-        let now = Instant::now();
-        let gap = match notice {
-            Notice::Links => LINKS_GAP,
-            Notice::Routes => ROUTES_GAP,
-            Notice::Overrun => {
-                let due = self.overrun.map_or(now, |told| told + OVERRUN_GAP);
-                self.lost.get_or_insert(due.max(now + GATHER));
-                return;
-            }
-        };
-        let due = self.told.map_or(now, |told| told + gap).max(now + GATHER);
-        self.pending = Some(match self.pending {
-            None => (notice, due),
-            Some((before, planned)) => (before.max(notice), planned.min(due)),
-        });
+        self.pace.note(notice, Instant::now());
     }
 }
 

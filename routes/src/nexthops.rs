@@ -107,14 +107,13 @@ impl NextHops {
             });
             members.push((id, *weight));
         }
-        members.sort_unstable();
         let mine = before.filter(|id| self.owners.get(id) == Some(&target));
         let id = mine
-            .or_else(|| self.take_spare(&members))
+            .or_else(|| self.take_spare(sorted(&members)))
             .unwrap_or_else(|| self.unused());
         self.owners.insert(id, target);
         let there = self.groups.get(&id);
-        if there.is_none_or(|there| sorted(there) != members) {
+        if there.is_none_or(|there| sorted(there) != sorted(&members)) {
             writes.push(Write::Group(id, members.clone(), there.is_none()));
             self.groups.insert(id, members);
             self.loose = true;
@@ -180,10 +179,10 @@ impl NextHops {
         self.groups.len() + self.strange.len() + self.singles.len()
     }
 
-    fn take_spare(&mut self, members: &Members) -> Option<u32> {
-        let from = (members.clone(), 0);
-        let fits = |(held, _): &&(Members, u32)| held == members;
-        let found = self.spare.range(from..).next().filter(fits)?.clone();
+    fn take_spare(&mut self, sorted: Members) -> Option<u32> {
+        let from = (sorted, 0);
+        let fits = |(held, _): &&(Members, u32)| *held == from.0;
+        let found = self.spare.range(&from..).next().filter(fits)?.clone();
         self.spare.remove(&found);
         Some(found.1)
     }

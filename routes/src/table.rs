@@ -211,7 +211,8 @@ impl RouteTable {
     /// Writes nothing. `None` deletes at the next apply even what was only adopted.
     pub fn set(&mut self, prefix: IpNet, target: Option<Target>) {
         let prefix = prefix.trunc();
-        let desired = target.map(|target| self.targets.acquire(target, TargetState::new));
+        let desired =
+            target.map(|target| self.targets.acquire(target.canonical(), TargetState::new));
         let entry = self.entries.entry(prefix).or_default();
         let news = entry.desired != desired || !entry.claimed;
         self.counts.subtract(entry);

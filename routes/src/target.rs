@@ -55,11 +55,24 @@ impl From<IpAddr> for Gateway {
 /// Where packets to a prefix go.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
-    /// Next hops; several share the load by their weights. Order has no meaning; of the same
-    /// address on the same link the first counts.
+    /// Next hops; several share the load by their weights. Order has no meaning, and one named
+    /// twice counts once.
     Gateways(Vec<Gateway>),
     /// A scope-link route to an interface: a pod's host end.
     Interface(String),
     /// Packets are dropped: the Pod CIDR's own route, for addresses no pod holds.
     Blackhole,
+}
+
+impl Target {
+    /// The one form of all targets that mean the same: gateways sorted, each once.
+    pub(crate) fn canonical(mut self) -> Self {
+        if let Self::Gateways(gateways) = &mut self
+            && gateways.len() > 1
+        {
+            gateways.sort_unstable();
+            gateways.dedup_by_key(|g| (g.address, g.link));
+        }
+        self
+    }
 }

@@ -419,30 +419,153 @@ fn a_hundred_thousand_routes_go_in_are_adopted_and_go_out() {
     });
 }
 
+/// Runs many `ip` commands without family, one a line.
+fn ip_batch(lines: &str, name: &str) {
+    let file = std::env::temp_dir().join(format!("routes-{name}-{}", std::process::id()));
+    std::fs::write(&file, lines).unwrap();
+    ip(&format!("-batch {}", file.display()));
+    std::fs::remove_file(file).unwrap();
+}
+
+fn nth(n: u32) -> IpNet {
+    IpNet::new(IpAddr::from((0x0a00_0000 + n * 4).to_be_bytes()), 30).unwrap()
+}
+
 #[test]
-fn a_flood_of_notices_ends_in_one_that_asks_for_a_new_look() {
+fn a_flood_of_notices_ends_in_one_that_asks_for_a_new_look_and_all_is_repaired() {
     in_netns(|| async {
         uplink();
-        let table = RouteTable::open().await.unwrap();
+        let mut table = RouteTable::open().await.unwrap();
         let mut monitor = Monitor::open(&table).unwrap();
+        let own = |n| IpNet::new(IpAddr::from([172, 16, n, 0]), 24).unwrap();
+        for n in 0..100 {
+            table.set(own(n), via(&["192.0.2.2", "192.0.2.3"]));
+        }
+        assert_eq!(table.apply().await.written, 100);
+        let before = ours();
         let mut lines = String::new();
         for n in 0..60_000u32 {
-            let [_, b, c, d] = (n * 4).to_be_bytes();
-            lines += &format!("route add 10.{b}.{c}.{d}/30 via 192.0.2.2 proto static\n");
+            lines += &format!("route add {} via 192.0.2.2 proto static\n", nth(n));
+            if n % 1_000 == 0 {
+                let n = u8::try_from(n / 1_000).unwrap();
+                lines += &format!("route del {} metric 179\n", own(n));
+            }
         }
-        let file = std::env::temp_dir().join(format!("routes-flood-{}", std::process::id()));
-        std::fs::write(&file, lines).unwrap();
-        ip(&format!("-batch {}", file.display()));
-        std::fs::remove_file(file).unwrap();
+        ip_batch(&lines, "flood");
+        assert_eq!(ours().len(), before.len() * 40 / 100);
         // Nobody read meanwhile: more was said than the socket holds.
-        let notice = tokio::time::timeout(Duration::from_secs(5), monitor.next())
-            .await
-            .unwrap();
-        assert_eq!(notice, Notice::Overrun);
+        let (notice, report) = repair(&mut monitor, &mut table).await;
+        assert_eq!((notice, report.written), (Notice::Overrun, 60));
+        assert_eq!(ours(), before);
         silence(&mut monitor).await;
         ip("route add 10.99.0.0/16 via 192.0.2.2");
         let notice = tokio::time::timeout(Duration::from_secs(5), monitor.next()).await;
         assert_eq!(notice.unwrap(), Notice::Routes);
+    });
+}
+
+#[test]
+fn our_own_writes_never_reach_the_monitor_however_many() {
+    in_netns(|| async {
+        uplink();
+        let mut table = RouteTable::open().await.unwrap();
+        let mut monitor = Monitor::open(&table).unwrap();
+        silence(&mut monitor).await;
+        // More than its buffer holds, and nobody reads.
+        for n in 0..60_000 {
+            table.set(nth(n), via(&["192.0.2.2", "192.0.2.3"]));
+        }
+        assert_eq!(table.apply().await.written, 60_000);
+        let gateway = "192.0.2.2".parse().unwrap();
+        assert_eq!(table.handle_gateway_down(gateway, None).await.groups, 1);
+        let silence = tokio::time::timeout(Duration::from_millis(300), monitor.next()).await;
+        assert!(silence.is_err(), "{silence:?}");
+    });
+}
+
+#[test]
+fn one_bad_route_among_ten_thousand_fails_alone() {
+    in_netns(|| async {
+        uplink();
+        let mut table = RouteTable::open().await.unwrap();
+        let mut monitor = Monitor::open(&table).unwrap();
+        ip(&format!(
+            "route add {} via 192.0.2.9 metric 179 proto bird",
+            nth(9_000)
+        ));
+        for n in 0..10_000 {
+            table.set(nth(n), via(&["192.0.2.2"]));
+        }
+        table.set(nth(5_000), via(&["203.0.113.1"]));
+        let report = table.apply().await;
+        assert_eq!(report.written, 9_998);
+        let failed: Vec<_> = report.failed.iter().map(|(prefix, _)| *prefix).collect();
+        assert_eq!(failed, [nth(5_000)]);
+        let clash = Clash {
+            prefix: nth(9_000),
+            protocol: 12,
+        };
+        assert_eq!(report.clashes, [clash]);
+        assert_eq!(ours().len(), 9_998);
+        assert!(ip(&format!("route show {}", nth(9_000))).contains("192.0.2.9"));
+        let problems: Vec<_> = table.problems().into_iter().map(|(p, _)| p).collect();
+        assert_eq!(problems, [nth(5_000), nth(9_000)]);
+        // The clash is told again for as long as it lasts, and ends by itself.
+        table.resync().await;
+        assert_eq!(table.apply().await.clashes, [clash]);
+        silence(&mut monitor).await;
+        ip(&format!("route del {} metric 179", nth(9_000)));
+        let (_, report) = repair(&mut monitor, &mut table).await;
+        assert_eq!((report.written, report.clashes.len()), (1, 0));
+    });
+}
+
+#[test]
+fn another_that_takes_over_a_key_of_ours_keeps_it_when_ours_changes() {
+    in_netns(|| async {
+        uplink();
+        let mut table = RouteTable::open().await.unwrap();
+        let mut monitor = Monitor::open(&table).unwrap();
+        let keys = [
+            ("10.1.0.0/16", "192.0.2.2", "192.0.2.3", "192.0.2.9"),
+            (
+                "2001:db8:1::/48",
+                "2001:db8::2",
+                "2001:db8::3",
+                "2001:db8::9",
+            ),
+        ];
+        for (prefix, first, ..) in keys {
+            table.set(net(prefix), via(&[first]));
+        }
+        assert_eq!(table.apply().await.written, 2);
+        silence(&mut monitor).await;
+        for (prefix, _, _, foreign) in keys {
+            let family = if prefix.contains(':') { "-6" } else { "-4" };
+            ip(&format!(
+                "{family} route replace {prefix} via {foreign} proto bird metric 179"
+            ));
+        }
+        repair(&mut monitor, &mut table).await;
+        for targets in [1, 2] {
+            for (prefix, first, second, _) in keys {
+                let gateways = [first, second];
+                table.set(net(prefix), via(&gateways[2 - targets..]));
+            }
+            let report = table.apply().await;
+            assert_eq!((report.written, report.clashes.len()), (0, 2), "{report:?}");
+            for (prefix, _, _, foreign) in keys {
+                let family = if prefix.contains(':') { "-6" } else { "-4" };
+                let line = ip(&format!("{family} route show {prefix}"));
+                assert!(
+                    line.contains(foreign) && line.lines().count() == 1,
+                    "{line}"
+                );
+            }
+        }
+        assert_eq!(ours(), Vec::<String>::new());
+        assert_eq!(table.remove_all().await.deleted, 0);
+        assert!(ip("route show 10.1.0.0/16").contains("192.0.2.9"));
     });
 }
 

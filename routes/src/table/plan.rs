@@ -63,14 +63,6 @@ pub(super) fn several(target: &Target) -> &[Gateway] {
     }
 }
 
-/// Sorted, the same gateway only once.
-pub(super) fn canonical(gateways: &[Gateway]) -> Vec<Gateway> {
-    let mut sorted = gateways.to_vec();
-    sorted.sort_unstable();
-    sorted.dedup_by_key(|g| (g.address, g.link));
-    sorted
-}
-
 impl RouteTable {
     /// Makes the plan of every target given, and writes the next-hop objects they need.
     pub(super) async fn plan_targets(&mut self, wanted: &BTreeSet<Id>) {
@@ -191,7 +183,7 @@ impl RouteTable {
                 None => Err(format!("no interface {name:?}").into()),
             },
             Target::Gateways(gateways) => {
-                let gateways = canonical(gateways);
+                let gateways = gateways.clone();
                 self.shape_of(id, &gateways, writes)
             }
         };

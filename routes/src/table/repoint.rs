@@ -43,7 +43,7 @@ impl RouteTable {
         };
         let concerned: Vec<(Id, Vec<Gateway>)> = (self.targets.iter())
             .filter(|(_, target, state)| names(target) && matches!(state.plan, Plan::Shape(_)))
-            .map(|(id, target, _)| (id, super::plan::canonical(several(target))))
+            .map(|(id, target, _)| (id, several(target).to_vec()))
             .collect();
         let (mut writes, mut changed) = (Vec::new(), BTreeSet::new());
         for (id, gateways) in concerned {
