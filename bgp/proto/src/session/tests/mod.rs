@@ -1,7 +1,9 @@
 //! Sessions tested without a network: alone with a scripted peer, and two of them joined in memory.
 
+mod capabilities;
 mod collision;
 mod damping;
+mod down;
 mod errors;
 mod exchange;
 mod mesh;
