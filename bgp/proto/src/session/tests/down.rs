@@ -181,7 +181,7 @@ fn the_words_of_the_peers_operator_are_in_the_reason() {
         ),
         (
             Notification::cease(9).with_data(Bytes::from(inside)),
-            "received NOTIFICATION 6/9 (Cease: Hard Reset, Cease: Administrative Shutdown \"maintenance\")",
+            "received NOTIFICATION 6/9 (Cease: Hard Reset (Cease: Administrative Shutdown \"maintenance\"))",
         ),
         (
             Notification::cease(9).with_data(Bytes::from_static(&[6])),
