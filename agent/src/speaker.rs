@@ -1,8 +1,11 @@
 //! From Nodes, BGPPeers and the BGPConfiguration to what this node's speaker is to be; pure.
 
-#[expect(
-    dead_code,
-    reason = "the speaker's configuration takes the chains with the RIB's ImportPolicy and ExportPolicy"
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "the speaker's configuration takes the chains with the RIB's ImportPolicy and ExportPolicy"
+    )
 )]
 mod filters;
 

@@ -65,7 +65,7 @@ fn a_filter_is_read_rule_by_rule_and_field_by_field() {
             RuleOperation::AddCommunity(Community::Standard(65000 << 16 | 2)),
             RuleOperation::RemoveCommunity(Community::Large(1, 2, 3)),
         ]),
-        ..any.clone()
+        ..any
     };
     assert_eq!(filter.import_v4, [first, any.clone()]);
     let export = FilterRule {
