@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use crate::resources::{
-    BgpConfiguration, BgpFilter, BgpPeer, Namespace, NetworkPolicy, Node, Pod, Secret,
-};
+use crate::resources::{BgpConfiguration, BgpPeer, Namespace, NetworkPolicy, Node, Pod};
 
 /// The name of a namespaced object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,12 +34,8 @@ impl fmt::Display for NamespacedName {
 pub enum Key {
     /// A BGPConfiguration.
     BgpConfiguration(String),
-    /// A BGPFilter.
-    BgpFilter(String),
     /// A BGPPeer.
     BgpPeer(String),
-    /// A Secret.
-    Secret(NamespacedName),
     /// A Namespace.
     Namespace(String),
     /// A Node.
@@ -57,9 +51,7 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BgpConfiguration(name) => write!(f, "BGPConfiguration {name}"),
-            Self::BgpFilter(name) => write!(f, "BGPFilter {name}"),
             Self::BgpPeer(name) => write!(f, "BGPPeer {name}"),
-            Self::Secret(name) => write!(f, "Secret {name}"),
             Self::Namespace(name) => write!(f, "Namespace {name}"),
             Self::Node(name) => write!(f, "Node {name}"),
             Self::Pod(name) => write!(f, "Pod {name}"),
@@ -73,12 +65,8 @@ impl fmt::Display for Key {
 pub enum Resource {
     /// A BGPConfiguration.
     BgpConfiguration(Box<BgpConfiguration>),
-    /// A BGPFilter.
-    BgpFilter(BgpFilter),
     /// A BGPPeer.
     BgpPeer(Box<BgpPeer>),
-    /// A Secret.
-    Secret(Secret),
     /// A Namespace.
     Namespace(Namespace),
     /// A Node.

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bgp_proto::rib::{Rib, RibConfig};
+use bgp_proto::rib::{BestChange, Multipath, Rib, RibConfig};
 use bgp_proto::session::{Direction, Stop};
 use bgp_proto::wire::Notification;
 use tokio::net::TcpStream;
@@ -304,22 +304,15 @@ impl Actor {
         let Some(running) = &mut self.running else {
             return;
         };
-        let changes = running.rib.poll_best_changes();
-        self.events
-            .push(changes.into_iter().map(|change| RouteChange {
-                prefix: change.prefix,
-                next_hops: change.next_hops,
-            }));
+        let changes = running.rib.poll_best_changes(usize::MAX);
+        self.events.push(changes.into_iter().map(route_change));
         for peer in running.peers.values_mut() {
-            let Some((connection, negotiated)) = peer.carrier() else {
+            let Some((connection, _)) = peer.carrier() else {
                 continue;
             };
             let mut sent = 0;
             while connection.has_room()
-                && let Some(bytes) =
-                    running
-                        .rib
-                        .poll_transmit(peer.rib_id, &negotiated.context, TRANSMIT_BUDGET)
+                && let Some(bytes) = running.rib.poll_transmit(peer.rib_id, TRANSMIT_BUDGET)
             {
                 sent += messages_in(&bytes);
                 connection.send(bytes);
@@ -380,9 +373,19 @@ pub(crate) fn new_rib(config: &Config) -> Rib {
         RibConfig {
             asn: speaker.asn,
             router_id: speaker.router_id,
+            cluster_id: speaker.router_id,
+            multipath: Multipath::default(),
         },
         random(),
     )
+}
+
+/// A change as those who hold the kernel's routes are told of it.
+pub(crate) fn route_change(change: BestChange) -> RouteChange {
+    RouteChange {
+        prefix: change.prefix,
+        next_hops: change.next_hops.iter().map(|hop| hop.address).collect(),
+    }
 }
 
 /// A seed nobody outside can guess.

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bgp_proto::rib::Originated;
 use bgp_proto::session::Stop;
 use bgp_proto::wire::Notification;
 
-use crate::actor::{Actor, Running, new_rib, random};
+use crate::actor::{Actor, Running, new_rib, random, route_change};
 use crate::config::{Config, PeerConfig};
-use crate::handle::RouteChange;
 use crate::listener::Listener;
 use crate::peer::{Peer, family, graceful_restart, policy, same_session, session_config};
 
@@ -30,7 +30,9 @@ impl Actor {
             initial_sync_by: first,
         });
         // Before any session comes up, so that End-of-RIB follows what we originate.
-        running.rib.set_originated(&config.originate);
+        let originated = config.originate.iter();
+        let originated = originated.map(|net| (*net, Originated::default()));
+        running.rib.set_originated(&originated.collect());
         let former = std::mem::replace(&mut running.config, config.clone());
         self.remove_peers(&config);
         self.apply_restart_time(&former, &config);
@@ -59,11 +61,11 @@ impl Actor {
         let Some(running) = &mut self.running else {
             return;
         };
-        let gone = running.rib.poll_best_changes();
-        self.events.push(gone.into_iter().map(|change| RouteChange {
-            prefix: change.prefix,
-            next_hops: change.next_hops,
-        }));
+        let mut gone = Vec::new();
+        while running.rib.has_work() {
+            gone.extend(running.rib.poll_best_changes(usize::MAX));
+        }
+        self.events.push(gone.into_iter().map(route_change));
         running.peers.clear();
         running.rib = new_rib(config);
     }
@@ -110,7 +112,7 @@ impl Actor {
         let Some(running) = &mut self.running else {
             return;
         };
-        let rib_id = running.rib.add_peer(policy(config));
+        let rib_id = running.rib.add_peer(policy(name, config));
         let restarting = running.initial_sync_by.is_some();
         let graceful = graceful_restart(&whole.speaker, config, forwarding, restarting);
         let session = session_config(&whole.speaker, config, graceful);
@@ -125,7 +127,7 @@ impl Actor {
         self.with_peer(name, |actor, peer, now| {
             peer.config = config.clone();
             if let Some(running) = &mut actor.running {
-                running.rib.handle_policy(peer.rib_id, policy(config));
+                running.rib.handle_policy(peer.rib_id, policy(name, config));
             }
             if peer.restart_at.take().is_some() {
                 peer.session.handle_start(now);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bgp_proto::rib::{ExportPolicy, PeerCounts, PeerId, PeerPolicy};
+use bgp_proto::rib::{ExportPolicy, ImportPolicy, PeerCounts, PeerId, PeerPolicy};
 use bgp_proto::session::{self, Direction, Negotiated, PeerSession, SessionConfig};
 use bgp_proto::wire::{Family, GracefulRestart, HEADER_LEN};
 use bytes::Bytes;
@@ -181,11 +181,18 @@ pub(crate) fn graceful_restart(
     }
 }
 
-pub(crate) fn policy(config: &PeerConfig) -> PeerPolicy {
+pub(crate) fn policy(name: &str, config: &PeerConfig) -> PeerPolicy {
     PeerPolicy {
-        import_reject: config.import_reject.clone(),
+        name: name.into(),
+        import: ImportPolicy {
+            reject: config.import_reject.clone(),
+            reject_default_route: true,
+            ..ImportPolicy::default()
+        },
         max_prefixes: config.max_prefixes,
+        warn_at: None,
         export: ExportPolicy::default(),
+        route_reflector_client: false,
     }
 }
 

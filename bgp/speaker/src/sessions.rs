@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use bgp_proto::rib::PeerInfo;
 use bgp_proto::session::{Direction, Down, Negotiated, Output, Stop};
-use bgp_proto::wire::{GracefulRestart, RefreshKind, Update};
+use bgp_proto::wire::{GracefulRestart, Update};
 
 use crate::actor::{Actor, Running};
 use crate::connection::{Event, dial};
-use crate::peer::{Peer, Up};
+use crate::peer::{Peer, Up, family};
 
 /// How long a peer that is back may take to announce what is stale anew.
 const STALE_AFTER_RETURN: Duration = Duration::from_secs(360);
@@ -78,12 +78,8 @@ impl Actor {
                 Output::Up(negotiated) => self.went_up(peer, negotiated, now),
                 Output::Update(update) => self.update(peer, &update, now),
                 Output::RouteRefresh(refresh) => {
-                    if let Some(running) = &mut self.running
-                        && refresh.kind == RefreshKind::Request
-                    {
-                        running
-                            .rib
-                            .handle_route_refresh(peer.rib_id, refresh.family);
+                    if let Some(running) = &mut self.running {
+                        running.rib.handle_route_refresh(peer.rib_id, refresh);
                     }
                 }
                 Output::Down(down) => self.went_down(peer, &down, now),
@@ -124,7 +120,13 @@ impl Actor {
             router_id: negotiated.peer_id,
             address: peer.config.address,
             local_address: connection.local,
-            families: negotiated.context.families.clone(),
+            local_link_local: None,
+            link: None,
+            external: negotiated.external,
+            context: negotiated.context.clone(),
+            enhanced_refresh: negotiated.enhanced_refresh,
+            role: negotiated.role,
+            llgr_peer: negotiated.long_lived_peer,
         };
         running.rib.handle_peer_up(peer.rib_id, info);
         sweep_what_was_not_preserved(running, peer, &negotiated);
@@ -173,7 +175,9 @@ impl Actor {
             .and_then(|up| helped_for(&up.negotiated))
             .filter(|_| down.retain);
         peer.stale_until = helped.map(|wait| now + wait);
-        running.rib.handle_peer_down(peer.rib_id, helped.is_some());
+        let families = [family(&peer.config)];
+        let retained = if helped.is_some() { &families[..] } else { &[] };
+        running.rib.handle_peer_down(peer.rib_id, retained);
     }
 }
 

@@ -8,5 +8,4 @@
 
 mod files;
 mod lab;
-mod secrets;
 mod status;

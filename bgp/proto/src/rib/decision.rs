@@ -19,8 +19,37 @@ pub struct Candidate {
     key: DecisionKey,
     igp_cost: u32,
     router_id: Ipv4Addr,
-    cluster_list_length: usize,
     address: Option<SocketAddr>,
+    path_id: u32,
+}
+
+/// A step of the decision process, in the order in which they are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Step {
+    /// Long-lived stale paths are the last choice (RFC 9494 §4.3).
+    LongLivedStale,
+    /// What is originated here comes before what is learned.
+    Originated,
+    /// The degree of preference (§9.1.1).
+    LocalPref,
+    /// a.
+    AsPathLength,
+    /// b.
+    Origin,
+    /// c.
+    Med,
+    /// d.
+    External,
+    /// e.
+    IgpCost,
+    /// f; of the originator where the path was reflected (RFC 4456 §9).
+    RouterId,
+    /// RFC 4456 §9.
+    ClusterListLength,
+    /// g.
+    PeerAddress,
+    /// Several paths of one peer (RFC 7911).
+    PathId,
 }
 
 impl Candidate {
@@ -34,90 +63,187 @@ impl Candidate {
         address: SocketAddr,
     ) -> Self {
         let key = DecisionKey::new(attributes);
-        Self::with_key(attributes, key, (external, igp_cost), peer_id, address)
+        Self::with_key(key, (external, igp_cost), peer_id, address, 0)
     }
 
-    /// Like `learned`, with the key that was computed when the attributes were interned.
+    /// Like `learned`, with what the store read of the attributes.
     pub(super) fn with_key(
-        attributes: &PathAttributes,
         key: DecisionKey,
         (external, igp_cost): (bool, u32),
         peer_id: Ipv4Addr,
         address: SocketAddr,
+        path_id: u32,
     ) -> Self {
         Self {
             local: false,
             external,
             key,
             igp_cost,
-            // RFC 4456 §9: a reflected route is judged by who originated it.
-            router_id: attributes.originator_id.unwrap_or(peer_id),
-            cluster_list_length: attributes.cluster_list.len(),
+            router_id: key.originator_id.unwrap_or(peer_id),
             address: Some(address),
+            path_id,
         }
     }
 
     /// A path originated here.
     #[must_use]
     pub fn local(attributes: &PathAttributes) -> Self {
+        Self::local_with_key(DecisionKey::new(attributes))
+    }
+
+    pub(super) fn local_with_key(key: DecisionKey) -> Self {
         Self {
             local: true,
             external: false,
-            key: DecisionKey::new(attributes),
+            key,
             igp_cost: 0,
             router_id: Ipv4Addr::UNSPECIFIED,
-            cluster_list_length: 0,
             address: None,
+            path_id: 0,
         }
     }
 
+    /// RFC 8326 §4: a path that is about to go is the last choice among those of its kind.
     fn local_pref(&self) -> u32 {
-        match self.key.local_pref {
-            Some(value) if !self.external => value,
-            _ => DEFAULT_LOCAL_PREF,
+        if self.key.shutting_down {
+            return 0;
+        }
+        self.key.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)
+    }
+
+    /// The index of the one that put this candidate out at a step, if the best of all is not it.
+    pub(super) fn beaten_at(&self, step: Step, best: usize, all: &[Self]) -> Option<usize> {
+        if step != Step::Med {
+            return Some(best);
+        }
+        let beats = |other: &Self| {
+            other.key.neighbour == self.key.neighbour && other.key.med < self.key.med
+        };
+        all.iter().position(beats)
+    }
+
+    /// What a step compares, in words for people.
+    pub(super) fn value_at(&self, step: Step) -> String {
+        match step {
+            Step::LongLivedStale => yes_no(self.key.long_lived_stale).into(),
+            Step::Originated => yes_no(self.local).into(),
+            Step::LocalPref => self.local_pref().to_string(),
+            Step::AsPathLength => self.key.as_path_length.to_string(),
+            Step::Origin => format!("{:?}", self.key.origin).to_uppercase(),
+            Step::Med => self.key.med.to_string(),
+            Step::External => if self.external {
+                "external"
+            } else {
+                "internal"
+            }
+            .into(),
+            Step::IgpCost => self.igp_cost.to_string(),
+            Step::RouterId => self.router_id.to_string(),
+            Step::ClusterListLength => self.key.cluster_list_length.to_string(),
+            Step::PeerAddress => self
+                .address
+                .map_or_else(|| "-".into(), |address| address.to_string()),
+            Step::PathId => self.path_id.to_string(),
         }
     }
+}
+
+fn yes_no(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
 }
 
 /// The index of the best candidate, whatever order they are in; `None` if there are none.
 #[must_use]
 pub fn decide(candidates: &[Candidate]) -> Option<usize> {
-    let mut left: Survivors<'_> = candidates.iter().enumerate().collect();
-    if left.len() > 1 {
-        keep_lowest(&mut left, |c| !c.local);
-        keep_lowest(&mut left, |c| u32::MAX - c.local_pref());
-        keep_lowest(&mut left, |c| c.key.as_path_length);
-        keep_lowest(&mut left, |c| c.key.origin);
-        keep_lowest_med_of_each_neighbour(&mut left);
-        keep_lowest(&mut left, |c| !c.external);
-        keep_lowest(&mut left, |c| c.igp_cost);
-        keep_lowest(&mut left, |c| c.router_id);
-        keep_lowest(&mut left, |c| c.cluster_list_length);
-        keep_lowest(&mut left, |c| c.address);
-    }
-    left.first().map(|(index, _)| *index)
+    decide_with(candidates, &mut |_, _| {}).map(|outcome| outcome.best)
 }
 
-type Survivors<'a> = SmallVec<[(usize, &'a Candidate); 8]>;
-
-fn keep_lowest<K: Ord>(left: &mut Survivors<'_>, key: impl Fn(&Candidate) -> K) {
-    if left.len() > 1
-        && let Some(lowest) = left.iter().map(|(_, c)| key(c)).min()
-    {
-        left.retain(|(_, c)| key(c) == lowest);
-    }
+/// The best candidate, and those as good as it up to the steps that only break ties.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub(super) best: usize,
+    /// In the order they were given; the best one is among them.
+    pub(super) equal: SmallVec<[usize; 4]>,
 }
 
-/// RFC 4271 §9.1.2.2 c: a path goes if another from the same neighbour AS has a lower MED.
-fn keep_lowest_med_of_each_neighbour(left: &mut Survivors<'_>) {
-    if left.len() < 2 {
-        return;
+/// Like [`decide`]; `lost` hears of every candidate that goes out, and at which step.
+pub(super) fn decide_with(
+    candidates: &[Candidate],
+    lost: &mut dyn FnMut(usize, Step),
+) -> Option<Outcome> {
+    let mut left = Left {
+        candidates: candidates.iter().enumerate().collect(),
+        lost,
+    };
+    left.lowest(Step::LongLivedStale, |c| c.key.long_lived_stale);
+    left.lowest(Step::Originated, |c| !c.local);
+    left.lowest(Step::LocalPref, |c| u32::MAX - c.local_pref());
+    left.lowest(Step::AsPathLength, |c| c.key.as_path_length);
+    left.lowest(Step::Origin, |c| c.key.origin);
+    left.lowest_med_of_each_neighbour();
+    left.lowest(Step::External, |c| !c.external);
+    left.lowest(Step::IgpCost, |c| c.igp_cost);
+    let equal = left.candidates.iter().map(|(index, _)| *index).collect();
+    left.lowest(Step::RouterId, |c| c.router_id);
+    left.lowest(Step::ClusterListLength, |c| c.key.cluster_list_length);
+    left.lowest(Step::PeerAddress, |c| c.address);
+    left.lowest(Step::PathId, |c| c.path_id);
+    let best = left.candidates.first()?.0;
+    Some(Outcome { best, equal })
+}
+
+/// The best `count` candidates, the best first: each is the best of those that are left.
+pub(super) fn best_of(candidates: &[Candidate], count: usize) -> SmallVec<[usize; 4]> {
+    let mut left: SmallVec<[(usize, Candidate); 8]> =
+        candidates.iter().copied().enumerate().collect();
+    let mut best = SmallVec::new();
+    while best.len() < count {
+        let now: SmallVec<[Candidate; 8]> = left.iter().map(|(_, c)| *c).collect();
+        let Some(next) = decide(&now) else { break };
+        best.push(left.remove(next).0);
     }
-    let all = left.clone();
-    left.retain(|(_, c)| {
-        !all.iter()
-            .any(|(_, other)| other.key.neighbour == c.key.neighbour && other.key.med < c.key.med)
-    });
+    best
+}
+
+/// Those not yet eliminated.
+struct Left<'a> {
+    candidates: SmallVec<[(usize, &'a Candidate); 8]>,
+    lost: &'a mut dyn FnMut(usize, Step),
+}
+
+impl Left<'_> {
+    fn lowest<K: Ord>(&mut self, step: Step, key: impl Fn(&Candidate) -> K) {
+        if self.candidates.len() > 1
+            && let Some(lowest) = self.candidates.iter().map(|(_, c)| key(c)).min()
+        {
+            self.keep(step, |c| key(c) == lowest);
+        }
+    }
+
+    /// RFC 4271 §9.1.2.2 c: a path goes if another from the same neighbour AS has a lower MED.
+    fn lowest_med_of_each_neighbour(&mut self) {
+        if self.candidates.len() < 2 {
+            return;
+        }
+        let all = self.candidates.clone();
+        self.keep(Step::Med, |c| {
+            let beaten = |other: &Candidate| {
+                other.key.neighbour == c.key.neighbour && other.key.med < c.key.med
+            };
+            !all.iter().any(|(_, other)| beaten(other))
+        });
+    }
+
+    fn keep(&mut self, step: Step, keeps: impl Fn(&Candidate) -> bool) {
+        let lost = &mut self.lost;
+        self.candidates.retain(|(index, c)| {
+            let keeps = keeps(c);
+            if !keeps {
+                lost(*index, step);
+            }
+            keeps
+        });
+    }
 }
 
 #[cfg(test)]

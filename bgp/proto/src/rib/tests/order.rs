@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 
-use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::fixtures::{
-    announce, attributes, context, external_peer, internal_peer, nets, rib_config, transit,
-    withdraw,
+    ALL, adj_rib_out, announce, attributes, external_peer, internal_peer, originate, rib_config,
+    transit, withdraw,
 };
 use crate::rib::{BestChange, PeerId, Rib};
-use crate::wire::{Origin, PathAttributes};
+use crate::wire::{Nlri, Origin, PathAttributes};
 
 const PREFIXES: [&str; 4] = ["10.1.0.0/24", "10.2.0.0/24", "10.3.0.0/24", "10.4.0.0/16"];
 const PEERS: u8 = 4;
@@ -59,7 +58,7 @@ fn queues() -> impl Strategy<Value = Vec<Vec<Event>>> {
     })
 }
 
-type Outcome = (Vec<BestChange>, Vec<BTreeMap<IpNet, PathAttributes>>);
+type Outcome = (Vec<BestChange>, Vec<BTreeMap<Nlri, PathAttributes>>);
 
 fn run(queues: &[Vec<Event>], picks: &[usize], drain: bool) -> Outcome {
     let mut rib = Rib::new(rib_config(), picks.len() as u64);
@@ -76,11 +75,11 @@ fn run(queues: &[Vec<Event>], picks: &[usize], drain: bool) -> Outcome {
         let event = left[queue].pop_front().unwrap();
         apply(&mut rib, &ids, queue, event);
         if drain {
-            rib.poll_best_changes();
-            rib.poll_transmit(ids[pick % ids.len()], &context(), 1_000);
+            rib.poll_best_changes(ALL);
+            rib.poll_transmit(ids[pick % ids.len()], 1_000);
         }
     }
-    let out = ids.iter().map(|id| rib.adj_rib_out(*id)).collect();
+    let out = ids.iter().map(|id| adj_rib_out(&mut rib, *id)).collect();
     (rib.learned(), out)
 }
 
@@ -104,12 +103,12 @@ fn apply(rib: &mut Rib, ids: &[PeerId], queue: usize, event: Event) {
                 .unwrap();
         }
         Event::Restart => {
-            rib.handle_peer_down(ids[queue], false);
+            rib.handle_peer_down(ids[queue], &[]);
             bring_up(rib, ids, u8::try_from(queue).unwrap());
         }
         Event::Originate(own) => {
             let own: Vec<_> = own.into_iter().map(|n| PREFIXES[n]).collect();
-            rib.set_originated(&nets(&own));
+            originate(rib, &own);
         }
     }
 }

@@ -6,30 +6,24 @@ use bytes::Bytes;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::fixtures::{
-    announce, attributes, context, external_peer, from, net, nets, policy, rib_config, transit, up,
-    withdraw,
+    ALL, adj_rib_out, announce, attributes, context, external_peer, from, internal_peer, learn,
+    net, originate, own, policy, refresh, rib_config, seen_by_peer, sent, transit, up, withdraw,
 };
-use crate::rib::{PeerId, Rib};
-use crate::wire::{Decoder, Family, Message, PathAttributes, Update};
+use crate::rib::Rib;
+use crate::wire::{Decoder, Family, Message, Nlri, PathAttributes, RefreshKind, Update};
 
-const ALL: usize = usize::MAX;
-
-fn updates(bytes: Option<Bytes>) -> Vec<Update> {
-    let Some(bytes) = bytes else { return vec![] };
+fn updates(bytes: Bytes) -> Vec<Update> {
     let mut decoder = Decoder::default();
     decoder.push(&bytes);
+    let context = seen_by_peer(&context());
     let mut found = vec![];
-    while let Some(message) = decoder.next(&context()).unwrap() {
+    while let Some(message) = decoder.next(&context).unwrap() {
         match message {
             Message::Update(update) => found.push(update),
             other => panic!("{other:?}"),
         }
     }
     found
-}
-
-fn sent(rib: &mut Rib, to: PeerId) -> Vec<Update> {
-    updates(rib.poll_transmit(to, &context(), ALL))
 }
 
 fn many(count: u32) -> BTreeSet<IpNet> {
@@ -46,8 +40,8 @@ fn many(count: u32) -> BTreeSet<IpNet> {
 fn ten_thousand_prefixes_with_the_same_attributes_take_the_fewest_messages() {
     let mut rib = Rib::new(rib_config(), 1);
     let peer = up(&mut rib, policy(), external_peer(1));
-    let own = many(10_000);
-    rib.set_originated(&own);
+    let prefixes = many(10_000);
+    rib.set_originated(&own(prefixes.clone()));
     let sent = sent(&mut rib, peer);
     // 4096 bytes less header, two lengths and 20 bytes of attributes (ORIGIN 4, AS_PATH 9, NEXT_HOP 7), 4 a prefix.
     let in_one = (4096 - 19 - 2 - 2 - 20) / 4;
@@ -60,22 +54,22 @@ fn ten_thousand_prefixes_with_the_same_attributes_take_the_fewest_messages() {
         .iter()
         .flat_map(|update| update.announced.iter().map(|nlri| nlri.prefix))
         .collect();
-    assert_eq!(told, own);
+    assert_eq!(told, prefixes);
     assert_eq!(sent.last().unwrap().end_of_rib, Some(Family::IPV4_UNICAST));
-    assert_eq!(rib.poll_transmit(peer, &context(), ALL), None);
+    assert_eq!(rib.poll_transmit(peer, ALL), None);
 }
 
 #[test]
 fn a_budget_bounds_what_is_taken_at_once_and_end_of_rib_comes_last() {
     let mut rib = Rib::new(rib_config(), 1);
     let peer = up(&mut rib, policy(), external_peer(1));
-    rib.set_originated(&many(10_000));
+    rib.set_originated(&own(many(10_000)));
     let (mut parts, mut told) = (0, 0);
     let mut last = None;
-    while let Some(bytes) = rib.poll_transmit(peer, &context(), 8_192) {
+    while let Some(bytes) = rib.poll_transmit(peer, 8_192) {
         assert!(bytes.len() < 2 * 8_192, "{}", bytes.len());
         assert_eq!(last, None, "nothing comes after End-of-RIB");
-        for update in updates(Some(bytes)) {
+        for update in updates(bytes) {
             told += update.announced.len();
             last = update.end_of_rib;
         }
@@ -90,9 +84,9 @@ fn a_budget_bounds_what_is_taken_at_once_and_end_of_rib_comes_last() {
 fn ten_thousand_withdrawals_are_packed_too() {
     let mut rib = Rib::new(rib_config(), 1);
     let peer = up(&mut rib, policy(), external_peer(1));
-    rib.set_originated(&many(10_000));
+    rib.set_originated(&own(many(10_000)));
     sent(&mut rib, peer);
-    rib.set_originated(&BTreeSet::new());
+    originate(&mut rib, &[]);
     let sent = sent(&mut rib, peer);
     assert_eq!(sent.len(), 10_000usize.div_ceil((4096 - 19 - 2 - 2) / 4));
     assert_eq!(rib.counts(peer).sent, 0);
@@ -103,9 +97,9 @@ fn what_changes_and_changes_back_before_it_is_sent_is_not_sent() {
     let mut rib = Rib::new(rib_config(), 1);
     let peer = up(&mut rib, policy(), external_peer(1));
     sent(&mut rib, peer);
-    rib.set_originated(&nets(&["10.1.0.0/24"]));
-    rib.poll_best_changes();
-    rib.set_originated(&BTreeSet::new());
+    originate(&mut rib, &["10.1.0.0/24"]);
+    rib.poll_best_changes(ALL);
+    originate(&mut rib, &[]);
     assert_eq!(sent(&mut rib, peer), []);
 }
 
@@ -114,15 +108,15 @@ fn a_change_of_the_next_hop_alone_is_announced() {
     // To an internal peer the next hop of an external path goes unchanged.
     let mut rib = Rib::new(rib_config(), 1);
     let feed = up(&mut rib, policy(), external_peer(1));
-    let peer = up(&mut rib, transit(), super::fixtures::internal_peer(2));
+    let peer = up(&mut rib, transit(), internal_peer(2));
     for hop in [7, 8] {
         let update = announce(&["10.1.0.0/24"], from([10, 0, 0, hop], &[65_001]));
         rib.handle_update(feed, &update).unwrap();
         let sent = sent(&mut rib, peer);
         let attributes = sent[0].attributes.as_ref().unwrap();
         assert_eq!(attributes.next_hop, std::net::IpAddr::from([10, 0, 0, hop]));
-        let changes = rib.poll_best_changes();
-        assert_eq!(changes[0].next_hops, [attributes.next_hop]);
+        let changes = rib.poll_best_changes(ALL);
+        assert_eq!(changes[0].next_hops[..], [super::fixtures::hop(hop)]);
     }
 }
 
@@ -130,10 +124,10 @@ fn a_change_of_the_next_hop_alone_is_announced() {
 fn a_refresh_sends_all_again_and_a_withdrawal_meanwhile_is_not_lost() {
     let mut rib = Rib::new(rib_config(), 1);
     let peer = up(&mut rib, policy(), external_peer(1));
-    rib.set_originated(&nets(&["10.1.0.0/24", "10.2.0.0/24"]));
+    originate(&mut rib, &["10.1.0.0/24", "10.2.0.0/24"]);
     sent(&mut rib, peer);
-    rib.handle_route_refresh(peer, Family::IPV4_UNICAST);
-    rib.set_originated(&nets(&["10.2.0.0/24"]));
+    rib.handle_route_refresh(peer, refresh(RefreshKind::Request));
+    originate(&mut rib, &["10.2.0.0/24"]);
     let sent = sent(&mut rib, peer);
     assert_eq!(sent[0].withdrawn, [net("10.1.0.0/24").into()]);
     assert_eq!(sent[1].announced, [net("10.2.0.0/24").into()]);
@@ -144,7 +138,7 @@ fn what_was_sent_adds_up_to_the_adj_rib_out() {
     let mut rib = Rib::new(rib_config(), 1);
     let feed = up(&mut rib, policy(), external_peer(1));
     let peer = up(&mut rib, transit(), external_peer(2));
-    let mut told: BTreeMap<IpNet, PathAttributes> = BTreeMap::new();
+    let mut told: BTreeMap<Nlri, PathAttributes> = BTreeMap::new();
     for step in 0..60u32 {
         let prefix = format!("10.{}.0.0/16", step % 7);
         let update = if step % 5 == 3 {
@@ -156,12 +150,7 @@ fn what_was_sent_adds_up_to_the_adj_rib_out() {
         if step % 4 != 0 {
             continue;
         }
-        for update in sent(&mut rib, peer) {
-            told.retain(|prefix, _| !update.withdrawn.contains(&(*prefix).into()));
-            for nlri in update.announced {
-                told.insert(nlri.prefix, (**update.attributes.as_ref().unwrap()).clone());
-            }
-        }
-        assert_eq!(told, rib.adj_rib_out(peer));
+        learn(&mut told, sent(&mut rib, peer));
+        assert_eq!(told, adj_rib_out(&mut rib, peer));
     }
 }
