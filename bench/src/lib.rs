@@ -1,6 +1,8 @@
 //! The benchmark: a generator and sink that speak plain BGP, and the rows that put each daemon under the same load.
 
 pub mod daemon;
+pub mod interrupt;
+pub mod kernel_routes;
 pub mod machine;
 pub mod peer;
 pub mod prefix;

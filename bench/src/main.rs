@@ -73,6 +73,7 @@ fn run(args: &Args, tally: &mut Tally) -> Result<()> {
         args.scale > 0.0 && args.scale <= 1.0,
         "BENCH_SCALE is above 0, at most 1"
     );
+    bench::interrupt::unwind_on_signals()?;
     std::fs::create_dir_all(&args.store).context(args.store.display().to_string())?;
     for row in chosen(&args.only) {
         let record = measure(row, args, tally)?;

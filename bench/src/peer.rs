@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use ::tests::netns::Netns;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::sink::{Expected, Progress, Sink};
@@ -24,7 +25,7 @@ const ESTABLISH: Duration = Duration::from_secs(60);
 const CHUNK: usize = 128 * 1024;
 
 /// Who a peer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Its AS.
     pub asn: u32,

@@ -124,6 +124,11 @@ impl Record {
                 got: own.seconds / own.routes * 1e6,
                 most: 1e6 / 3e5,
             }],
+            Row::Loss => vec![Bar {
+                what: "milliseconds from the reset (detected at once)".to_owned(),
+                got: own.seconds * 1e3,
+                most: 50.0,
+            }],
             Row::Idle => vec![
                 Bar {
                     what: "resident memory, MiB".to_owned(),
@@ -154,7 +159,7 @@ impl Record {
             Row::Idle => {
                 "| daemon | resident MiB | × Portolan | processor % | runs, MiB | foreign CPU |\n|---|---|---|---|---|---|\n"
             }
-            Row::Kernel => {
+            Row::Kernel | Row::Loss => {
                 "| daemon | seconds | × Portolan | routes/s | peak MiB | × Portolan | its CPU s | runs, s | foreign CPU |\n|---|---|---|---|---|---|---|---|---|\n"
             }
             Row::Feed | Row::Mesh | Row::Same => {

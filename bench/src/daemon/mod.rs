@@ -6,6 +6,8 @@ mod gobgp;
 mod openbgpd;
 mod portolan;
 
+pub use portolan::{Speaker, SpeakerFile, said};
+
 use anyhow::Result;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};

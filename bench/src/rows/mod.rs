@@ -3,6 +3,7 @@
 mod exchange;
 mod idle;
 mod kernel;
+mod loss;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -30,6 +31,10 @@ pub enum Row {
     #[value(name = "kernel-100k")]
     #[serde(rename = "kernel-100k")]
     Kernel,
+    /// 50,000 routes with two paths, one of them lost.
+    #[value(name = "peer-loss-50k")]
+    #[serde(rename = "peer-loss-50k")]
+    Loss,
     /// 4 peers and 5,000 routes, nothing happens.
     #[value(name = "idle")]
     #[serde(rename = "idle")]
@@ -69,6 +74,7 @@ impl Row {
             Self::Mesh => "mesh-20x10k",
             Self::Same => "same-10x100k",
             Self::Kernel => "kernel-100k",
+            Self::Loss => "peer-loss-50k",
             Self::Idle => "idle",
         }
     }
@@ -81,6 +87,9 @@ impl Row {
             Self::Mesh => "20 peers with 10,000 prefixes each, to all 20",
             Self::Same => "10 peers with the same 100,000 prefixes, paths of different length",
             Self::Kernel => "100,000 BGP routes into the kernel",
+            Self::Loss => {
+                "50,000 routes with two paths, one peer's connection is reset: until no route uses it"
+            }
             Self::Idle => "4 peers and 5,000 routes, nothing happens for 20 s",
         }
     }
@@ -89,7 +98,7 @@ impl Row {
     #[must_use]
     pub fn excludes(self, daemon: Daemon) -> Option<&'static str> {
         match self {
-            Self::Kernel => daemon.lacks_kernel(),
+            Self::Kernel | Self::Loss => daemon.lacks_kernel(),
             Self::Feed | Self::Mesh | Self::Same | Self::Idle => None,
         }
     }
@@ -104,6 +113,7 @@ impl Row {
             Self::Mesh => Box::new(exchange::mesh(20, scaled(1e4))),
             Self::Same => Box::new(exchange::same(10, scaled(1e5))),
             Self::Kernel => Box::new(kernel::load(scaled(1e5))),
+            Self::Loss => Box::new(loss::load(scaled(5e4))),
             Self::Idle => Box::new(idle::load(4, scaled(5e3))),
         }
     }
