@@ -11,27 +11,53 @@ use ipnet::IpNet;
 /// Decodes a stream as each kind of peer would send it. Panics when something does not hold.
 pub fn check(data: &[u8]) {
     for (four_byte_as, internal) in [(true, false), (true, true), (false, false), (false, true)] {
-        let families = vec![Family::IPV4_UNICAST, Family::IPV6_UNICAST];
-        let ctx = WireContext {
-            four_byte_as,
-            internal,
-            families,
-            ..WireContext::default()
-        };
-        let (messages, error) = decode(&[data], &ctx);
-        let pieces: Vec<&[u8]> = data.chunks(data.len() % 61 + 1).collect();
-        let in_pieces = decode(&pieces, &ctx);
-        assert_eq!(
-            (&messages, &error),
-            (&in_pieces.0, &in_pieces.1),
-            "it matters how bytes arrive"
-        );
-        for message in messages {
-            check_message(message, &ctx);
+        for agreed in [Agreed::Nothing, Agreed::Longer, Agreed::Everything] {
+            check_as(data, &context(four_byte_as, internal, agreed));
         }
-        if let Some(notification) = error {
-            check_same(&Message::Notification(notification), &ctx);
-        }
+    }
+}
+
+/// What the OPENs agreed on beside the size of AS numbers.
+#[derive(Clone, Copy, PartialEq)]
+enum Agreed {
+    Nothing,
+    /// Extended messages, other next hops, Enhanced Route Refresh: all that leaves NLRI as they are.
+    Longer,
+    /// Path Identifiers too.
+    Everything,
+}
+
+fn context(four_byte_as: bool, internal: bool, agreed: Agreed) -> WireContext {
+    let families = vec![Family::IPV4_UNICAST, Family::IPV6_UNICAST];
+    let longer = agreed != Agreed::Nothing;
+    let of = |wanted: bool| if wanted { families.clone() } else { Vec::new() };
+    WireContext {
+        four_byte_as,
+        internal,
+        extended_next_hop: of(longer),
+        add_path_receive: of(agreed == Agreed::Everything),
+        add_path_send: of(agreed == Agreed::Everything),
+        extended_messages: longer,
+        enhanced_route_refresh: longer,
+        families,
+    }
+}
+
+fn check_as(data: &[u8], ctx: &WireContext) {
+    let (messages, error) = decode(&[data], ctx);
+    let pieces: Vec<&[u8]> = data.chunks(data.len() % 61 + 1).collect();
+    let in_pieces = decode(&pieces, ctx);
+    assert_eq!(
+        (&messages, &error),
+        (&in_pieces.0, &in_pieces.1),
+        "it matters how bytes arrive"
+    );
+    for message in messages {
+        check_message(message, ctx);
+    }
+    if let Some(notification) = error {
+        let _ = notification.to_string();
+        check_same(&Message::Notification(notification), ctx);
     }
 }
 
@@ -55,6 +81,11 @@ fn decode(pieces: &[&[u8]], ctx: &WireContext) -> (Vec<Message>, Option<Notifica
 /// Decoded, encoded and decoded again, a message is the same.
 fn check_message(message: Message, ctx: &WireContext) {
     match message {
+        Message::Notification(notification) => {
+            // People read it, however strange it is.
+            let _ = notification.to_string();
+            check_same(&Message::Notification(notification), ctx);
+        }
         Message::Update(update) => {
             assert_eq!(update.attributes.is_some(), !update.announced.is_empty());
             check_packing(&update, ctx);
