@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use bytes::{BufMut, BytesMut};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::reader::{Reader, Short};
+use super::reader::Short;
 use super::{Family, Nlri, WireContext};
 
 /// Octets of a Path Identifier.
@@ -40,11 +40,15 @@ impl PathIds {
         }
     }
 
-    fn read(self, reader: &mut Reader<'_>) -> Result<u32, Short> {
-        match self {
-            Self::Absent => Ok(0),
-            Self::Present => reader.u32(),
+    /// Takes the Path Identifier off the front.
+    #[inline]
+    fn take(self, bytes: &mut &[u8]) -> Result<u32, Short> {
+        if self == Self::Absent {
+            return Ok(0);
         }
+        let (id, rest) = bytes.split_first_chunk().ok_or(Short)?;
+        *bytes = rest;
+        Ok(u32::from_be_bytes(*id))
     }
 }
 
@@ -52,15 +56,14 @@ impl PathIds {
 pub(super) fn decode_ipv4(bytes: &[u8], ids: PathIds, into: &mut Vec<Nlri>) -> Result<(), Short> {
     // Nearly all routes are /17 to /24: four octets each.
     into.reserve(bytes.len().div_ceil(4 + ids.octets()));
-    let mut reader = Reader::new(bytes);
-    while !reader.is_empty() {
-        let path_id = ids.read(&mut reader)?;
-        let (len, address) = prefix::<4>(&mut reader)?;
-        let net = Ipv4Net::new(Ipv4Addr::from(address), len).map_err(|_| Short)?;
-        into.push(Nlri {
-            prefix: IpNet::V4(net.trunc()),
-            path_id,
-        });
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let path_id = ids.take(&mut rest)?;
+        let (len, octets) = prefix::<4>(&mut rest)?;
+        let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
+        let address = Ipv4Addr::from_bits(u32::from_be_bytes(octets) & mask);
+        let prefix = IpNet::V4(Ipv4Net::new(address, len).map_err(|_| Short)?);
+        into.push(Nlri { prefix, path_id });
     }
     Ok(())
 }
@@ -69,15 +72,14 @@ pub(super) fn decode_ipv4(bytes: &[u8], ids: PathIds, into: &mut Vec<Nlri>) -> R
 pub(super) fn decode_ipv6(bytes: &[u8], ids: PathIds, into: &mut Vec<Nlri>) -> Result<(), Short> {
     // Mostly /33 to /48: seven octets each.
     into.reserve(bytes.len().div_ceil(7 + ids.octets()));
-    let mut reader = Reader::new(bytes);
-    while !reader.is_empty() {
-        let path_id = ids.read(&mut reader)?;
-        let (len, address) = prefix::<16>(&mut reader)?;
-        let net = Ipv6Net::new(Ipv6Addr::from(address), len).map_err(|_| Short)?;
-        into.push(Nlri {
-            prefix: IpNet::V6(net.trunc()),
-            path_id,
-        });
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let path_id = ids.take(&mut rest)?;
+        let (len, octets) = prefix::<16>(&mut rest)?;
+        let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
+        let address = Ipv6Addr::from_bits(u128::from_be_bytes(octets) & mask);
+        let prefix = IpNet::V6(Ipv6Net::new(address, len).map_err(|_| Short)?);
+        into.push(Nlri { prefix, path_id });
     }
     Ok(())
 }
@@ -124,13 +126,23 @@ fn put_first(out: &mut BytesMut, address: &[u8], octets: usize) {
     out.put_slice(address.get(..octets).unwrap_or(address));
 }
 
-/// A prefix length and as much of an address as it needs; too long a length for `N` octets is an error.
-fn prefix<const N: usize>(reader: &mut Reader<'_>) -> Result<(u8, [u8; N]), Short> {
-    let len = reader.u8()?;
+/// A prefix length, and an address of which only so many bits count; too long a length for `N` octets is an error.
+#[inline]
+fn prefix<const N: usize>(bytes: &mut &[u8]) -> Result<(u8, [u8; N]), Short> {
+    let (&len, rest) = bytes.split_first().ok_or(Short)?;
     let octets = usize::from(len).div_ceil(8);
+    if octets > N {
+        return Err(Short);
+    }
+    *bytes = rest.get(octets..).ok_or(Short)?;
+    // A whole address can be copied at once, where the field goes on for as long; what follows the prefix is masked off.
+    if let Some(address) = rest.first_chunk() {
+        return Ok((len, *address));
+    }
     let mut address = [0; N];
-    let place = address.get_mut(..octets).ok_or(Short)?;
-    place.copy_from_slice(reader.take(octets)?);
+    for (to, from) in address.iter_mut().zip(rest.iter().take(octets)) {
+        *to = *from;
+    }
     Ok((len, address))
 }
 

@@ -28,7 +28,8 @@ pub(super) fn decode(
     nlri::decode_ipv4(fields.withdrawn, ids, &mut update.withdrawn).map_err(bad_network)?;
     let mut classic = Vec::new();
     nlri::decode_ipv4(fields.nlri, ids, &mut classic).map_err(bad_network)?;
-    let mut set = AttributeSet::decode(fields.attributes, ctx)?;
+    let mut set = AttributeSet::default();
+    set.decode(fields.attributes, ctx)?;
     update.end_of_rib = end_of_rib(&fields, &set);
     if let Some(Reach::Routes(unreach)) = set.unreach.take() {
         update.withdrawn.extend(unreach.prefixes);

@@ -31,7 +31,8 @@ impl AsSize {
 
 pub(super) fn decode(value: &[u8], size: AsSize) -> Result<Vec<AsPathSegment>, Fault> {
     let mut reader = Reader::new(value);
-    let mut path = Vec::new();
+    // Nearly all paths are one sequence.
+    let mut path = Vec::with_capacity(usize::from(!value.is_empty()));
     while !reader.is_empty() {
         path.push(segment(&mut reader, size)?);
     }

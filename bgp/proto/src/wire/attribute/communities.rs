@@ -37,8 +37,10 @@ pub(super) fn decode_large(value: &[u8]) -> Result<Vec<LargeCommunity>, Fault> {
     while !reader.is_empty() {
         all.push(large(&mut reader).map_err(|Short| Fault::LENGTH)?);
     }
-    let mut seen = BTreeSet::new();
-    all.retain(|community| seen.insert(*community));
+    if all.len() > 1 {
+        let mut seen = BTreeSet::new();
+        all.retain(|community| seen.insert(*community));
+    }
     Ok(all)
 }
 

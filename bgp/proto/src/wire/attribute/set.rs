@@ -94,20 +94,23 @@ impl AttributeSet {
     ///
     /// # Errors
     /// Only what calls for a session reset whatever else is in the UPDATE.
-    pub(in crate::wire) fn decode(bytes: &[u8], ctx: &WireContext) -> Result<Self, Notification> {
-        let mut set = Self::default();
+    pub(in crate::wire) fn decode(
+        &mut self,
+        bytes: &[u8],
+        ctx: &WireContext,
+    ) -> Result<(), Notification> {
         let mut reader = Reader::new(bytes);
         while !reader.is_empty() {
             let rest = reader.peek();
             match Raw::read(&mut reader) {
-                Ok(raw) => set.take(&raw, ctx)?,
+                Ok(raw) => self.take(&raw, ctx)?,
                 Err(Short) => {
-                    set.overrun(rest)?;
+                    self.overrun(rest)?;
                     break;
                 }
             }
         }
-        Ok(set)
+        Ok(())
     }
 
     /// That the attributes are there without which no route can be (RFC 7606 §3 d).

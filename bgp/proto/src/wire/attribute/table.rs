@@ -138,7 +138,25 @@ pub(in crate::wire) static TABLE: [Row; 18] = [
 
 /// The row of a type code, if we know it.
 pub(in crate::wire) fn find(code: u8) -> Option<&'static Row> {
-    TABLE.iter().find(|row| row.code == code)
+    let place = *PLACES.get(usize::from(code))?;
+    TABLE.get(usize::from(place))
+}
+
+/// The place in the table of each type code; no place for those that are not in it.
+static PLACES: [u8; 256] = places();
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "computed by the compiler, which would see an index out of bounds"
+)]
+const fn places() -> [u8; 256] {
+    let mut places = [u8::MAX; 256];
+    let mut place: u8 = 0;
+    while (place as usize) < TABLE.len() {
+        places[TABLE[place as usize].code as usize] = place;
+        place += 1;
+    }
+    places
 }
 
 impl Row {
