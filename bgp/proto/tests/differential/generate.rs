@@ -327,7 +327,7 @@ pub fn bad_attribute() -> impl Strategy<Value = Bad> {
     let value = prop_oneof![
         vec(any::<u8>(), 0..25),
         vec(0..3u8, 0..25),
-        proptest::sample::select(vec![1usize, 4, 6, 8, 12, 24])
+        proptest::sample::select(vec![1usize, 4, 4, 4, 6, 8, 12, 24])
             .prop_flat_map(|len| vec(any::<u8>(), len)),
     ];
     let lie = prop_oneof![9 => Just(0u8), 1 => 1..200u8];

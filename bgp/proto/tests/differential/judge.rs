@@ -116,6 +116,18 @@ pub fn explained(
         2 if verdicts == (Verdict::Discard, Verdict::Withdraw) && !bad.replace => {
             Some("RFC 7606 §3 g: all occurrences other than the first one SHALL be discarded")
         }
+        // An AS_SET without an AS number is nothing to them.
+        2 if verdicts == (Verdict::Withdraw, Verdict::Fine) && empty_set(&bad.value, four) => {
+            Some("RFC 7606 §7.2: a segment whose Path Segment Length is zero makes it malformed")
+        }
+        // They judge a NEXT_HOP that no route needs.
+        3 if verdicts == (Verdict::Fine, Verdict::Withdraw) => {
+            Some("RFC 4760 §3: NEXT_HOP beside MP_REACH_NLRI alone is ignored")
+        }
+        // They take 0.0.0.1 and 240.0.0.1.
+        3 if verdicts == (Verdict::Withdraw, Verdict::Fine) && no_host(&bad.value) => {
+            Some("RFC 4271 §6.3: a semantically correct NEXT_HOP is a valid IP host address")
+        }
         // They leave discarding to their caller, and judge the flags of what is to be discarded unread.
         5 | 9 | 10 if external && ours == Verdict::Discard && theirs != Verdict::Reset => Some(
             "RFC 7606 §7.5, §7.9, §7.10: received from an external neighbor, it SHALL be discarded",
@@ -136,6 +148,23 @@ pub fn explained(
 /// Whether there may be an AS_SET or AS_CONFED_SET in a path of whatever size of AS numbers.
 fn has_set(path: &[u8]) -> bool {
     path.iter().any(|octet| matches!(octet, 1 | 4))
+}
+
+/// Whether there is an AS_SET or AS_CONFED_SET without an AS number.
+fn empty_set(mut path: &[u8], four: bool) -> bool {
+    while let [kind, count, rest @ ..] = path {
+        if matches!(kind, 1 | 4) && *count == 0 {
+            return true;
+        }
+        let octets = usize::from(*count) * if four { 4 } else { 2 };
+        path = rest.get(octets..).unwrap_or_default();
+    }
+    false
+}
+
+/// Whether it is an IPv4 address of 0/8 or 240/4.
+fn no_host(value: &[u8]) -> bool {
+    value.len() == 4 && matches!(value[0], 0 | 240..=255)
 }
 
 /// Whether the family is none of the two that are spoken.

@@ -192,15 +192,17 @@ impl AttributeSet {
             self.withdraw(raw.code, "wrong flags", || raw.notification(subcode::FLAGS));
             return Ok(());
         }
-        if raw.flags & PARTIAL != 0 {
-            self.partial |= row.partial_bit();
-        }
         let outcome = if row.length.allows(raw.value.len(), ctx) {
             self.read_value(raw, ctx)
         } else {
             Err(Fault::LENGTH)
         };
-        outcome.or_else(|fault| self.fault(row, raw, fault))
+        match outcome {
+            Ok(()) if raw.flags & PARTIAL != 0 => self.partial |= row.partial_bit(),
+            Ok(()) => {}
+            Err(fault) => return self.fault(row, raw, fault),
+        }
+        Ok(())
     }
 
     fn read_value(&mut self, raw: &Raw<'_>, ctx: &WireContext) -> Result<(), Fault> {

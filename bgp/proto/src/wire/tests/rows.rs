@@ -311,6 +311,15 @@ fn confederation_segments_are_taken_from_inside_and_malformed_from_outside() {
 }
 
 #[test]
+fn an_attribute_that_is_discarded_leaves_no_partial_bit_behind() {
+    let row = TABLE.iter().find(|row| row.code == 7).unwrap();
+    let kept = update(row, &hex("e0 07 08 0000fde9 0a000001"), &external()).unwrap();
+    assert_eq!(kept.attributes.unwrap().partial, 1 << 7);
+    let discarded = update(row, &hex("e0 07 04 01020304"), &external()).unwrap();
+    assert_eq!(discarded.attributes.unwrap().partial, 0);
+}
+
+#[test]
 fn as_0_is_malformed_wherever_it_stands() {
     // RFC 7607 §2: as RFC 7606 says for AS_PATH and AGGREGATOR, as RFC 6793 says for the AS4 ones.
     for (code, bytes, ctx, treatment) in [
