@@ -333,6 +333,8 @@ mod tests {
             pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
             as_number: None,
             router_id: None,
+            cluster_id: None,
+            bgp_drain: false,
         };
         event(Key::Node(name.to_owned()), Some(Resource::Node(node)))
     }

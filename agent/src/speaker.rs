@@ -1,5 +1,14 @@
 //! From Nodes, BGPPeers and the BGPConfiguration to what this node's speaker is to be; pure.
 
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "the speaker's configuration takes the chains with the RIB's ImportPolicy and ExportPolicy"
+    )
+)]
+mod filters;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -66,6 +75,8 @@ fn add_peer(view: &View<'_>, peer: &BgpPeer, into: &mut BTreeMap<String, PeerCon
                 );
             }
         }
+        // The speaker cannot make these yet.
+        PeerTarget::LinkLocal { .. } | PeerTarget::Interface(_) | PeerTarget::Range(_) => {}
         PeerTarget::Nodes(selector) => {
             // Both sides of the pair make the session, as in Calico.
             let named = selector.matches(&view.node.labels);
@@ -128,7 +139,7 @@ fn peer_config(
         passive: peer.is_some_and(|peer| peer.passive),
         hold_time: peer.map_or(DEFAULT_HOLD_TIME, |peer| peer.hold_time),
         keepalive_time: peer.and_then(|peer| peer.keepalive_time),
-        max_prefixes: peer.map_or(DEFAULT_MAX_PREFIXES, |peer| peer.max_prefixes),
+        max_prefixes: peer.map_or(DEFAULT_MAX_PREFIXES, |peer| peer.max_prefixes.limit),
         import_reject: view.node.pod_cidrs.iter().copied().collect(),
     }
 }
@@ -158,6 +169,7 @@ fn first_ipv4(node: &Node) -> Option<Ipv4Addr> {
 mod tests {
     use std::time::Duration;
 
+    use api::resources::MaxPrefixes;
     use api::selector::Selector;
 
     use super::*;
@@ -170,20 +182,20 @@ mod tests {
             pod_cidrs: vec![format!("10.244.{number}.0/24").parse().unwrap()],
             as_number: asn,
             router_id: None,
+            cluster_id: None,
+            bgp_drain: false,
         }
     }
 
     fn tor(target: PeerTarget, selector: Selector) -> BgpPeer {
         BgpPeer {
-            name: "tor".to_owned(),
             node_selector: selector,
-            target,
-            as_number: PeerAs::Number(65000),
-            source_address: None,
-            passive: false,
             hold_time: Duration::from_secs(9),
-            keepalive_time: None,
-            max_prefixes: 10,
+            max_prefixes: MaxPrefixes {
+                limit: 10,
+                ..MaxPrefixes::default()
+            },
+            ..BgpPeer::new("tor", target, PeerAs::Number(65000))
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::resources::{BgpConfiguration, BgpPeer, Namespace, NetworkPolicy, Node, Pod};
+use crate::resources::{
+    BgpConfiguration, BgpFilter, BgpPeer, Namespace, NetworkPolicy, Node, Pod, Secret,
+};
 
 /// The name of a namespaced object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,8 +36,12 @@ impl fmt::Display for NamespacedName {
 pub enum Key {
     /// A BGPConfiguration.
     BgpConfiguration(String),
+    /// A BGPFilter.
+    BgpFilter(String),
     /// A BGPPeer.
     BgpPeer(String),
+    /// A Secret.
+    Secret(NamespacedName),
     /// A Namespace.
     Namespace(String),
     /// A Node.
@@ -51,7 +57,9 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BgpConfiguration(name) => write!(f, "BGPConfiguration {name}"),
+            Self::BgpFilter(name) => write!(f, "BGPFilter {name}"),
             Self::BgpPeer(name) => write!(f, "BGPPeer {name}"),
+            Self::Secret(name) => write!(f, "Secret {name}"),
             Self::Namespace(name) => write!(f, "Namespace {name}"),
             Self::Node(name) => write!(f, "Node {name}"),
             Self::Pod(name) => write!(f, "Pod {name}"),
@@ -65,8 +73,12 @@ impl fmt::Display for Key {
 pub enum Resource {
     /// A BGPConfiguration.
     BgpConfiguration(Box<BgpConfiguration>),
+    /// A BGPFilter.
+    BgpFilter(BgpFilter),
     /// A BGPPeer.
     BgpPeer(Box<BgpPeer>),
+    /// A Secret.
+    Secret(Secret),
     /// A Namespace.
     Namespace(Namespace),
     /// A Node.

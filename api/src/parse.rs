@@ -2,11 +2,14 @@
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1 as networking;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::crd::{BGPConfiguration, BGPPeer};
-use crate::resources::{BgpConfiguration, BgpPeer, Namespace, NetworkPolicy, Node, Pod};
+use crate::crd::{BGPConfiguration, BGPFilter, BGPNodeStatus, BGPPeer};
+use crate::resources::{
+    BgpConfiguration, BgpFilter, BgpPeer, Namespace, NetworkPolicy, Node, Pod, Secret, secret,
+};
 use crate::{Key, Resource};
 
 /// Why an object is not taken. The message names the object and the field.
@@ -90,8 +93,22 @@ pub fn parse(
                 Resource::BgpPeer(Box::new(peer)),
             )
         }
-        ("v1", "Service" | "Secret") | ("discovery.k8s.io/v1", "EndpointSlice") => return Ok(None),
-        ("portolan.io/v1alpha1", "BGPFilter" | "IPPool" | "BGPNodeStatus") => {
+        ("portolan.io/v1alpha1", "BGPFilter") => {
+            let filter = BgpFilter::try_from(typed::<BGPFilter>(kind, value)?)?;
+            let key = Key::BgpFilter(filter.name.clone());
+            (key, Resource::BgpFilter(filter))
+        }
+        ("v1", "Secret") => {
+            let secret = Secret::try_from(discreet_secret(kind, value)?)?;
+            (Key::Secret(secret.name.clone()), Resource::Secret(secret))
+        }
+        ("portolan.io/v1alpha1", "BGPNodeStatus") => {
+            // Agents write it, nobody reads it but people.
+            typed::<BGPNodeStatus>(kind, value)?;
+            return Ok(None);
+        }
+        ("v1", "Service") | ("discovery.k8s.io/v1", "EndpointSlice") => return Ok(None),
+        ("portolan.io/v1alpha1", "IPPool") => {
             return Err(ParseError::UnsupportedKind {
                 kind: kind.to_owned(),
             });
@@ -114,6 +131,18 @@ fn typed<T: DeserializeOwned>(kind: &str, value: Value) -> Result<T, ParseError>
     serde_json::from_value(value).map_err(|error| ParseError::Invalid {
         object,
         message: error.to_string(),
+    })
+}
+
+/// Reads a Secret without a word of its values in the error, and forgets the text it was read from.
+fn discreet_secret(kind: &str, mut value: Value) -> Result<core::Secret, ParseError> {
+    let object = object_text(kind, &value);
+    let read = core::Secret::deserialize(&value);
+    secret::forget(&mut value);
+    read.map_err(|_| ParseError::Invalid {
+        object,
+        message: "its data must map names to base64 texts, its stringData names to texts"
+            .to_owned(),
     })
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct FileRead {
     pub(crate) text: Result<String, String>,
     /// Device and inode: another file under the same name was renamed there and is whole.
     pub(crate) identity: (u64, u64),
+    /// Its permission bits: who else than its owner can read it.
+    pub(crate) mode: u32,
 }
 
 /// Reads everything.
@@ -82,9 +84,17 @@ fn read_folder(
             continue;
         }
         let identity = found.as_ref().map(identity_of).unwrap_or_default();
+        let mode = found
+            .as_ref()
+            .map_or(0, |metadata| metadata.mode() & 0o7777);
         let text = found.map_err(|error| error.to_string());
         let text = text.and_then(|metadata| read_file(&path, &metadata));
-        files.insert(name.to_owned(), FileRead { text, identity });
+        let file = FileRead {
+            text,
+            identity,
+            mode,
+        };
+        files.insert(name.to_owned(), file);
     }
     Ok(files)
 }

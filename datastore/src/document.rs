@@ -91,7 +91,29 @@ impl Contents {
         self.take(line, item);
     }
 
+    /// What is left when others than the file's owner can read or write it.
+    pub(crate) fn without_secrets(mut self, mode: u32) -> Self {
+        let (secrets, others) = std::mem::take(&mut self.objects)
+            .into_iter()
+            .partition(|object| matches!(object.key, Key::Secret(_)));
+        self.objects = others;
+        let fault = |object: Object| Fault {
+            line: Some(object.line),
+            object: Some(object.key.to_string()),
+            message: format!(
+                "{}: the file is open to others than its owner (mode {mode:04o}), a Secret's must not be: chmod 600 it",
+                object.key
+            ),
+        };
+        let secrets: Vec<Object> = secrets;
+        self.faults.extend(secrets.into_iter().map(fault));
+        self
+    }
+
     fn parse(&mut self, line: u64, kind: &str, api_version: &str, value: Value) {
+        if kind == "Secret" && !is_of_our_namespace(&value) {
+            return;
+        }
         match api::parse(kind, api_version, value) {
             Ok(None) => {}
             Ok(Some((key, resource))) => self.objects.push(Object {
@@ -106,6 +128,15 @@ impl Contents {
             }),
         }
     }
+}
+
+/// The namespace that Secrets named by BGPPeers are in (in a cluster: the agent's).
+const OUR_NAMESPACE: &str = "portolan";
+
+fn is_of_our_namespace(value: &Value) -> bool {
+    let metadata = value.get("metadata");
+    let namespace = metadata.and_then(|metadata| metadata.get("namespace"));
+    namespace.and_then(Value::as_str) == Some(OUR_NAMESPACE)
 }
 
 /// A part of a file between two document markers.

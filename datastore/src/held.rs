@@ -14,8 +14,8 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 
 /// Something a file can hold, and what is compared to see whether it has lost any of it.
 pub(crate) trait Held: Default {
-    /// Reads a file's text.
-    fn read(file_name: &str, text: Result<&str, &str>) -> Self;
+    /// Understands a file.
+    fn read(file_name: &str, file: &FileRead) -> Self;
 
     /// Whether the file could not be read whole.
     fn is_broken(&self) -> bool;
@@ -57,7 +57,7 @@ impl<T: Held> HeldFiles<T> {
         for (name, seen) in read {
             match self.files.remove(&name) {
                 None => {
-                    let held = T::read(&name, seen.text_or_reason());
+                    let held = T::read(&name, &seen);
                     let was_good = !held.is_broken();
                     let file = HeldFile {
                         seen,
@@ -100,7 +100,7 @@ impl<T: Held> HeldFile<T> {
             self.waits = same_file;
             self.seen_at = now;
         }
-        let newer = T::read(name, seen.text_or_reason());
+        let newer = T::read(name, &seen);
         self.seen = seen;
         if newer.is_broken() && self.was_good {
             self.waits = false;
@@ -117,7 +117,8 @@ impl<T: Held> HeldFile<T> {
 }
 
 impl FileRead {
-    fn text_or_reason(&self) -> Result<&str, &str> {
+    /// Its text, or why there is none.
+    pub(crate) fn text_or_reason(&self) -> Result<&str, &str> {
         self.text.as_deref().map_err(String::as_str)
     }
 }
@@ -131,8 +132,8 @@ mod tests {
     struct Words(Vec<String>, bool);
 
     impl Held for Words {
-        fn read(_: &str, text: Result<&str, &str>) -> Self {
-            let text = text.unwrap_or("!");
+        fn read(_: &str, file: &FileRead) -> Self {
+            let text = file.text_or_reason().unwrap_or("!");
             let words = text.split_whitespace().filter(|word| *word != "!");
             Self(words.map(str::to_owned).collect(), text.contains('!'))
         }
@@ -168,6 +169,7 @@ mod tests {
             let read = FileRead {
                 text: Ok(text.to_owned()),
                 identity: (1, inode),
+                mode: 0o644,
             };
             self.files
                 .update(BTreeMap::from([("a".to_owned(), read)]), self.now);
@@ -238,6 +240,7 @@ mod tests {
         let read = FileRead {
             text: Ok(String::new()),
             identity: (1, 7),
+            mode: 0o644,
         };
         let again = folder
             .files

@@ -9,18 +9,22 @@ use api::resources::{Node, Pod};
 use api::{Change, Key, NamespacedName, Resource};
 
 use crate::Problem;
-use crate::directory::STATUS_FOLDER;
+use crate::directory::{FileRead, STATUS_FOLDER};
 use crate::document::{self, Contents, Fault};
 use crate::held::{Held, HeldFiles};
 use crate::status::{PodStatus, StatusContents};
+
+/// The permission bits that a file with a Secret must not have.
+const FOR_OTHERS: u32 = 0o077;
 
 /// Every object that is in force.
 pub(crate) type State = BTreeMap<Key, Resource>;
 
 impl Held for Contents {
-    fn read(file_name: &str, text: Result<&str, &str>) -> Self {
-        match text {
-            Ok(text) => document::read(file_name, text),
+    fn read(file_name: &str, file: &FileRead) -> Self {
+        match file.text_or_reason() {
+            Ok(text) if file.mode & FOR_OTHERS == 0 => document::read(file_name, text),
+            Ok(text) => document::read(file_name, text).without_secrets(file.mode),
             Err(reason) => {
                 let fault = Fault {
                     line: None,
@@ -66,6 +70,7 @@ pub(crate) fn merge(
         problems: Vec::new(),
     };
     merge.manifests(manifests);
+    merge.forget_unnamed_secrets();
     merge.statuses(statuses);
     merge.problems.sort();
     (merge.state, merge.problems)
@@ -112,6 +117,19 @@ impl Merge<'_> {
                 }
             }
         }
+    }
+
+    /// A Secret is kept only while a BGPPeer names it.
+    fn forget_unnamed_secrets(&mut self) {
+        let passwords = self.state.values().filter_map(|resource| match resource {
+            Resource::BgpPeer(peer) => peer.password.as_ref(),
+            _ => None,
+        });
+        let named: BTreeSet<String> = passwords.map(|one| one.secret.clone()).collect();
+        self.state.retain(|key, _| match key {
+            Key::Secret(secret) => named.contains(&secret.name),
+            _ => true,
+        });
     }
 
     fn statuses(&mut self, files: &HeldFiles<StatusContents>) {

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use api::resources::{Peer, PeerAs, PeerTarget};
+use api::resources::{
+    BgpConfiguration, BgpPeer, FilterRule, Hops, Node, Peer, PeerAs, PeerTarget, RuleAction,
+};
 use api::{Event, Key, NamespacedName, Resource};
 use datastore::watch_manifests;
 
@@ -96,6 +98,60 @@ async fn the_demo_policy_loads_whole_and_every_part_of_it_can_be_compiled() {
     }
 }
 
+fn peer<'a>(state: &'a BTreeMap<Key, Resource>, name: &str) -> &'a BgpPeer {
+    match &state[&Key::BgpPeer(name.to_owned())] {
+        Resource::BgpPeer(peer) => peer,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn configuration(state: &BTreeMap<Key, Resource>) -> &BgpConfiguration {
+    match &state[&Key::BgpConfiguration("default".to_owned())] {
+        Resource::BgpConfiguration(configuration) => configuration,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_route_reflector_takes_its_clients_by_range_and_installs_nothing() {
+    let state = load("route-reflector").await;
+    assert!(!configuration(&state).install_routes);
+    let clients = peer(&state, "clients");
+    let range = PeerTarget::Range("10.20.0.0/24".parse().unwrap());
+    assert_eq!(clients.target, range);
+    assert!(clients.route_reflector_client && clients.passive);
+    assert_eq!(clients.as_number, PeerAs::Internal);
+    let node = |name: &str| match &state[&Key::Node(name.to_owned())] {
+        Resource::Node(node) => node,
+        other => panic!("{other:?}"),
+    };
+    let (reflector, worker) = (node("rr1"), node("worker1"));
+    assert_eq!(reflector.cluster_id, reflector.router_id);
+    assert!(reflector.pod_cidrs.is_empty());
+    let on = |name, node: &Node| peer(&state, name).node_selector.matches(&node.labels);
+    assert!(on("clients", reflector) && !on("clients", worker));
+    assert!(on("reflector", worker) && !on("reflector", reflector));
+}
+
+#[tokio::test]
+async fn the_lab_tor_names_only_filters_that_are_there_and_lets_transit_through_them() {
+    let state = load("lab-tor").await;
+    let filter = |name: &String| match &state[&Key::BgpFilter(name.clone())] {
+        Resource::BgpFilter(filter) => filter,
+        other => panic!("{other:?}"),
+    };
+    for name in ["rack", "spine"] {
+        let filters: Vec<_> = peer(&state, name).filters.iter().map(filter).collect();
+        let exports = |rule: &FilterRule| rule.learned_only && rule.action != RuleAction::Reject;
+        assert!(filters.iter().any(|one| one.export_v4.iter().any(exports)));
+        assert!(filters.iter().any(|one| one.export_v6.iter().any(exports)));
+    }
+    let interface = PeerTarget::Interface("uplink0".to_owned());
+    assert_eq!(peer(&state, "spine").target, interface);
+    assert_eq!(peer(&state, "spine").hops, Hops::TtlSecurity(1));
+    assert!(configuration(&state).multipath.as_path_relax);
+}
+
 #[test]
 fn every_folder_of_examples_is_loaded_here() {
     let mut folders: Vec<String> = std::fs::read_dir(examples())
@@ -105,7 +161,11 @@ fn every_folder_of_examples_is_loaded_here() {
         .map(|entry| entry.file_name().into_string().unwrap())
         .collect();
     folders.sort();
-    assert_eq!(folders, ["demo", "demo-policy"], "load the new ones above");
+    assert_eq!(
+        folders,
+        ["demo", "demo-policy", "lab-tor", "route-reflector"],
+        "load the new ones above"
+    );
 }
 
 #[tokio::test]

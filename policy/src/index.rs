@@ -55,7 +55,11 @@ impl Index {
                 }
                 Some(_) | None => drop(self.policies.remove(name)),
             },
-            Key::BgpConfiguration(_) | Key::BgpPeer(_) | Key::Node(_) => {}
+            Key::BgpConfiguration(_)
+            | Key::BgpFilter(_)
+            | Key::BgpPeer(_)
+            | Key::Secret(_)
+            | Key::Node(_) => {}
         }
     }
 

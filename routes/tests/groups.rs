@@ -220,6 +220,36 @@ fn a_group_gone_without_a_notice_is_made_anew_when_it_is_needed() {
 }
 
 #[test]
+fn where_the_kernel_refuses_a_group_the_route_holds_its_gateways_until_the_next_look() {
+    in_netns(|| async {
+        uplink();
+        let mut table = RouteTable::open().await.unwrap();
+        table.set(net("10.1.0.0/16"), via(&V4));
+        assert_eq!(table.apply().await.written, 1);
+        ip("nexthop flush protocol 179");
+        // Another group of the same gateways: the table believes that their objects are there.
+        let uneven = [
+            Gateway::new(at(V4[0])).weighted(NonZeroU8::new(3).unwrap()),
+            Gateway::new(at(V4[1])),
+        ];
+        table.set(net("10.2.0.0/16"), Some(Target::Gateways(uneven.to_vec())));
+        let report = table.apply().await;
+        assert_eq!((report.written, report.failed.len()), (1, 0), "{report:?}");
+        let line = ip("route show 10.2.0.0/16");
+        assert!(
+            !line.contains("nhid") && line.contains("weight 3"),
+            "{line}"
+        );
+        table.resync().await;
+        let report = table.apply().await;
+        assert_eq!((report.written, report.failed.len()), (2, 0), "{report:?}");
+        let by_group = ours().iter().filter(|line| line.contains("nhid")).count();
+        assert_eq!(by_group, 2, "{:#?}", ours());
+        assert!(ip("route show 10.2.0.0/16").contains("weight 3"));
+    });
+}
+
+#[test]
 fn links_that_go_down_and_up_take_and_bring_back_routes_of_both_families() {
     in_netns(|| async {
         uplink();

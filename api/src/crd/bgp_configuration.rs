@@ -18,6 +18,7 @@ use crate::duration::GoDuration;
     printcolumn(name = "AS", type_ = "integer", json_path = ".spec.asNumber"),
     printcolumn(name = "Mesh", type_ = "boolean", json_path = ".spec.nodeToNodeMeshEnabled"),
     validation = Rule::new("self.metadata.name == 'default'").message("only the BGPConfiguration named default is read"),
+    validation = Rule::new("(has(self.spec.multipath) && self.spec.multipath) || !(has(self.spec.multipathRelax) || has(self.spec.maxPaths) || has(self.spec.linkBandwidth))").message("multipathRelax, maxPaths and linkBandwidth need multipath: true"),
     derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -40,13 +41,22 @@ pub struct BgpConfigurationSpec {
     #[serde(rename = "serviceLoadBalancerIPs")]
     pub service_load_balancer_ips: Option<Vec<CidrEntry>>,
     /// Names for communities.
+    #[schemars(length(max = 256))]
     pub communities: Option<Vec<Community>>,
-    /// Communities for what lies in a CIDR.
+    /// Communities for what this cluster announces in a CIDR.
+    #[schemars(length(max = 256))]
     pub prefix_advertisements: Option<Vec<PrefixAdvertisement>>,
     /// Graceful restart of every session.
     pub graceful_restart: Option<GracefulRestart>,
     /// Whether equally good paths are used together (false).
     pub multipath: Option<bool>,
+    /// With multipath: paths of the same length through different neighbours are equally good (false).
+    pub multipath_relax: Option<bool>,
+    /// With multipath: how many paths are used together at most (16).
+    #[schemars(range(min = 1, max = 64))]
+    pub max_paths: Option<u8>,
+    /// With multipath: traffic is shared by the link bandwidth that the paths bear (false).
+    pub link_bandwidth: Option<bool>,
     /// Whether learned routes go into the kernel (true; false for a pure route reflector).
     pub install_routes: Option<bool>,
 }

@@ -21,7 +21,11 @@ use crate::duration::GoDuration;
     printcolumn(name = "Nodes", type_ = "string", json_path = ".spec.nodeSelector"),
     printcolumn(name = "Peer", type_ = "string", json_path = ".spec.peerAddress"),
     printcolumn(name = "AS", type_ = "string", json_path = ".spec.asNumber"),
+    printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type=='Accepted')].status"),
     validation = Rule::new("[has(self.spec.peerAddress), has(self.spec.interface), has(self.spec.peerSelector), has(self.spec.listenRange)].filter(x, x).size() == 1").message("exactly one of peerAddress, interface, peerSelector and listenRange names the peer"),
+    validation = Rule::new("!(has(self.spec.ttlSecurity) && has(self.spec.multihop))").message("ttlSecurity and multihop exclude each other"),
+    validation = Rule::new("!has(self.spec.listenRange) || !has(self.spec.passive) || self.spec.passive").message("a listenRange is passive: its peers dial"),
+    validation = Rule::new("!(has(self.spec.strictRole) && self.spec.strictRole) || has(self.spec.role)").message("strictRole needs a role"),
     derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -29,18 +33,22 @@ pub struct BgpPeerSpec {
     /// The nodes that have this peer, in the selector language (`all()`).
     #[schemars(length(max = 16384))]
     pub node_selector: Option<String>,
-    /// The peer: `ip` or `ip:port`.
+    /// The peer: `ip` or `ip:port`; a link-local one with its interface, `fe80::1%eth0`.
+    #[schemars(length(max = 128))]
     pub peer_address: Option<String>,
     /// The peer is whoever answers on this interface (unnumbered).
+    #[schemars(length(min = 1, max = 15))]
     pub interface: Option<String>,
     /// The peers are these other nodes, in the selector language.
     #[schemars(length(max = 16384))]
     pub peer_selector: Option<String>,
-    /// The peers are whoever dials from this range.
+    /// The peers are whoever dials from this range, a CIDR.
+    #[schemars(length(max = 64))]
     pub listen_range: Option<String>,
     /// The peer's AS: a number, `external` or `internal`.
     pub as_number: Option<PeerAsNumber>,
-    /// The AS we pretend to be in.
+    /// The AS we pretend to be in towards an external peer (RFC 7705).
+    #[schemars(range(min = 1, max = 4_294_967_294_u32))]
     #[serde(rename = "localASNumber")]
     pub local_as_number: Option<u32>,
     /// The address to dial from.
@@ -59,6 +67,8 @@ pub struct BgpPeerSpec {
     pub hold_time: Option<GoDuration>,
     /// RFC 4271 keepalive time (a third of the hold time).
     pub keepalive_time: Option<GoDuration>,
+    /// How long to wait for the peer's OPEN before sending ours (not at all).
+    pub delay_open: Option<GoDuration>,
     /// Bidirectional forwarding detection.
     pub bfd: Option<Bfd>,
     /// Graceful restart of this session.
@@ -66,6 +76,7 @@ pub struct BgpPeerSpec {
     /// How many prefixes the peer may send.
     pub max_prefixes: Option<MaxPrefixes>,
     /// Names of BGPFilters; the first match wins.
+    #[schemars(length(max = 64))]
     pub filters: Option<Vec<String>>,
     /// Several paths a prefix (RFC 7911).
     pub add_path: Option<AddPath>,
@@ -77,6 +88,15 @@ pub struct BgpPeerSpec {
     pub allow_as_in: Option<u8>,
     /// The peer is our client as route reflector (RFC 4456).
     pub route_reflector_client: Option<bool>,
+    /// Our place in the session with an external peer (RFC 9234).
+    pub role: Option<Role>,
+    /// Refuse a peer that tells no role (false).
+    pub strict_role: Option<bool>,
+    /// Keep the session down (false).
+    pub admin_shutdown: Option<bool>,
+    /// What the peer is told when the session is shut down (RFC 9003): at most 255 octets.
+    #[schemars(length(max = 255))]
+    pub shutdown_message: Option<String>,
 }
 
 /// Whether a BGPPeer is valid and accepted.
@@ -117,6 +137,8 @@ pub struct Bfd {
     /// How many missed packets mean down.
     #[schemars(range(min = 1))]
     pub multiplier: Option<u8>,
+    /// The session waits for BFD to be up (false).
+    pub strict: Option<bool>,
 }
 
 /// How many prefixes of each address family a peer may send.
@@ -146,10 +168,26 @@ pub enum AddPath {
     Both,
 }
 
+/// Our place in a session with an external peer (RFC 9234 §4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Role {
+    /// We give the peer transit.
+    Provider,
+    /// We are a route server.
+    RouteServer,
+    /// The peer is a route server.
+    RouteServerClient,
+    /// The peer gives us transit.
+    Customer,
+    /// Neither.
+    Peer,
+}
+
 /// Which next hop a peer is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum NextHopMode {
     /// As RFC 4271 §5.1.3 says.
+    #[default]
     Auto,
     /// Always ourselves.
     #[serde(rename = "Self")]

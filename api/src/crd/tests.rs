@@ -19,7 +19,7 @@ fn properties(crd: &Value) -> &serde_json::Map<String, Value> {
 }
 
 #[test]
-fn both_kinds_are_cluster_scoped_and_named_as_the_design_says() {
+fn all_kinds_are_cluster_scoped_and_named_as_the_design_says() {
     let crds = printed();
     let names: Vec<_> = crds
         .iter()
@@ -29,14 +29,24 @@ fn both_kinds_are_cluster_scoped_and_named_as_the_design_says() {
         names,
         [
             Some("bgpconfigurations.portolan.io"),
+            Some("bgpfilters.portolan.io"),
+            Some("bgpnodestatuses.portolan.io"),
             Some("bgppeers.portolan.io")
         ]
     );
     for crd in &crds {
         assert_eq!(crd["spec"]["scope"], "Cluster");
         assert_eq!(crd["spec"]["versions"][0]["name"], "v1alpha1");
+        let columns = &crd["spec"]["versions"][0]["additionalPrinterColumns"];
+        assert!(
+            columns
+                .as_array()
+                .is_some_and(|columns| !columns.is_empty())
+        );
     }
-    assert!(crds[1]["spec"]["versions"][0]["subresources"]["status"].is_object());
+    for crd in &crds[1..] {
+        assert!(crd["spec"]["versions"][0]["subresources"]["status"].is_object());
+    }
 }
 
 #[test]
@@ -59,6 +69,9 @@ fn every_field_of_the_design_is_in_the_schema() {
         "prefixAdvertisements",
         "gracefulRestart",
         "multipath",
+        "multipathRelax",
+        "maxPaths",
+        "linkBandwidth",
         "installRoutes",
     ];
     expected.sort_unstable();
@@ -86,9 +99,18 @@ fn every_field_of_the_design_is_in_the_schema() {
         "nextHopMode",
         "allowASIn",
         "routeReflectorClient",
+        "role",
+        "strictRole",
+        "adminShutdown",
+        "shutdownMessage",
+        "delayOpen",
     ];
     expected.sort_unstable();
-    assert_eq!(names(&crds[1]), expected);
+    assert_eq!(names(&crds[3]), expected);
+    assert_eq!(
+        names(&crds[1]),
+        ["exportV4", "exportV6", "importV4", "importV6"]
+    );
 }
 
 #[test]
@@ -119,5 +141,45 @@ fn rules_of_the_whole_object_are_in_the_schema() {
     for crd in printed() {
         let text = crd.to_string();
         assert!(text.contains("x-kubernetes-validations"), "{text}");
+    }
+}
+
+#[test]
+fn a_filters_rules_and_operations_are_checked_where_they_stand() {
+    let crds = printed();
+    let rule = &properties(&crds[1])["importV4"]["items"];
+    let rules = |schema: &Value| schema["x-kubernetes-validations"].as_array().map(Vec::len);
+    assert_eq!(rules(rule), Some(3), "{rule}");
+    let operation = &rule["properties"]["operations"]["items"];
+    assert_eq!(rules(operation), Some(1), "{operation}");
+    let rule_fields: Vec<_> = rule["properties"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .collect();
+    assert_eq!(rule_fields.len(), 9);
+    let operations: Vec<_> = operation["properties"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(
+        operations,
+        [
+            "addCommunity",
+            "prependAS",
+            "removeCommunity",
+            "setLocalPref",
+            "setMED"
+        ]
+    );
+}
+
+#[test]
+fn lists_that_a_rule_walks_are_bounded() {
+    let crds = printed();
+    for list in ["importV4", "importV6", "exportV4", "exportV6"] {
+        assert_eq!(properties(&crds[1])[list]["maxItems"], 256, "{list}");
     }
 }

@@ -1,12 +1,13 @@
 //! Tests of reading Node, Namespace, Pod, BGPConfiguration and BGPPeer, and of what is refused.
 
-use std::time::Duration;
+mod bgp;
+mod filter;
+mod secret;
 
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::resources::{PeerAs, PeerTarget};
 
 fn read(api_version: &str, kind: &str, mut rest: Value) -> Result<Resource, ParseError> {
     rest["apiVersion"] = json!(api_version);
@@ -62,17 +63,18 @@ fn unknown_kinds_are_named_and_kinds_not_used_yet_accepted() {
     );
     assert!(parse("Pod", "v2", json!({})).is_err());
     assert!(parse("NetworkPolicy", "extensions/v1beta1", json!({})).is_err());
-    for (kind, version) in [
-        ("Service", "v1"),
-        ("Secret", "v1"),
-        ("EndpointSlice", "discovery.k8s.io/v1"),
-    ] {
+    for (kind, version) in [("Service", "v1"), ("EndpointSlice", "discovery.k8s.io/v1")] {
         assert_eq!(parse(kind, version, json!({})), Ok(None));
     }
-    for kind in ["IPPool", "BGPFilter"] {
-        let error = parse(kind, "portolan.io/v1alpha1", json!({})).expect_err("not built");
-        assert_eq!(error.to_string(), format!("{kind} is not supported yet"));
-    }
+    let error = parse("IPPool", "portolan.io/v1alpha1", json!({})).expect_err("not built");
+    assert_eq!(error.to_string(), "IPPool is not supported yet");
+    let status = json!({"metadata": {"name": "n1"}, "spec": {"node": "n1"}, "status": {
+        "established": 1, "configured": 2, "asNumber": 64512, "routerID": "10.0.0.1",
+        "sessions": [{"name": "tor", "address": "10.0.0.254", "state": "Established",
+            "families": [{"family": "IPv4", "received": 3, "accepted": 2, "stale": 0, "sent": 1}]}]}});
+    let read = |value| parse("BGPNodeStatus", "portolan.io/v1alpha1", value);
+    assert_eq!(read(status), Ok(None), "agents write it, nobody reads it");
+    assert!(read(json!({"metadata": {"name": "n1"}, "spec": {}})).is_err());
 }
 
 #[test]
@@ -217,7 +219,8 @@ fn wrong_fixed_addresses_are_refused() {
 fn a_node_has_its_addresses_pod_cidrs_and_bgp_identity() {
     let node = node(json!({
         "metadata": {"name": "n1", "annotations": {
-            "portolan.io/as-number": "4200000001", "portolan.io/router-id": "10.0.0.1"}},
+            "portolan.io/as-number": "4200000001", "portolan.io/router-id": "10.0.0.1",
+            "portolan.io/route-reflector-cluster-id": "1.1.1.1", "portolan.io/bgp-drain": "true"}},
         "spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.7/24", "fd00:244:1::/64"]},
         "status": {"addresses": [
             {"type": "Hostname", "address": "n1"},
@@ -231,6 +234,19 @@ fn a_node_has_its_addresses_pod_cidrs_and_bgp_identity() {
     let text: Vec<_> = node.pod_cidrs.iter().map(ToString::to_string).collect();
     assert_eq!(text, ["10.244.1.0/24", "fd00:244:1::/64"]);
     assert_eq!(node.internal_ips.len(), 2);
+    assert_eq!(node.cluster_id, Some([1, 1, 1, 1].into()));
+    assert!(node.bgp_drain);
+}
+
+#[test]
+fn an_unschedulable_node_does_not_drain_bgp() {
+    let rest = json!({"metadata": {"name": "n1"}, "spec": {"unschedulable": true}});
+    let node = node(rest).expect("a node");
+    assert!(!node.bgp_drain);
+    assert_eq!(node.cluster_id, None);
+    let annotations = json!({"portolan.io/bgp-drain": "false"});
+    let rest = json!({"metadata": {"name": "n1", "annotations": annotations}});
+    assert_eq!(self::node(rest).map(|node| node.bgp_drain), Ok(false));
 }
 
 #[test]
@@ -255,7 +271,10 @@ fn wrong_nodes_are_refused() {
         ("as-number", "4294967296"),
         ("router-id", "0.0.0.0"),
         ("router-id", "::1"),
-        ("route-reflector-cluster-id", "1.1.1.1"),
+        ("route-reflector-cluster-id", "0.0.0.0"),
+        ("route-reflector-cluster-id", "7"),
+        ("bgp-drain", "yes"),
+        ("bgp-drain", ""),
     ] {
         let annotations = json!({format!("portolan.io/{key}"): value});
         let rest = json!({"metadata": {"name": "n", "annotations": annotations}});
@@ -265,200 +284,6 @@ fn wrong_nodes_are_refused() {
             "{error}"
         );
     }
-}
-
-#[test]
-fn a_bgp_configuration_has_defaults_for_all_it_does_not_say() {
-    assert_eq!(config(json!({})), Ok(BgpConfiguration::default()));
-    let config = config(json!({
-        "asNumber": 64600, "listenPort": 1179, "nodeToNodeMeshEnabled": false, "installRoutes": false,
-        "gracefulRestart": {"restartTime": "1m30s", "longLivedStaleTime": "24h"},
-        "serviceClusterIPs": [], "multipath": false,
-    }))
-    .expect("a configuration");
-    assert_eq!((config.as_number, config.listen_port), (64600, 1179));
-    assert_eq!(config.restart_time, Duration::from_secs(90));
-    assert!(!config.node_to_node_mesh_enabled && !config.install_routes);
-}
-
-#[test]
-fn a_bgp_configuration_that_is_wrong_or_asks_for_what_is_not_built_is_refused() {
-    for (spec, why) in [
-        (
-            json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}]}),
-            "spec.serviceClusterIPs is not supported yet",
-        ),
-        (
-            json!({"serviceExternalIPs": [{"cidr": "10.96.0.0/12"}]}),
-            "spec.serviceExternalIPs is not",
-        ),
-        (
-            json!({"serviceLoadBalancerIPs": [{"cidr": "10.96.0.0/12"}]}),
-            "spec.serviceLoadBalancerIPs is not",
-        ),
-        (
-            json!({"communities": [{"name": "a", "value": "1:2"}]}),
-            "spec.communities is not",
-        ),
-        (
-            json!({"prefixAdvertisements": [{"cidr": "10.0.0.0/8"}]}),
-            "spec.prefixAdvertisements is not",
-        ),
-        (
-            json!({"multipath": true}),
-            "spec.multipath is not supported yet",
-        ),
-        (json!({"asNumber": 0}), "reserved"),
-        (json!({"listenPort": 0}), "listenPort"),
-        (
-            json!({"gracefulRestart": {"restartTime": "2h"}}),
-            "restartTime",
-        ),
-        (json!({"asNumer": 1}), "asNumer"),
-        (
-            json!({"gracefulRestart": {"restarttime": "2s"}}),
-            "restarttime",
-        ),
-    ] {
-        let error = config(spec).expect_err(why).to_string();
-        assert!(
-            error.starts_with("BGPConfiguration default: ") && error.contains(why),
-            "{error}"
-        );
-    }
-    let other = json!({"metadata": {"name": "other"}, "spec": {}});
-    assert!(read("portolan.io/v1alpha1", "BGPConfiguration", other).is_err());
-}
-
-#[test]
-fn a_bgp_peer_has_defaults_for_all_it_does_not_say() {
-    let peer = peer(json!({"peerAddress": "10.0.0.1", "asNumber": 65000})).expect("a peer");
-    assert_eq!(peer.node_selector, crate::Selector::all());
-    assert_eq!(
-        peer.target,
-        PeerTarget::Address("10.0.0.1:179".parse().expect("an address"))
-    );
-    assert_eq!(peer.as_number, PeerAs::Number(65000));
-    assert_eq!(
-        (peer.hold_time, peer.keepalive_time),
-        (Duration::from_secs(90), None)
-    );
-    assert_eq!(
-        (peer.max_prefixes, peer.passive, peer.source_address),
-        (100_000, false, None)
-    );
-}
-
-#[test]
-fn a_bgp_peer_is_read_field_by_field() {
-    let peer = peer(json!({
-        "nodeSelector": "rack == 'r1'", "peerAddress": "[fd00::1]:1179", "asNumber": "external",
-        "sourceAddress": "fd00::2", "passive": true, "holdTime": "9s", "keepaliveTime": "3s",
-        "maxPrefixes": {"limit": 10}, "gracefulRestart": {"restartTime": "60s"},
-        "filters": [], "addPath": "Disabled", "nextHopMode": "Auto", "allowASIn": 0,
-        "routeReflectorClient": false,
-    }))
-    .expect("a peer");
-    assert_eq!(peer.node_selector.to_string(), "rack == 'r1'");
-    assert_eq!(
-        peer.target,
-        PeerTarget::Address("[fd00::1]:1179".parse().expect("an address"))
-    );
-    assert_eq!(peer.as_number, PeerAs::External);
-    assert_eq!(peer.keepalive_time, Some(Duration::from_secs(3)));
-    assert_eq!((peer.max_prefixes, peer.passive), (10, true));
-}
-
-#[test]
-fn a_peer_selector_names_other_nodes() {
-    let peer = peer(json!({"peerSelector": "has(rr)", "asNumber": "internal"})).expect("a peer");
-    assert_eq!(peer.as_number, PeerAs::Internal);
-    assert!(
-        matches!(peer.target, PeerTarget::Nodes(selector) if selector.to_string() == "has(rr)")
-    );
-}
-
-#[test]
-fn a_feature_that_is_not_built_is_an_error_that_names_its_field() {
-    for (field, value, named) in [
-        ("interface", json!("eth0"), "interface"),
-        ("listenRange", json!("10.0.0.0/24"), "listenRange"),
-        ("localASNumber", json!(65001), "localASNumber"),
-        (
-            "password",
-            json!({"secretKeyRef": {"name": "s", "key": "k"}}),
-            "password",
-        ),
-        ("ttlSecurity", json!(1), "ttlSecurity"),
-        ("multihop", json!(2), "multihop"),
-        (
-            "bfd",
-            json!({"minTx": "50ms", "minRx": "50ms", "multiplier": 3}),
-            "bfd",
-        ),
-        (
-            "maxPrefixes",
-            json!({"limit": 1, "warnAt": 80}),
-            "maxPrefixes.warnAt",
-        ),
-        (
-            "maxPrefixes",
-            json!({"restartAfter": "5m"}),
-            "maxPrefixes.restartAfter",
-        ),
-        ("filters", json!(["f"]), "filters"),
-        ("addPath", json!("Both"), "addPath"),
-        ("nextHopMode", json!("Self"), "nextHopMode"),
-        ("allowASIn", json!(1), "allowASIn"),
-        ("routeReflectorClient", json!(true), "routeReflectorClient"),
-    ] {
-        let error = peer_with(field, value).expect_err(field).to_string();
-        assert_eq!(
-            error,
-            format!("BGPPeer tor: spec.{named} is not supported yet")
-        );
-    }
-}
-
-#[test]
-fn a_wrong_bgp_peer_is_refused_with_the_field_that_is_wrong() {
-    for (field, value) in [
-        ("peerAddress", json!("tor.example.com")),
-        ("peerAddress", json!("10.0.0.1:0")),
-        ("peerAddress", json!("0.0.0.0")),
-        ("peerAddress", json!("224.0.0.1")),
-        ("peerAddress", json!("fe80::1")),
-        ("peerSelector", json!("all()")),
-        ("asNumber", json!(0)),
-        ("asNumber", json!("65000")),
-        ("asNumber", json!(null)),
-        ("sourceAddress", json!("fd00::1")),
-        ("holdTime", json!("2s")),
-        ("holdTime", json!("90")),
-        ("holdTime", json!(90)),
-        ("holdTime", json!("18h12m16s")),
-        ("keepaliveTime", json!("90s")),
-        ("keepaliveTime", json!("0s")),
-        ("maxPrefixes", json!({"limit": 0})),
-        ("nodeSelector", json!("rack = 'r1'")),
-        ("peerIP", json!("10.0.0.2")),
-        ("bfd", json!({"interval": "1s"})),
-    ] {
-        let error = peer_with(field, value.clone())
-            .expect_err(field)
-            .to_string();
-        assert!(
-            error.starts_with("BGPPeer tor: "),
-            "{field} {value}: {error}"
-        );
-    }
-    let error = peer_with("nodeSelector", json!("rack = 'r1'"))
-        .expect_err("selector")
-        .to_string();
-    assert!(
-        error.contains("spec.nodeSelector at character 6: expected `==`"),
-        "{error}"
-    );
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -486,6 +311,10 @@ fn any_json() -> impl Strategy<Value = Value> {
         "asNumber",
         "podCIDRs",
         "matchExpressions",
+        "importV4",
+        "action",
+        "data",
+        "stringData",
     ]);
     leaf.prop_recursive(5, 64, 6, move |inner| {
         prop_oneof![
@@ -506,6 +335,7 @@ proptest! {
         for (kind, version) in [
             ("Node", "v1"), ("Namespace", "v1"), ("Pod", "v1"), ("NetworkPolicy", "networking.k8s.io/v1"),
             ("BGPPeer", "portolan.io/v1alpha1"), ("BGPConfiguration", "portolan.io/v1alpha1"),
+            ("BGPFilter", "portolan.io/v1alpha1"), ("BGPNodeStatus", "portolan.io/v1alpha1"), ("Secret", "v1"),
         ] {
             let mut value = value.clone();
             if let Some(fields) = value.as_object_mut() {

@@ -1,12 +1,18 @@
-//! BGPPeer: which nodes peer with whom.
+//! BGPPeer: which nodes peer with whom, and how.
 
-use std::net::{IpAddr, SocketAddr};
+mod session;
+mod target;
+
+use std::net::IpAddr;
 use std::time::Duration;
 
-use super::node::is_usable_as;
-use crate::crd::{AddPath, BGPPeer, BgpPeerSpec, NextHopMode, PeerAsNumber};
-use crate::metadata::Subject;
-use crate::{GoDuration, ParseError, Selector};
+use super::{GracefulRestart, graceful_restart};
+use crate::crd::{AddPath, BGPPeer, BgpPeerSpec, NextHopMode, Role};
+use crate::metadata::{Subject, is_dns_subdomain};
+use crate::{ParseError, Selector};
+
+pub use session::{Bfd, Hops, MaxPrefixes, PasswordRef};
+pub use target::{PeerAs, PeerTarget};
 
 /// A BGPPeer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,41 +25,96 @@ pub struct BgpPeer {
     pub target: PeerTarget,
     /// `asNumber`.
     pub as_number: PeerAs,
+    /// `localASNumber` (RFC 7705): never with `internal`, never the peer's own.
+    pub local_as: Option<u32>,
     /// `sourceAddress`.
     pub source_address: Option<IpAddr>,
-    /// `passive` (false): never dial.
+    /// `passive` (false): never dial. True for a range.
     pub passive: bool,
+    /// `password.secretKeyRef`.
+    pub password: Option<PasswordRef>,
+    /// `multihop` or `ttlSecurity`.
+    pub hops: Hops,
     /// `holdTime` (90 s; 0 or at least 3 s).
     pub hold_time: Duration,
     /// `keepaliveTime` (a third of the hold time).
     pub keepalive_time: Option<Duration>,
-    /// `maxPrefixes.limit` (100,000).
-    pub max_prefixes: u32,
+    /// `delayOpen` (RFC 4271 §8.1.1, DelayOpenTime).
+    pub delay_open: Option<Duration>,
+    /// `bfd`.
+    pub bfd: Option<Bfd>,
+    /// `gracefulRestart`; what is absent is as the BGPConfiguration says.
+    pub graceful_restart: GracefulRestart,
+    /// `maxPrefixes`, of each address family.
+    pub max_prefixes: MaxPrefixes,
+    /// `filters`: names of BGPFilters, each once; the first match wins.
+    pub filters: Vec<String>,
+    /// `addPath` (neither way).
+    pub add_path: AddPaths,
+    /// `nextHopMode` (Auto).
+    pub next_hop_mode: NextHopMode,
+    /// `allowASIn` (0): how often our own AS may stand in a path we accept.
+    pub allow_own_as: u8,
+    /// `routeReflectorClient` (false).
+    pub route_reflector_client: bool,
+    /// `role`: ours (RFC 9234).
+    pub role: Option<Role>,
+    /// `strictRole` (false): refuse a peer that tells none.
+    pub strict_role: bool,
+    /// `adminShutdown` (false): keep the session down.
+    pub admin_shutdown: bool,
+    /// `shutdownMessage` (RFC 9003): what a peer is told when its session is shut down.
+    pub shutdown_message: Option<String>,
 }
 
-/// Whom a BGPPeer names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PeerTarget {
-    /// `peerAddress`: `ip` or `ip:port`; the port is 179 if not given.
-    Address(SocketAddr),
-    /// `peerSelector`: other nodes.
-    Nodes(Selector),
+/// Which way several paths of a prefix go (RFC 7911).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddPaths {
+    /// We take several.
+    pub receive: bool,
+    /// We send several.
+    pub send: bool,
 }
 
-/// The AS a peer must be in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerAs {
-    /// Exactly this one.
-    Number(u32),
-    /// Any but our own.
-    External,
-    /// Our own.
-    Internal,
-}
-
-const BGP_PORT: u16 = 179;
 const DEFAULT_HOLD_TIME: Duration = Duration::from_secs(90);
-const DEFAULT_MAX_PREFIXES: u32 = 100_000;
+const MAX_FILTERS: usize = 64;
+const MAX_OWN_AS: u8 = 10;
+
+/// RFC 9003 §2: the length is one octet.
+const MAX_SHUTDOWN_MESSAGE: usize = 255;
+
+impl BgpPeer {
+    /// A peer of every node that says nothing but this.
+    #[must_use]
+    pub fn new(name: impl Into<String>, target: PeerTarget, as_number: PeerAs) -> Self {
+        Self {
+            name: name.into(),
+            node_selector: Selector::all(),
+            passive: matches!(target, PeerTarget::Range(_)),
+            target,
+            as_number,
+            local_as: None,
+            source_address: None,
+            password: None,
+            hops: Hops::default(),
+            hold_time: DEFAULT_HOLD_TIME,
+            keepalive_time: None,
+            delay_open: None,
+            bfd: None,
+            graceful_restart: GracefulRestart::default(),
+            max_prefixes: MaxPrefixes::default(),
+            filters: Vec::new(),
+            add_path: AddPaths::default(),
+            next_hop_mode: NextHopMode::default(),
+            allow_own_as: 0,
+            route_reflector_client: false,
+            role: None,
+            strict_role: false,
+            admin_shutdown: false,
+            shutdown_message: None,
+        }
+    }
+}
 
 impl TryFrom<BGPPeer> for BgpPeer {
     type Error = ParseError;
@@ -73,156 +134,110 @@ fn wrong<T>(field: &'static str, why: impl Into<String>) -> Result<T, Wrong> {
 }
 
 fn read(name: String, spec: BgpPeerSpec) -> Result<BgpPeer, Wrong> {
-    if let Some(field) = unsupported(&spec) {
-        return wrong(field, "is not supported yet");
-    }
-    let target = target(&spec)?;
-    let (hold_time, keepalive_time) = timers(&spec)?;
-    let max_prefixes = spec
-        .max_prefixes
-        .and_then(|max| max.limit)
-        .unwrap_or(DEFAULT_MAX_PREFIXES);
-    if max_prefixes == 0 {
-        return wrong("maxPrefixes.limit", "is 0");
-    }
+    let target = target::read(&spec)?;
+    let as_number = target::as_number(spec.as_number, &target)?;
+    let (hold_time, keepalive_time) = session::timers(&spec)?;
+    let hops = session::hops(&spec, &target)?;
+    check_sides(&spec, as_number)?;
     Ok(BgpPeer {
-        name,
         node_selector: match &spec.node_selector {
-            Some(text) => selector("nodeSelector", text)?,
+            Some(text) => target::selector("nodeSelector", text)?,
             None => Selector::all(),
         },
-        source_address: source_address(spec.source_address.as_deref(), &target)?,
-        target,
-        as_number: as_number(spec.as_number)?,
-        passive: spec.passive.unwrap_or(false),
+        local_as: target::local_as(spec.local_as_number, as_number)?,
+        source_address: target::source_address(spec.source_address.as_deref(), &target)?,
+        passive: passive(spec.passive, &target)?,
+        password: spec.password.map(session::password).transpose()?,
+        hops,
         hold_time,
         keepalive_time,
-        max_prefixes,
+        delay_open: session::delay_open(spec.delay_open)?,
+        bfd: spec.bfd.map(|bfd| session::bfd(&bfd, hops)).transpose()?,
+        graceful_restart: graceful_restart::read(spec.graceful_restart)?,
+        max_prefixes: session::max_prefixes(spec.max_prefixes)?,
+        filters: filters(spec.filters.unwrap_or_default())?,
+        add_path: AddPaths {
+            receive: matches!(spec.add_path, Some(AddPath::Receive | AddPath::Both)),
+            send: matches!(spec.add_path, Some(AddPath::Send | AddPath::Both)),
+        },
+        next_hop_mode: spec.next_hop_mode.unwrap_or_default(),
+        allow_own_as: match spec.allow_as_in {
+            Some(times) if times > MAX_OWN_AS => {
+                return wrong("allowASIn", format!("is more than {MAX_OWN_AS}"));
+            }
+            times => times.unwrap_or(0),
+        },
+        route_reflector_client: spec.route_reflector_client.unwrap_or(false),
+        role: spec.role,
+        strict_role: spec.strict_role.unwrap_or(false),
+        admin_shutdown: spec.admin_shutdown.unwrap_or(false),
+        shutdown_message: shutdown_message(spec.shutdown_message)?,
+        name,
+        target,
+        as_number,
     })
 }
 
-/// The first field that asks for what is not built yet. Graceful restart changes no session's
-/// meaning, so it is accepted before it acts.
-fn unsupported(spec: &BgpPeerSpec) -> Option<&'static str> {
-    let max_prefixes = spec.max_prefixes.as_ref();
-    let fields = [
-        ("interface", spec.interface.is_some()),
-        ("listenRange", spec.listen_range.is_some()),
-        ("localASNumber", spec.local_as_number.is_some()),
-        ("password", spec.password.is_some()),
-        ("ttlSecurity", spec.ttl_security.is_some()),
-        ("multihop", spec.multihop.is_some()),
-        ("bfd", spec.bfd.is_some()),
-        (
-            "maxPrefixes.warnAt",
-            max_prefixes.is_some_and(|max| max.warn_at.is_some()),
-        ),
-        (
-            "maxPrefixes.restartAfter",
-            max_prefixes.is_some_and(|max| max.restart_after.is_some()),
-        ),
-        (
-            "filters",
-            spec.filters
-                .as_ref()
-                .is_some_and(|filters| !filters.is_empty()),
-        ),
-        (
-            "addPath",
-            !matches!(spec.add_path, None | Some(AddPath::Disabled)),
-        ),
-        (
-            "nextHopMode",
-            !matches!(spec.next_hop_mode, None | Some(NextHopMode::Auto)),
-        ),
-        ("allowASIn", !matches!(spec.allow_as_in, None | Some(0))),
-        (
-            "routeReflectorClient",
-            spec.route_reflector_client == Some(true),
-        ),
-    ];
-    fields
-        .into_iter()
-        .find_map(|(field, asked_for)| asked_for.then_some(field))
-}
-
-fn target(spec: &BgpPeerSpec) -> Result<PeerTarget, Wrong> {
-    match (&spec.peer_address, &spec.peer_selector) {
-        (Some(text), None) => peer_address(text).map(PeerTarget::Address),
-        (None, Some(text)) => selector("peerSelector", text).map(PeerTarget::Nodes),
-        (None, None) => wrong("peerAddress", "or peerSelector must say whom to peer with"),
-        (Some(_), Some(_)) => wrong("peerAddress", "and peerSelector exclude each other"),
-    }
-}
-
-fn peer_address(text: &str) -> Result<SocketAddr, Wrong> {
-    let address = match text.parse::<IpAddr>() {
-        Ok(ip) => SocketAddr::new(ip, BGP_PORT),
-        Err(_) => match text.parse::<SocketAddr>() {
-            Ok(address) => address,
-            Err(_) => return wrong("peerAddress", format!("{text:?} is not `ip` or `ip:port`")),
-        },
-    };
-    let ip = address.ip();
-    let broadcast = ip == IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
-    if ip.is_unspecified() || ip.is_multicast() || broadcast || address.port() == 0 {
-        return wrong("peerAddress", format!("{text} is nobody's"));
-    }
-    if matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+/// What only a peer in our own AS, and what only one in another, can be.
+fn check_sides(spec: &BgpPeerSpec, as_number: PeerAs) -> Result<(), Wrong> {
+    let client = spec.route_reflector_client == Some(true);
+    if client && as_number == PeerAs::External {
         return wrong(
-            "peerAddress",
-            "is link-local, which needs an interface: not supported yet",
+            "routeReflectorClient",
+            "is for a peer in our own AS: asNumber cannot be external",
         );
     }
-    Ok(address)
+    if spec.role.is_some() && (client || as_number == PeerAs::Internal) {
+        return wrong(
+            "role",
+            "is for a peer in another AS: it excludes asNumber internal and routeReflectorClient",
+        );
+    }
+    if spec.strict_role == Some(true) && spec.role.is_none() {
+        return wrong("strictRole", "needs a role");
+    }
+    Ok(())
 }
 
-fn source_address(text: Option<&str>, target: &PeerTarget) -> Result<Option<IpAddr>, Wrong> {
-    let Some(text) = text else { return Ok(None) };
-    let Ok(ip) = text.parse::<IpAddr>() else {
-        return wrong("sourceAddress", format!("{text:?} is no address"));
-    };
-    if ip.is_unspecified() || ip.is_multicast() {
-        return wrong("sourceAddress", format!("{text} is nobody's"));
+fn passive(written: Option<bool>, target: &PeerTarget) -> Result<bool, Wrong> {
+    match (target, written) {
+        (PeerTarget::Range(_), Some(false)) => wrong(
+            "passive",
+            "cannot be false with a listenRange: its peers dial us; leave it out",
+        ),
+        (PeerTarget::Range(_), _) => Ok(true),
+        (_, written) => Ok(written.unwrap_or(false)),
     }
-    match target {
-        PeerTarget::Address(peer) if peer.is_ipv4() != ip.is_ipv4() => {
-            wrong("sourceAddress", "is of another family than peerAddress")
+}
+
+fn filters(names: Vec<String>) -> Result<Vec<String>, Wrong> {
+    if names.len() > MAX_FILTERS {
+        return wrong("filters", format!("has more than {MAX_FILTERS} names"));
+    }
+    for (index, name) in names.iter().enumerate() {
+        if !is_dns_subdomain(name) {
+            return wrong("filters", format!("has {name:?}, which names no BGPFilter"));
         }
-        PeerTarget::Address(_) | PeerTarget::Nodes(_) => Ok(Some(ip)),
-    }
-}
-
-fn as_number(number: Option<PeerAsNumber>) -> Result<PeerAs, Wrong> {
-    match number {
-        Some(PeerAsNumber::Number(number)) if !is_usable_as(number) => {
-            wrong("asNumber", format!("{number} is reserved"))
+        if names.iter().take(index).any(|other| other == name) {
+            return wrong(
+                "filters",
+                format!("names {name} twice: the second never decides"),
+            );
         }
-        Some(PeerAsNumber::Number(number)) => Ok(PeerAs::Number(number)),
-        Some(PeerAsNumber::External) => Ok(PeerAs::External),
-        Some(PeerAsNumber::Internal) => Ok(PeerAs::Internal),
-        None => wrong("asNumber", "is missing: a number, `external` or `internal`"),
     }
+    Ok(names)
 }
 
-/// Hold time 0 (none) or 3 s to 65535 s, in whole seconds (RFC 4271 §4.2).
-fn timers(spec: &BgpPeerSpec) -> Result<(Duration, Option<Duration>), Wrong> {
-    let hold = spec
-        .hold_time
-        .map_or(DEFAULT_HOLD_TIME, |GoDuration(time)| time);
-    if hold.subsec_nanos() != 0 || !matches!(hold.as_secs(), 0 | 3..=65_535) {
-        return wrong("holdTime", "is not 0s or whole seconds from 3s to 65535s");
-    }
-    let keepalive = spec.keepalive_time.map(|GoDuration(time)| time);
-    match keepalive {
-        Some(time) if time.subsec_nanos() != 0 => wrong("keepaliveTime", "is not whole seconds"),
-        Some(time) if !hold.is_zero() && (time.is_zero() || time >= hold) => {
-            wrong("keepaliveTime", "is not between 1s and the hold time")
+fn shutdown_message(text: Option<String>) -> Result<Option<String>, Wrong> {
+    let text = text.filter(|text| !text.is_empty());
+    match &text {
+        Some(text) if text.len() > MAX_SHUTDOWN_MESSAGE => wrong(
+            "shutdownMessage",
+            format!("has more than {MAX_SHUTDOWN_MESSAGE} octets"),
+        ),
+        Some(text) if text.chars().any(char::is_control) => {
+            wrong("shutdownMessage", "is not one line of plain text")
         }
-        _ => Ok((hold, keepalive)),
+        _ => Ok(text),
     }
-}
-
-fn selector(field: &'static str, text: &str) -> Result<Selector, Wrong> {
-    Selector::parse(text).map_err(|error| (field, error.to_string()))
 }

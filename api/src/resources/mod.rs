@@ -1,15 +1,25 @@
 //! One kind a file: what Portolan keeps of each, parsed and checked.
 
 mod bgp_configuration;
+mod bgp_filter;
 mod bgp_peer;
+mod community;
+mod graceful_restart;
 mod namespace;
 mod network_policy;
 mod node;
 mod pod;
+pub(crate) mod secret;
 
-pub use bgp_configuration::BgpConfiguration;
-pub use bgp_peer::{BgpPeer, PeerAs, PeerTarget};
+pub use bgp_configuration::{BgpConfiguration, Multipath, PrefixAdvertisement};
+pub use bgp_filter::{BgpFilter, FilterPrefixes, FilterRule, RuleAction, RuleOperation};
+pub use bgp_peer::{AddPaths, Bfd, BgpPeer, Hops, MaxPrefixes, PasswordRef, PeerAs, PeerTarget};
+pub use community::{Community, CommunityError};
+pub use graceful_restart::GracefulRestart;
 pub use namespace::Namespace;
 pub use network_policy::{IpBlock, NetworkPolicy, Peer, PolicyRule, Port, PortMatch, Protocol};
 pub use node::Node;
 pub use pod::Pod;
+pub use secret::{Secret, SecretValue};
+
+pub use crate::crd::{FilterPeerType, MatchOperator, NextHopMode, Role};

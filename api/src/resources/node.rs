@@ -11,6 +11,7 @@ use crate::{Labels, ParseError};
 const AS_NUMBER: &str = "portolan.io/as-number";
 const ROUTER_ID: &str = "portolan.io/router-id";
 const CLUSTER_ID: &str = "portolan.io/route-reflector-cluster-id";
+const DRAIN: &str = "portolan.io/bgp-drain";
 
 /// A Node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,11 @@ pub struct Node {
     pub as_number: Option<u32>,
     /// Annotation `portolan.io/router-id`.
     pub router_id: Option<Ipv4Addr>,
+    /// Annotation `portolan.io/route-reflector-cluster-id` (RFC 4456 §7; the router ID if absent).
+    pub cluster_id: Option<Ipv4Addr>,
+    /// Annotation `portolan.io/bgp-drain: "true"`: what it announces bears GRACEFUL_SHUTDOWN (RFC 8326).
+    /// `spec.unschedulable` does not drain BGP: pods that run stay reachable the shortest way.
+    pub bgp_drain: bool,
 }
 
 impl TryFrom<core::Node> for Node {
@@ -34,8 +40,6 @@ impl TryFrom<core::Node> for Node {
 
     fn try_from(node: core::Node) -> Result<Self, ParseError> {
         let subject = Subject::cluster("Node", &node.metadata)?;
-        let not_yet = |_: &str| Err("it is not supported yet".to_owned());
-        subject.annotation::<()>(&node.metadata, CLUSTER_ID, not_yet)?;
         let status = node.status.unwrap_or_default();
         let wrong = |why| subject.error(why);
         Ok(Self {
@@ -45,6 +49,10 @@ impl TryFrom<core::Node> for Node {
             pod_cidrs: pod_cidrs(node.spec.unwrap_or_default()).map_err(wrong)?,
             as_number: subject.annotation(&node.metadata, AS_NUMBER, read_as_number)?,
             router_id: subject.annotation(&node.metadata, ROUTER_ID, read_router_id)?,
+            cluster_id: subject.annotation(&node.metadata, CLUSTER_ID, read_router_id)?,
+            bgp_drain: subject
+                .annotation(&node.metadata, DRAIN, read_flag)?
+                .unwrap_or(false),
         })
     }
 }
@@ -127,4 +135,9 @@ fn read_router_id(text: &str) -> Result<Ipv4Addr, String> {
     } else {
         Ok(id)
     }
+}
+
+fn read_flag(text: &str) -> Result<bool, String> {
+    text.parse()
+        .map_err(|_| "it should be \"true\" or \"false\"".to_owned())
 }

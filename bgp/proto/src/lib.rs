@@ -2,6 +2,9 @@
 
 pub mod bfd;
 pub mod filter;
+mod random;
 pub mod rib;
 pub mod session;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 pub mod wire;

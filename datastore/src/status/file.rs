@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use api::metadata::{is_dns_label, is_dns_subdomain};
 use serde::{Deserialize, Serialize};
 
+use crate::directory::FileRead;
 use crate::document::Fault;
 use crate::held::Held;
 
@@ -46,8 +47,8 @@ pub(crate) struct StatusContents {
 }
 
 impl Held for StatusContents {
-    fn read(file_name: &str, text: Result<&str, &str>) -> Self {
-        match parse(file_name, text) {
+    fn read(file_name: &str, file: &FileRead) -> Self {
+        match parse(file_name, file.text_or_reason()) {
             Ok(file) => Self::checked(file),
             Err(message) => Self {
                 faults: vec![Fault {

@@ -167,20 +167,20 @@ async fn a_broken_file_is_reported_with_its_line_and_keeps_its_last_good_state()
 #[tokio::test]
 async fn a_wrong_object_is_reported_with_its_name_and_the_line_of_its_document() {
     let peer = "# a peer\n---\napiVersion: portolan.io/v1alpha1\nkind: BGPPeer\nmetadata:\n  name: tor\n\
-                spec:\n  peerAddress: 10.0.0.1\n  asNumber: 65000\n  bfd: {}\n";
+                spec:\n  peerAddress: 10.0.0.1\n  asNumber: 65000\n  bfd: {multiplier: 0}\n";
     let lab = Lab::with(&[("a.yaml", peer)]).await;
     let problems = lab.source.problems.borrow().clone();
     let expected = Problem {
         file: lab.path().join("a.yaml"),
         line: Some(3),
         object: Some("BGPPeer tor".to_owned()),
-        message: "BGPPeer tor: spec.bfd is not supported yet".to_owned(),
+        message: "BGPPeer tor: spec.bfd.multiplier is 0".to_owned(),
     };
     assert_eq!(problems, [expected]);
     assert!(
         problems[0]
             .to_string()
-            .ends_with("a.yaml:3: BGPPeer tor: spec.bfd is not supported yet")
+            .ends_with("a.yaml:3: BGPPeer tor: spec.bfd.multiplier is 0")
     );
 }
 

@@ -8,4 +8,5 @@
 
 mod files;
 mod lab;
+mod secrets;
 mod status;

@@ -112,9 +112,15 @@ impl RouteTable {
     /// Works off what is dirty or due.
     async fn round(&mut self, tally: &mut Tally) -> Result<(), Error> {
         let keys = self.take_due();
-        let mut unplanned = BTreeSet::new();
-        for entry in keys.iter().filter_map(|key| self.entries.get(key)) {
+        let (mut unplanned, mut seen) = (BTreeSet::new(), None);
+        for key in &keys {
+            let Some(entry) = self.entries.get_mut(key) else {
+                continue;
+            };
+            entry.dirty = false;
+            // Neighbours often go the same way.
             if let Some(target) = entry.desired
+                && seen.replace(target) != Some(target)
                 && self.needs_plan(target)
             {
                 unplanned.insert(target);
@@ -147,11 +153,6 @@ impl RouteTable {
             self.mark_dirty(prefix);
         }
         let mut keys = std::mem::take(&mut self.dirty);
-        for key in &keys {
-            if let Some(entry) = self.entries.get_mut(key) {
-                entry.dirty = false;
-            }
-        }
         keys.sort_unstable();
         keys
     }

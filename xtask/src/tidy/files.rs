@@ -102,7 +102,11 @@ fn may_not_start_programs(name: &str) -> bool {
     let outside = ["tests/", "xtask/", "fuzz/"]
         .iter()
         .any(|folder| name.starts_with(folder));
-    !outside && name != STARTER && !name.contains("/tests/") && !name.contains("/test/")
+    !outside
+        && name != STARTER
+        && !name.contains("/tests/")
+        && !name.contains("/test/")
+        && !name.contains("/examples/")
 }
 
 /// The shared keys must be the same everywhere: clippy takes the nearest file and merges nothing.

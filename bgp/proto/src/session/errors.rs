@@ -1,6 +1,6 @@
 //! The NOTIFICATIONs the state machine itself needs, made and recognised.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::connection::Phase;
 use crate::wire::notification::{cease, code, fsm, open};
@@ -45,11 +45,6 @@ pub(super) fn bfd_down() -> Notification {
     Notification::cease(cease::BFD_DOWN)
 }
 
-/// RFC 8538 §3: the session is not to be resumed. The real reason is inside.
-pub(super) fn is_hard_reset(notification: &Notification) -> bool {
-    (notification.code, notification.subcode) == (code::CEASE, cease::HARD_RESET)
-}
-
 /// What is sent to a peer that would else take `notification` for the start of a graceful restart (RFC 8538 §5.1).
 pub(super) fn hardened(notification: Notification) -> Notification {
     let lasts = [
@@ -60,28 +55,11 @@ pub(super) fn hardened(notification: Notification) -> Notification {
     if notification.code != code::CEASE || !lasts.contains(&notification.subcode) {
         return notification;
     }
-    let mut inside = BytesMut::with_capacity(2 + notification.data.len());
-    inside.put_slice(&[notification.code, notification.subcode]);
-    inside.put_slice(&notification.data);
-    Notification::cease(cease::HARD_RESET).with_data(inside.freeze())
+    Notification::hard_reset(&notification)
 }
 
-/// The reason a Hard Reset carries.
-fn inside(notification: &Notification) -> Option<Notification> {
-    if !is_hard_reset(notification) {
-        return None;
-    }
-    let &[code, subcode, ..] = &*notification.data else {
-        return None;
-    };
-    Some(Notification::new(code, subcode).with_data(notification.data.slice(2..)))
-}
-
-/// For people: the numbers and their names, the Shutdown Communication (RFC 9003), what a Hard Reset carries.
+/// For people: the numbers and their names, with the Shutdown Communication (RFC 9003) and what a Hard Reset carries.
 pub(super) fn describe(notification: &Notification) -> String {
     let Notification { code, subcode, .. } = notification;
-    match inside(notification) {
-        Some(inside) => format!("NOTIFICATION {code}/{subcode} ({notification}, {inside})"),
-        None => format!("NOTIFICATION {code}/{subcode} ({notification})"),
-    }
+    format!("NOTIFICATION {code}/{subcode} ({notification})")
 }

@@ -107,9 +107,7 @@ impl PeerSession {
             };
             let ending = Ending {
                 reason,
-                retain: sent
-                    .as_ref()
-                    .is_none_or(|n| graceful && !errors::is_hard_reset(n)),
+                retain: sent.as_ref().is_none_or(|n| graceful && !n.is_hard_reset()),
                 sent,
                 received: None,
                 close: true,
@@ -305,7 +303,7 @@ impl PeerSession {
         let ending = Ending {
             reason: format!("sent {}", errors::describe(&notification)),
             held_back: true,
-            retain: self.agreed_notification_gr(direction) && !errors::is_hard_reset(&notification),
+            retain: self.agreed_notification_gr(direction) && !notification.is_hard_reset(),
             sent: Some(notification),
             received: None,
             close: true,

@@ -1,29 +1,23 @@
-//! Jitter for timers (RFC 4271 §10) from a small generator of our own: the same seed gives the same session.
+//! Jitter for timers (RFC 4271 §10): the same seed gives the same session.
 
 use std::time::Duration;
 
-/// A splitmix64 generator.
+use crate::random::Random;
+
+/// What timers are shortened by.
 #[derive(Clone, Debug)]
-pub(crate) struct Jitter(u64);
+pub(crate) struct Jitter(Random);
 
 impl Jitter {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(Random::new(seed))
     }
 
     /// Between three quarters of `duration` and all of it.
     pub(crate) fn apply(&mut self, duration: Duration) -> Duration {
         const STEPS: u32 = 1024;
-        let step = u32::try_from(self.next() % u64::from(STEPS + 1)).unwrap_or(STEPS);
+        let step = u32::try_from(self.0.below(u64::from(STEPS) + 1)).unwrap_or(STEPS);
         duration - duration / 4 * step / STEPS
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }
 

@@ -68,7 +68,7 @@ impl PeerSession {
         let ending = Ending {
             reason: format!("received {}", errors::describe(&notification)),
             held_back: !errors::is_collision(&notification),
-            retain: self.agreed_notification_gr(direction) && !errors::is_hard_reset(&notification),
+            retain: self.agreed_notification_gr(direction) && !notification.is_hard_reset(),
             sent: None,
             received: Some(notification),
             close: true,

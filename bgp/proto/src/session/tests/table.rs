@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::*;
 use super::scripted::*;
-use crate::wire::{Family, Message, Notification, Update};
+use crate::wire::{Family, Message, Notification, RouteRefresh, Update};
 
 use Direction::{Incoming, Outgoing};
 use State::{Active, Connect, Established, Idle, OpenConfirm, OpenSent};
@@ -33,7 +33,7 @@ fn in_state(state: State) -> Scripted {
 type Event = fn(&mut Scripted);
 
 /// Each event of RFC 4271 §8.1 that can be given to a session, and the state it leads to from each of `STATES`.
-const TABLE: [(&str, Event, [State; 6]); 16] = [
+const TABLE: [(&str, Event, [State; 6]); 22] = [
     (
         "1 ManualStart",
         |peer| peer.session.handle_start(peer.now),
@@ -147,6 +147,56 @@ const TABLE: [(&str, Event, [State; 6]); 16] = [
             );
         },
         [Idle, Connect, Active, Idle, Idle, Established],
+    ),
+    (
+        "19 BGPOpen of another AS, which is event 22",
+        |peer| {
+            let mut other = open(LOW_ID);
+            other.capabilities.clear();
+            other.asn = LOCAL_AS;
+            peer.receive(Outgoing, &Message::Open(other));
+        },
+        [Idle, Connect, Active, Idle, Idle, Idle],
+    ),
+    (
+        "23 OpenCollisionDump, by the peer",
+        |peer| peer.receive(Outgoing, &Message::Notification(Notification::cease(7))),
+        // No failure: it is open to the connection that won.
+        [Idle, Connect, Active, Active, Active, Active],
+    ),
+    (
+        "28 UpdateMsgErr",
+        |peer| {
+            let mut bytes = vec![0xff; 16];
+            bytes.extend([0, 23, 2, 0xff, 0xff, 0, 0]);
+            peer.session.handle_bytes(peer.now, Outgoing, &bytes);
+        },
+        [Idle, Connect, Active, Idle, Idle, Idle],
+    ),
+    (
+        "29 SendHoldTimer_Expires (RFC 9687)",
+        |peer| {
+            peer.session.handle_write_blocked(peer.now, Outgoing);
+            peer.now += Duration::from_secs(481);
+            peer.session.handle_timeout(peer.now);
+        },
+        [Idle, Connect, Connect, Idle, Idle, Idle],
+    ),
+    (
+        "ROUTE-REFRESH",
+        |peer| {
+            let request = RouteRefresh::request(Family::IPV4_UNICAST);
+            peer.receive(Outgoing, &Message::RouteRefresh(request));
+        },
+        [Idle, Connect, Active, Idle, Idle, Established],
+    ),
+    (
+        "BFD up and down (RFC 5882 §4.1)",
+        |peer| {
+            peer.session.handle_bfd(peer.now, true);
+            peer.session.handle_bfd(peer.now, false);
+        },
+        [Idle, Connect, Active, OpenSent, Idle, Idle],
     ),
 ];
 

@@ -1,0 +1,92 @@
+//! BGPNodeStatus as it stands in a manifest: one per node, written by that node's agent, read by people.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The BGP sessions of one node; its name is the node's.
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, CustomResource, Serialize, Deserialize, JsonSchema,
+)]
+#[kube(
+    group = "portolan.io",
+    version = "v1alpha1",
+    kind = "BGPNodeStatus",
+    plural = "bgpnodestatuses",
+    status = "BgpNodeStatusStatus",
+    printcolumn(name = "AS", type_ = "integer", json_path = ".status.asNumber"),
+    printcolumn(name = "Established", type_ = "integer", json_path = ".status.established"),
+    printcolumn(name = "Configured", type_ = "integer", json_path = ".status.configured"),
+    printcolumn(name = "Updated", type_ = "date", json_path = ".status.lastUpdated"),
+    validation = Rule::new("self.spec.node == self.metadata.name").message("a BGPNodeStatus is named after its node"),
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BgpNodeStatusSpec {
+    /// The node.
+    #[schemars(length(max = 253))]
+    pub node: String,
+}
+
+/// What the node's speaker does; written on a change of a session's state and at most every 10 s.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpNodeStatusStatus {
+    /// When this was written.
+    pub last_updated: Option<Time>,
+    /// The node's AS.
+    pub as_number: Option<u32>,
+    /// Its BGP Identifier.
+    #[serde(rename = "routerID")]
+    pub router_id: Option<String>,
+    /// How many sessions are Established.
+    pub established: u32,
+    /// How many there should be; a range of dynamic peers counts those that have dialled.
+    pub configured: u32,
+    /// Each session, by name.
+    #[serde(default)]
+    pub sessions: Vec<NodeSession>,
+    /// What holds, and why.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}
+
+/// One session.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSession {
+    /// The BGPPeer's name, or `mesh/NODE`; `PEER/NODE` or `PEER/ADDRESS` where a BGPPeer makes several.
+    pub name: String,
+    /// The peer's address.
+    pub address: String,
+    /// The peer's AS, once it is known.
+    pub as_number: Option<u32>,
+    /// The state of RFC 4271 §8.2.2: `Idle` to `Established`.
+    pub state: String,
+    /// Since when it is in this state.
+    pub since: Option<Time>,
+    /// Why it is not Established, or was not last time.
+    pub down_reason: Option<String>,
+    /// The state of RFC 5880 §6.2 where BFD is configured.
+    pub bfd: Option<String>,
+    /// What went over it, by address family.
+    #[serde(default)]
+    pub families: Vec<FamilyCounts>,
+}
+
+/// Prefixes of one address family of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FamilyCounts {
+    /// `IPv4` or `IPv6`.
+    pub family: String,
+    /// Received.
+    pub received: u32,
+    /// Of these, accepted.
+    pub accepted: u32,
+    /// Kept from before the session was lost.
+    pub stale: u32,
+    /// Sent.
+    pub sent: u32,
+}
