@@ -255,7 +255,9 @@ fn put_attributes(index: usize, group: &Group, by: &Announcer, out: &mut Vec<u8>
         Distance::Contest { .. } => random.between(3, 6),
         Distance::Equal => 2,
     };
-    let origin_code = u8::from(random.below(10) == 0) * 2;
+    // INCOMPLETE for a tenth; not where paths are to be as good as each other.
+    let incomplete = random.below(10) == 0 && by.distance != Distance::Equal;
+    let origin_code = u8::from(incomplete) * 2;
     out.extend([0x40, 1, 1, origin_code]);
     out.extend([0x40, 2]);
     out.push(u8::try_from(2 + 4 * hops).unwrap_or(u8::MAX));

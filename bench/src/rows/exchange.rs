@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use tests::wait::pause;
 
-use super::{Load, Sample, with_daemon};
+use super::{Astray, Load, Sample, with_daemon};
 use crate::daemon::{Daemon, Kernel};
 use crate::peer::Peer;
 use crate::prefix::PrefixSet;
@@ -19,6 +19,8 @@ use crate::usage::Watch;
 const LIMIT: Duration = Duration::from_secs(240);
 /// How long what all sinks hold must stay complete.
 const QUIET: Duration = Duration::from_millis(300);
+/// After so long without an octet nothing will come any more.
+const SILENCE: Duration = Duration::from_secs(20);
 const SEED: u64 = 4;
 
 /// What each peer announces and expects.
@@ -159,6 +161,7 @@ fn inject(peers: &[Peer], sides: &[Side]) -> Result<Instant> {
 
 /// Waits until every sink has all it expects and still has after a while; when the last one got there.
 fn wait(peers: &mut [Peer], start: Instant) -> Result<Instant> {
+    let mut heard = (0, Instant::now());
     loop {
         for peer in &mut *peers {
             peer.check()?;
@@ -172,12 +175,18 @@ fn wait(peers: &mut [Peer], start: Instant) -> Result<Instant> {
         {
             return Ok(last);
         }
+        let octets = peers.iter().map(|peer| peer.progress().octets()).sum();
+        if octets != heard.0 {
+            heard = (octets, Instant::now());
+        }
+        let held = peers.iter().map(|peer| peer.progress().held()).sum();
+        let total = peers.iter().map(|peer| peer.progress().total()).sum();
+        // With nothing sent yet it is at work; one that has spoken and falls silent has ended elsewhere.
+        if octets > 0 && heard.1.elapsed() > SILENCE {
+            return Err(Astray { held, total }.into());
+        }
         if start.elapsed() > LIMIT {
-            let held: Vec<String> = peers
-                .iter()
-                .map(|peer| format!("{}/{}", peer.progress().held(), peer.progress().total()))
-                .collect();
-            bail!("not done after {LIMIT:?}: {}", held.join(" "));
+            bail!("not done after {LIMIT:?}: {held} of {total}");
         }
         pause(Duration::from_millis(20))?;
     }

@@ -56,6 +56,16 @@ pub struct Sample {
     pub routes: usize,
 }
 
+/// A daemon has fallen silent in a state that is not the right one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("ends wrong: {held} of {total} routes are held by the best path when it falls silent")]
+pub struct Astray {
+    /// Routes that are at their peers by the right path.
+    pub held: usize,
+    /// All that should be.
+    pub total: usize,
+}
+
 /// A prepared load, put to one daemon after the other.
 pub trait Load {
     /// Measures one daemon once.
