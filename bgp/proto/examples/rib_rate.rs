@@ -3,6 +3,7 @@
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::disallowed_methods,
     reason = "a measurement for people at a terminal"
 )]
 
@@ -89,7 +90,11 @@ impl Stages {
 
 fn feed(prefixes: u32, sets: u32) {
     let wire = stream(1, prefixes, sets, 0);
-    println!("{} octets in, VmRSS before {} kB", wire.len(), status("VmRSS"));
+    println!(
+        "{} octets in, VmRSS before {} kB",
+        wire.len(),
+        status("VmRSS")
+    );
     let before = status("VmRSS");
     let mut rib = rib();
     let feed = up(&mut rib, 1);
@@ -102,7 +107,10 @@ fn feed(prefixes: u32, sets: u32) {
     stages.print("1 feed to 1 peer", prefixes as usize);
     assert_eq!(rib.counts(sink).sent, prefixes as usize);
     let grown = status("VmRSS") - before;
-    println!("the RIBs take {grown} kB: {} octets a prefix", grown * 1024 / prefixes as usize);
+    println!(
+        "the RIBs take {grown} kB: {} octets a prefix",
+        grown * 1024 / prefixes as usize
+    );
     let start = Instant::now();
     rib.handle_peer_down(feed, &[]);
     let down = start.elapsed();
@@ -111,7 +119,10 @@ fn feed(prefixes: u32, sets: u32) {
         withdrawn += rib.poll_best_changes(4_096).len();
         while rib.poll_transmit(sink, 64 * 1024).is_some() {}
     }
-    println!("peer down {down:?}, withdrawn {withdrawn} in {:?}", start.elapsed());
+    println!(
+        "peer down {down:?}, withdrawn {withdrawn} in {:?}",
+        start.elapsed()
+    );
 }
 
 fn mesh(peers: u8, prefixes: u32) {
@@ -120,7 +131,13 @@ fn mesh(peers: u8, prefixes: u32) {
     let wires: Vec<Bytes> = (1..=peers)
         .map(|n| stream(n, prefixes, prefixes / 5, u32::from(n) * prefixes))
         .collect();
-    run("each to all", &mut rib, &ids, &wires, prefixes as usize * usize::from(peers));
+    run(
+        "each to all",
+        &mut rib,
+        &ids,
+        &wires,
+        prefixes as usize * usize::from(peers),
+    );
     let others = prefixes as usize * (usize::from(peers) - 1);
     assert!(ids.iter().all(|id| rib.counts(*id).sent == others));
 }
@@ -237,7 +254,9 @@ fn prefix(n: u32) -> IpNet {
 fn attributes(peer: u8, set: u32) -> PathAttributes {
     let next_hop = IpAddr::from([10, 0, 1, peer]);
     let mut asns = vec![Asn(65_000 + u32::from(peer))];
-    asns.extend((0..2 + set % 4).map(|n| Asn(1 + (set.wrapping_mul(2_654_435_761) >> (n + 12)))));
+    asns.extend(
+        (0..2 + set % 4).map(|n| Asn(1 + (set.wrapping_mul(2_654_435_761) >> (n + 12)) % 60_000)),
+    );
     PathAttributes {
         as_path: vec![AsPathSegment {
             kind: SegmentKind::Sequence,

@@ -137,6 +137,7 @@ impl ExportKey {
             local_link_local: info.local_link_local,
             context: WireContext {
                 add_path_receive: Vec::new(),
+                enhanced_route_refresh: false,
                 ..info.context.clone()
             },
             policy: policy.export.clone(),

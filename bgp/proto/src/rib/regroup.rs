@@ -115,6 +115,8 @@ impl Rib {
                 self.change_key(copy, key);
             }
             Some(target) => {
+                // So that what is compared is what the group is told in the end.
+                self.bring_up_to_date(target);
                 let differing = self.differing(id, at, target);
                 self.move_member(id, at, target);
                 if let Some(Some(group)) = self.groups.get_mut(target)
@@ -151,6 +153,15 @@ impl Rib {
         group.scan = Some(0);
         if let Some(place) = self.groups.get_mut(at) {
             *place = Some(group);
+        }
+    }
+
+    fn bring_up_to_date(&mut self, at: usize) {
+        if let Some(Some(mut group)) = self.groups.get_mut(at).map(Option::take) {
+            group.bring_up_to_date(&mut self.tables());
+            if let Some(place) = self.groups.get_mut(at) {
+                *place = Some(group);
+            }
         }
     }
 
@@ -214,7 +225,8 @@ impl Rib {
             let is = is.map(|route| now.ask(&new.key, &tables, &prefix, &route));
             let was = was.and_then(|at| before.answer(at));
             let is = is.and_then(|at| now.answer(at));
-            if was != is {
+            // Forced: the old group itself has not said what its key has it say now.
+            if was != is || old.forced.contains(prefix_id) {
                 differing.push(prefix_id);
             }
         }

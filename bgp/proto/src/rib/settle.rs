@@ -131,6 +131,13 @@ impl Rib {
     /// Where packets for a prefix go: nowhere for us to say if it is our own.
     pub(super) fn next_hops_of(&self, id: u32) -> NextHops {
         let used = |path: &&Path| path.is(mark::BEST | mark::MULTIPATH) && path.peer != LOCAL;
+        if let [only] = self.paths.of(id) {
+            let only = Some(only).filter(used);
+            return only
+                .and_then(|only| self.next_hop_of(only, 1))
+                .into_iter()
+                .collect();
+        }
         let used: SmallVec<[&Path; 4]> = self.paths.of(id).iter().filter(used).collect();
         if let [only] = used.as_slice() {
             return self.next_hop_of(only, 1).into_iter().collect();

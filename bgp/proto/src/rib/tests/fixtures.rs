@@ -326,3 +326,17 @@ pub(in crate::rib) fn change(prefix: &str, hops: &[u8]) -> BestChange {
         next_hops: hops.iter().map(|last| hop(*last)).collect(),
     }
 }
+/// One path of a prefix that has several.
+pub(in crate::rib) fn path(prefix: &str, path_id: u32, attributes: PathAttributes) -> Update {
+    Update {
+        announced: vec![nlri(prefix, path_id)],
+        ..announce(&[], attributes)
+    }
+}
+
+pub(in crate::rib) fn nlri(prefix: &str, path_id: u32) -> Nlri {
+    Nlri {
+        prefix: net(prefix),
+        path_id,
+    }
+}

@@ -4,7 +4,9 @@ use super::fixtures::{
     ALL, V4, announce, attributes, change, end_of_rib, external_peer, from, importing,
     internal_peer, net, nets, originate, policy, rib_config, told, up, withdraw,
 };
-use crate::rib::{PeerPolicy, Rib};
+use crate::filter::{Action, Community, FilterChain, Match, Operation, Rule};
+use crate::rib::{Originated, PeerInfo, PeerPolicy, Rib, Verdict};
+use crate::wire::{Asn, PathAttributes, Role};
 
 #[test]
 fn an_announcement_replaces_the_one_before_it() {
@@ -226,4 +228,182 @@ fn what_we_originate_is_ours_even_if_a_peer_announces_it_better() {
     assert_eq!(rib.poll_best_changes(ALL), [change("10.1.0.0/24", &[1])]);
     originate(&mut rib, &["10.1.0.0/24"]);
     assert_eq!(rib.poll_best_changes(ALL), [change("10.1.0.0/24", &[])]);
+}
+
+#[test]
+fn what_the_session_says_makes_a_peer_internal() {
+    let strict = importing(|import| import.reject_default_route = true);
+    for (external, taken) in [(true, 0), (false, 1)] {
+        let mut rib = Rib::new(rib_config(), 1);
+        let info = PeerInfo {
+            external,
+            ..external_peer(1)
+        };
+        let peer = up(&mut rib, strict.clone(), info);
+        rib.handle_update(peer, &announce(&["0.0.0.0/0"], attributes(&[1])))
+            .unwrap();
+        assert_eq!(rib.counts(peer).accepted, taken);
+    }
+}
+
+fn verdict(policy: PeerPolicy, info: PeerInfo, attributes: PathAttributes) -> Verdict {
+    let mut rib = Rib::new(rib_config(), 1);
+    let peer = up(&mut rib, policy, info);
+    rib.handle_update(peer, &announce(&["10.1.0.0/24"], attributes))
+        .unwrap();
+    rib.received(peer, 1)[0].2
+}
+
+#[test]
+fn our_own_as_is_a_loop_beyond_what_is_allowed() {
+    let us = rib_config().asn.0;
+    for (allowed, asns, expected) in [
+        (0, &[1, us][..], Verdict::AsLoop),
+        (1, &[1, us], Verdict::Accepted),
+        (1, &[us, us], Verdict::AsLoop),
+        (2, &[us, us], Verdict::Accepted),
+    ] {
+        let policy = importing(|import| import.allow_own_as = allowed);
+        assert_eq!(
+            verdict(policy, external_peer(1), attributes(asns)),
+            expected
+        );
+    }
+}
+
+#[test]
+fn a_route_reflected_by_our_cluster_is_a_loop() {
+    let mut reflected = attributes(&[1]);
+    reflected.cluster_list = vec![[9; 4].into(), rib_config().cluster_id];
+    assert_eq!(
+        verdict(policy(), internal_peer(1), reflected),
+        Verdict::ReflectionLoop
+    );
+}
+
+#[test]
+fn the_path_begins_with_the_peers_as_where_that_is_asked_for() {
+    let strict = importing(|import| import.enforce_first_as = true);
+    for (asns, expected) in [
+        (&[65_001, 5][..], Verdict::Accepted),
+        (&[5, 65_001], Verdict::FirstAs),
+        (&[], Verdict::FirstAs),
+    ] {
+        let found = verdict(strict.clone(), external_peer(1), attributes(asns));
+        assert_eq!(found, expected);
+    }
+    let inside = verdict(strict, internal_peer(1), attributes(&[]));
+    assert_eq!(inside, Verdict::Accepted);
+}
+
+#[test]
+fn routes_that_leak_are_not_taken_and_others_are_marked() {
+    let marked = |asn: u32| PathAttributes {
+        only_to_customer: Some(Asn(asn)),
+        ..attributes(&[65_001])
+    };
+    for (role, from_peer, from_other, marks) in [
+        (Role::Provider, false, false, false),
+        (Role::RouteServer, false, false, false),
+        (Role::Peer, true, false, true),
+        (Role::Customer, true, true, true),
+        (Role::RouteServerClient, true, true, true),
+    ] {
+        let info = PeerInfo {
+            role: Some(role),
+            ..external_peer(1)
+        };
+        let taken = |attributes| verdict(policy(), info.clone(), attributes) == Verdict::Accepted;
+        assert_eq!(taken(marked(65_001)), from_peer, "{role:?}");
+        assert_eq!(taken(marked(3)), from_other, "{role:?}");
+        let mut rib = Rib::new(rib_config(), 1);
+        let peer = up(&mut rib, policy(), info);
+        rib.handle_update(peer, &announce(&["10.1.0.0/24"], attributes(&[65_001])))
+            .unwrap();
+        let held = rib.routes(None, 1)[0].paths[0].attributes.only_to_customer;
+        assert_eq!(held, marks.then_some(Asn(65_001)), "{role:?}");
+    }
+}
+
+#[test]
+fn filters_decide_before_the_safe_defaults_and_exceptions_are_exact() {
+    let rule = |action| Rule {
+        matches: Match {
+            communities: vec![Community::Standard(7)],
+            ..Match::default()
+        },
+        action,
+    };
+    let guarded = importing(|import| {
+        import.reject = nets(&["10.0.0.0/8"]);
+        import.accept_inside = nets(&["10.1.0.9/32"]);
+        let operations = vec![Operation::SetLocalPref(300)];
+        import.filters = FilterChain::new([("in", vec![rule(Action::Accept(operations))])]);
+    });
+    let mut rib = Rib::new(rib_config(), 1);
+    let peer = up(&mut rib, guarded, external_peer(1));
+    let bears = PathAttributes {
+        communities: vec![7],
+        ..attributes(&[1])
+    };
+    rib.handle_update(peer, &announce(&["10.2.0.0/24"], bears))
+        .unwrap();
+    let plain = ["10.1.0.9/32", "10.1.0.8/32", "10.1.0.0/24"];
+    rib.handle_update(peer, &announce(&plain, attributes(&[1])))
+        .unwrap();
+    let routes = rib.routes(None, 9);
+    let taken: Vec<_> = routes
+        .iter()
+        .filter(|route| route.paths[0].best)
+        .map(|route| (route.prefix, route.paths[0].attributes.local_pref))
+        .collect();
+    assert_eq!(
+        taken,
+        [(net("10.1.0.9/32"), None), (net("10.2.0.0/24"), Some(300))]
+    );
+}
+
+#[test]
+fn an_import_filter_that_changes_what_it_sets_has_all_paths_judged_again() {
+    let sets = |local_pref| {
+        importing(|import| {
+            let action = Action::Accept(vec![Operation::SetLocalPref(local_pref)]);
+            let matches = Match::default();
+            import.filters = FilterChain::new([("in", vec![Rule { matches, action }])]);
+        })
+    };
+    let mut rib = Rib::new(rib_config(), 1);
+    let [one, two] = [1, 2].map(|n| up(&mut rib, policy(), external_peer(n)));
+    for (n, peer) in [(1, one), (2, two)] {
+        rib.handle_update(peer, &announce(&["10.1.0.0/24"], from([10, 0, 0, n], &[1])))
+            .unwrap();
+    }
+    assert_eq!(rib.poll_best_changes(ALL), [change("10.1.0.0/24", &[1])]);
+    rib.handle_policy(two, sets(200));
+    assert_eq!(rib.poll_best_changes(ALL), [change("10.1.0.0/24", &[2])]);
+    rib.handle_policy(one, sets(300));
+    assert_eq!(rib.poll_best_changes(ALL), [change("10.1.0.0/24", &[1])]);
+    rib.handle_policy(one, policy());
+    assert_eq!(rib.poll_best_changes(ALL), [change("10.1.0.0/24", &[2])]);
+}
+
+#[test]
+fn how_a_prefix_is_originated_is_what_peers_are_told() {
+    let mut rib = Rib::new(rib_config(), 1);
+    let inside = up(&mut rib, policy(), internal_peer(1));
+    let how = Originated {
+        communities: vec![7],
+        local_pref: Some(50),
+        med: Some(3),
+        ..Originated::default()
+    };
+    rib.set_originated(&[(net("10.1.0.0/24"), how)].into());
+    let told = rib.advertised(inside, 1)[0].1.clone();
+    assert_eq!(
+        (&told.communities[..], told.local_pref, told.med),
+        (&[7][..], Some(50), Some(3))
+    );
+    originate(&mut rib, &["10.1.0.0/24"]);
+    let told = rib.advertised(inside, 1)[0].1.clone();
+    assert_eq!((told.local_pref, told.med), (Some(100), None));
 }
