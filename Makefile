@@ -1,7 +1,8 @@
 # Names only: what they do is in scripts/.
-.PHONY: bench demo test fuzz clean-lab
+.PHONY: bench soak demo test fuzz clean-lab
 demo: ; @KEEP=$(KEEP) scripts/demo
 test: ; @scripts/test
 bench: ; @scripts/bench
+soak: ; @scripts/bench soak
 fuzz: ; @scripts/fuzz
 clean-lab: ; @scripts/demo clean
