@@ -52,6 +52,22 @@ pub(super) struct DecisionKey {
     pub(super) long_lived_stale: bool,
 }
 
+impl Default for DecisionKey {
+    fn default() -> Self {
+        Self {
+            local_pref: None,
+            as_path_length: 0,
+            origin: Origin::Igp,
+            med: 0,
+            neighbour: None,
+            originator_id: None,
+            cluster_list_length: 0,
+            shutting_down: false,
+            long_lived_stale: false,
+        }
+    }
+}
+
 impl DecisionKey {
     pub(super) fn new(attributes: &PathAttributes) -> Self {
         let bears = |community| attributes.communities.contains(&community);

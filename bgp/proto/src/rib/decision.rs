@@ -155,7 +155,45 @@ fn yes_no(value: bool) -> &'static str {
 /// The index of the best candidate, whatever order they are in; `None` if there are none.
 #[must_use]
 pub fn decide(candidates: &[Candidate]) -> Option<usize> {
-    decide_with(candidates, &mut |_, _| {}).map(|outcome| outcome.best)
+    outcome(candidates).map(|outcome| outcome.best)
+}
+
+/// Like [`decide_with`] for who need not know where the others lost: steps one after the other that each keep the
+/// lowest are one comparison.
+pub(super) fn outcome(candidates: &[Candidate]) -> Option<Outcome> {
+    let before_med = |c: &Candidate| {
+        let key = &c.key;
+        let preference = (key.long_lived_stale, !c.local, u32::MAX - c.local_pref());
+        (preference, key.as_path_length, key.origin)
+    };
+    let lowest = candidates.iter().map(before_med).min()?;
+    let mut left: SmallVec<[usize; 16]> = SmallVec::new();
+    left.extend(
+        (0..)
+            .zip(candidates)
+            .filter_map(|(index, c)| (before_med(c) == lowest).then_some(index)),
+    );
+    let at = |index: usize| candidates.get(index);
+    let med = |index: usize| at(index).map_or(0, |c| c.key.med);
+    if left
+        .iter()
+        .any(|index| med(*index) != med(left.first().copied().unwrap_or_default()))
+    {
+        let all = left.clone();
+        let neighbour = |index: usize| at(index).and_then(|c| c.key.neighbour);
+        left.retain(|index| {
+            let beaten =
+                |other: &usize| neighbour(*other) == neighbour(*index) && med(*other) < med(*index);
+            !all.iter().any(beaten)
+        });
+    }
+    let cost = |index: &usize| at(*index).map(|c| (!c.external, c.igp_cost));
+    let lowest = left.iter().map(cost).min()?;
+    left.retain(|index| cost(index) == lowest);
+    let best = left.iter().copied().min_by_key(|index| {
+        at(*index).map(|c| (c.router_id, c.key.cluster_list_length, c.address, c.path_id))
+    })?;
+    Some(Outcome { best, equal: left })
 }
 
 /// The best candidate, and those as good as it up to the steps that only break ties.
@@ -163,7 +201,7 @@ pub fn decide(candidates: &[Candidate]) -> Option<usize> {
 pub(super) struct Outcome {
     pub(super) best: usize,
     /// In the order they were given; the best one is among them.
-    pub(super) equal: SmallVec<[usize; 4]>,
+    pub(super) equal: SmallVec<[usize; 16]>,
 }
 
 /// Like [`decide`]; `lost` hears of every candidate that goes out, and at which step.
@@ -207,7 +245,7 @@ pub(super) fn best_of(candidates: &[Candidate], count: usize) -> SmallVec<[usize
 
 /// Those not yet eliminated.
 struct Left<'a> {
-    candidates: SmallVec<[(usize, &'a Candidate); 8]>,
+    candidates: SmallVec<[(usize, &'a Candidate); 16]>,
     lost: &'a mut dyn FnMut(usize, Step),
 }
 
@@ -406,6 +444,28 @@ mod tests {
         ] {
             let shuffled: Vec<_> = order.iter().map(|&i| all[i]).collect();
             assert_eq!(order[decide(&shuffled).unwrap()], 2);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_quick_way_decides_as_the_one_step_by_step(
+            paths in proptest::collection::vec((0u32..3, 0u32..3, 98u32..101, 0u8..3, 0u16..3), 0..9)
+        ) {
+            let all: Vec<Candidate> = paths
+                .into_iter()
+                .map(|(neighbour, med, local_pref, peer, port)| {
+                    candidate(&with(&[neighbour, 9], |p| {
+                        p.attributes.med = Some(med);
+                        p.attributes.local_pref = Some(local_pref.max(99));
+                        p.external = med != 2;
+                        p.igp_cost = u32::from(port % 2);
+                        p.peer_id = [peer; 4];
+                        p.port = port;
+                    }))
+                })
+                .collect();
+            proptest::prop_assert_eq!(outcome(&all), decide_with(&all, &mut |_, _| {}));
         }
     }
 

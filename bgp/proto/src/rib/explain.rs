@@ -187,6 +187,6 @@ impl Rib {
         );
         let source = super::transmit::source(&self.peers, best.peer)?;
         let attributes = self.store.decode(self.paths.effective(best));
-        key.exported(source, prefix, &attributes).err()
+        key.exported(source, prefix, attributes).err()
     }
 }

@@ -168,13 +168,14 @@ impl ExportKey {
         &self,
         source: Source,
         prefix: &IpNet,
-        attributes: &PathAttributes,
+        attributes: PathAttributes,
     ) -> Result<PathAttributes, Refusal> {
         if !self.context.families.contains(&family(prefix)) {
             return Err(Refusal::Family);
         }
-        self.allowed(source, attributes)?;
-        let mut out = attributes.clone();
+        self.allowed(source, &attributes)?;
+        let told = attributes.next_hop;
+        let mut out = attributes;
         if self.external && source != Source::Local {
             // RFC 4271 §5.1.4: another neighbour's; what a filter sets is ours.
             out.med = None;
@@ -184,7 +185,7 @@ impl ExportKey {
         }
         let mut out = self.filtered(source, prefix, out)?;
         (out.next_hop, out.link_local_next_hop) = self
-            .next_hop(source, prefix, attributes)
+            .next_hop(source, prefix, told)
             .ok_or(Refusal::NextHop)?;
         if self.external {
             self.make_external(&mut out);
@@ -232,6 +233,14 @@ impl ExportKey {
         prefix: &IpNet,
         attributes: PathAttributes,
     ) -> Result<PathAttributes, Refusal> {
+        if self.policy.filters.is_empty() {
+            let goes = self.goes_by_default(source);
+            return if goes {
+                Ok(attributes)
+            } else {
+                Err(Refusal::NoTransit)
+            };
+        }
         let outcome = self.policy.filters.judge(&Subject {
             prefix: *prefix,
             attributes: &attributes,
@@ -308,7 +317,7 @@ impl ExportKey {
         &self,
         source: Source,
         prefix: &IpNet,
-        attributes: &PathAttributes,
+        told: IpAddr,
     ) -> Option<(IpAddr, Option<Ipv6Addr>)> {
         let keeps = match (source, self.policy.next_hop) {
             (Source::Local, _) => false,
@@ -322,7 +331,6 @@ impl ExportKey {
             (_, NextHopMode::Own) => false,
             (_, NextHopMode::Keep) => true,
         };
-        let told = attributes.next_hop;
         // A link-local address means nothing on another link (RFC 2545 §3).
         if keeps && self.carries(prefix, told) && !is_link_local(&told) {
             return Some((told, None));

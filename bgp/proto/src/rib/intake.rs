@@ -41,6 +41,7 @@ impl Rib {
         announced: &[Nlri],
         attributes: &PathAttributes,
     ) -> Result<(), Notification> {
+        self.prefixes.warm(announced.iter().map(|nlri| nlri.prefix));
         let received = self.store.intern(attributes);
         let Some(judge) = judge_of(self, id) else {
             self.store.release(received);

@@ -12,6 +12,9 @@ pub(super) const LOCAL: u16 = u16::MAX;
 /// Peers have slots below this one.
 pub(super) const MOST_PEERS: u16 = SEVERAL;
 
+/// By how many paths a list grows: between memory for places that stay empty and time for moving.
+const GROWTH: usize = 4;
+
 /// What is noted of a path. The low four bits are its verdict.
 pub(super) mod mark {
     pub(in crate::rib) const VERDICT: u16 = 0xf;
@@ -177,7 +180,9 @@ impl Paths {
             SEVERAL => {
                 if let Some(list) = self.lists.get_mut(slot.path.key as usize) {
                     path.out_id = free_out_id(list);
-                    list.reserve_exact(1);
+                    if list.len() == list.capacity() {
+                        list.reserve_exact(GROWTH);
+                    }
                     list.push(path);
                 }
             }

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::decision::{Candidate, best_of, decide_with};
+use super::decision::{Candidate, best_of, outcome};
 use super::engine::Rib;
 use super::next_hops::{NextHop, NextHops, bandwidth, weights};
 use super::paths::{LOCAL, Path, mark};
@@ -76,15 +76,15 @@ impl Rib {
     }
 
     fn decide_between(&mut self, id: u32) {
-        let mut places: SmallVec<[usize; 8]> = SmallVec::new();
-        let mut candidates: SmallVec<[Candidate; 8]> = SmallVec::new();
+        let mut places: SmallVec<[usize; 16]> = SmallVec::new();
+        let mut candidates: SmallVec<[Candidate; 16]> = SmallVec::new();
         for (at, path) in self.paths.of(id).iter().enumerate() {
             if let Some(found) = candidate(&self.paths, &self.peers, &self.store, path) {
                 places.push(at);
                 candidates.push(found);
             }
         }
-        let outcome = decide_with(&candidates, &mut |_, _| {});
+        let outcome = outcome(&candidates);
         let place = |index: usize| places.get(index).copied();
         let best = outcome.as_ref().and_then(|outcome| place(outcome.best));
         let mut beside: SmallVec<[usize; 8]> = SmallVec::new();

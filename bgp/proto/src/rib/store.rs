@@ -40,6 +40,8 @@ struct Entry {
     octets: Box<[u8]>,
     holders: u32,
     hop: u32,
+    /// Read from the octets once: decisions between many paths are about nothing else.
+    key: DecisionKey,
 }
 
 /// The store. Two routes have equal attributes exactly when their ids are equal.
@@ -98,6 +100,7 @@ impl AttributeStore {
         let entry = Entry {
             octets: octets.into(),
             holders: 0,
+            key: DecisionKey::of(octets),
             hop: self.hop(attributes.next_hop, attributes.link_local_next_hop),
         };
         let id = match self.free.pop() {
@@ -163,7 +166,8 @@ impl AttributeStore {
     }
 
     pub(super) fn key(&self, id: AttributesId) -> DecisionKey {
-        DecisionKey::of(self.octets(id))
+        let entry = self.entries.get(id as usize);
+        entry.map(|entry| entry.key).expect("held by who asks")
     }
 
     /// The bits of [`attributes::flag`].

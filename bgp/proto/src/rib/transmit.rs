@@ -144,7 +144,7 @@ impl Exports {
             None => Err(Refusal::Down),
             Some(source) => {
                 let attributes = tables.store.decode(route.attributes);
-                key.exported(source, prefix, &attributes).map(Arc::new)
+                key.exported(source, prefix, attributes).map(Arc::new)
             }
         };
         if let Some((asked, at)) = self.last

@@ -32,7 +32,7 @@ fn send(
     source: Source,
     attributes: &PathAttributes,
 ) -> Result<PathAttributes, Refusal> {
-    key(peer, policy).exported(source, &net("10.1.0.0/16"), attributes)
+    key(peer, policy).exported(source, &net("10.1.0.0/16"), attributes.clone())
 }
 
 fn plain(transits: bool) -> PeerPolicy {
@@ -200,7 +200,7 @@ fn an_ipv6_peer_is_told_the_link_local_next_hop_too() {
     let peer = six(crate::rib::tests::fixtures::both_families());
     let key = key(&peer, &plain(false));
     let out = key
-        .exported(Source::Local, &net("2001:db8:1::/48"), &attributes(&[]))
+        .exported(Source::Local, &net("2001:db8:1::/48"), attributes(&[]))
         .unwrap();
     assert_eq!(out.next_hop, peer.local_address);
     assert_eq!(out.link_local_next_hop, peer.local_link_local);
@@ -235,7 +235,7 @@ fn a_link_local_next_hop_is_never_passed_on() {
         ..six(crate::rib::tests::fixtures::both_families())
     };
     let out = key(&peer, &transit())
-        .exported(FROM_EXTERNAL, &net("2001:db8:1::/48"), &a)
+        .exported(FROM_EXTERNAL, &net("2001:db8:1::/48"), a)
         .unwrap();
     assert_eq!(out.next_hop, peer.local_address);
 }
@@ -307,7 +307,7 @@ fn long_lived_stale_routes_go_only_to_who_knows_what_they_are() {
 fn on_the_way_out_everything_bears_graceful_shutdown() {
     let going = |peer: &PeerInfo| {
         let key = ExportKey::new(&rib_config(), (7, peer, &transit()), true);
-        key.exported(Source::Local, &net("10.1.0.0/16"), &attributes(&[]))
+        key.exported(Source::Local, &net("10.1.0.0/16"), attributes(&[]))
             .unwrap()
     };
     let outside = going(&external_peer(2));

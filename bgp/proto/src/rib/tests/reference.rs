@@ -257,7 +257,7 @@ impl Model {
                 break;
             }
             told.extend(
-                key.exported(self.source(best.peer), prefix, &best.attributes)
+                key.exported(self.source(best.peer), prefix, best.attributes)
                     .ok(),
             );
         }
