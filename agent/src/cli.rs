@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{control, run};
+use crate::{bgp, control, run};
 
 /// Kubernetes node networking: BGP, policy and pod attachment in one agent.
 #[derive(Debug, Parser)]
@@ -20,6 +20,9 @@ pub struct Cli {
 
 const EXAMPLES: &str = "Examples:
   portolan agent --node n1 --manifests /etc/portolan/manifests   run the agent of node n1
+  portolan agent --node rr1 --manifests DIR --features bgp       a route reflector: BGP and nothing else
+  portolan bgp peers                                             sessions, one line each
+  portolan bgp explain 10.1.0.0/16                               why this path won, step by step
   portolan status                                                what this node does, at a glance
   portolan status -o json | jq '.sessions[]'                     the same for programs
   portolan sync --timeout 10s                                    wait until the manifests are in the kernel
@@ -31,6 +34,11 @@ enum Verb {
     Agent(AgentArgs),
     /// Show sessions, routes, pods, policy and problems of the agent on this node.
     Status(StatusArgs),
+    /// Run BFD as a process of its own, which outlives the agent (the C bit of RFC 5882 is set). The agent adopts it
+    /// by its socket in --run-dir; start it before the agent.
+    Bfd(BfdArgs),
+    /// Ask the BGP speaker: sessions, routes, what each peer is told, and why.
+    Bgp(bgp::BgpArgs),
     /// Wait until all that the source holds now is in the kernel, or say what is not.
     Sync(SyncArgs),
     /// Remove every route, chain, set and pod interface of ours. The agent must be stopped.
@@ -46,6 +54,9 @@ pub struct AgentArgs {
     /// A directory of manifests, watched; the same YAML as for kubectl.
     #[arg(long, value_name = "DIR")]
     pub manifests: PathBuf,
+    /// Which parts run, by commas: a route reflector or a lab router needs only `bgp`.
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["bgp", "policy", "cni"])]
+    pub features: Vec<Feature>,
     /// What survives a reboot: which pod holds which address.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/portolan")]
     pub state_dir: PathBuf,
@@ -55,6 +66,36 @@ pub struct AgentArgs {
     /// Where /metrics, /livez and /readyz are served.
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// What to log, in tracing's filter language.
+    #[arg(long, default_value = "info", env = "PORTOLAN_LOG")]
+    pub log: String,
+}
+
+/// A part of the agent that can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Feature {
+    /// The BGP speaker: announce what this node holds, install what it learns.
+    Bgp,
+    /// NetworkPolicy: chains and sets.
+    Policy,
+    /// Pod attachment: the CNI plugin's socket.
+    Cni,
+}
+
+impl AgentArgs {
+    /// Whether a part runs.
+    #[must_use]
+    pub fn has(&self, feature: Feature) -> bool {
+        self.features.contains(&feature)
+    }
+}
+
+/// Flags of `portolan bfd`.
+#[derive(Debug, Args)]
+pub struct BfdArgs {
+    /// The agent's --run-dir: the socket is bfd.sock in it.
+    #[arg(long, value_name = "DIR", default_value = "/run/portolan")]
+    pub run_dir: PathBuf,
     /// What to log, in tracing's filter language.
     #[arg(long, default_value = "info", env = "PORTOLAN_LOG")]
     pub log: String,
@@ -88,7 +129,7 @@ struct CleanupArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Output {
+pub(crate) enum Output {
     /// For eyes.
     Table,
     /// For programs.
@@ -102,6 +143,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Verb::Status(args) => {
             control::print_status(&args.run_dir, matches!(args.output, Output::Json))
         }
+        Verb::Bfd(args) => run::bfd(&args),
+        Verb::Bgp(args) => bgp::run(args),
         Verb::Sync(args) => control::sync(&args.run_dir, args.timeout),
         Verb::Cleanup(args) => run::cleanup(&args.run_dir),
     };

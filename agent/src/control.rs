@@ -1,4 +1,4 @@
-//! The agent's own socket: `status` and `sync` for the command line, one JSON line in, one out; and its client.
+//! The agent's own socket: `status`, `sync` and `bgp` for the command line, one JSON line in, one out; and its client.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream as BlockingStream;
@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::bgp::{self, BgpAnswer, BgpQuestion};
 use crate::message::Message;
 use crate::report::Report;
 
@@ -24,6 +25,7 @@ const REQUEST_LIMIT: u64 = 1 << 20;
 enum Question {
     Status,
     Sync { timeout_milliseconds: u64 },
+    Bgp { question: BgpQuestion },
 }
 
 /// What it is told.
@@ -31,6 +33,7 @@ enum Question {
 #[serde(rename_all = "lowercase")]
 enum Answer {
     Status(Box<Report>),
+    Bgp(Box<BgpAnswer>),
     Synced,
     Error(String),
 }
@@ -65,7 +68,23 @@ pub(crate) fn sync(run_dir: &Path, timeout: Duration) -> anyhow::Result<()> {
     match ask(run_dir, &question, timeout + Duration::from_secs(5))? {
         Answer::Synced => Ok(()),
         Answer::Error(error) => anyhow::bail!("not in the kernel yet: {error}"),
-        Answer::Status(_) => anyhow::bail!("the agent answered something else"),
+        Answer::Status(_) | Answer::Bgp(_) => anyhow::bail!("the agent answered something else"),
+    }
+}
+
+/// Asks the speaker.
+///
+/// # Errors
+/// If no agent answers, or it says why it cannot.
+pub(crate) fn ask_bgp(run_dir: &Path, question: BgpQuestion) -> anyhow::Result<BgpAnswer> {
+    match ask(
+        run_dir,
+        &Question::Bgp { question },
+        Duration::from_secs(30),
+    )? {
+        Answer::Bgp(answer) => Ok(*answer),
+        Answer::Error(error) => anyhow::bail!("{error}"),
+        Answer::Status(_) | Answer::Synced => anyhow::bail!("the agent answered something else"),
     }
 }
 
@@ -123,6 +142,19 @@ async fn answer(question: Question, core: &mpsc::Sender<Message>) -> Answer {
             report
                 .await
                 .map_or_else(|_| stopping(), |report| Answer::Status(Box::new(report)))
+        }
+        Question::Bgp { question } => {
+            let (reply, speaker) = oneshot::channel();
+            if core.send(Message::Speaker(reply)).await.is_err() {
+                return stopping();
+            }
+            let Ok(speaker) = speaker.await else {
+                return stopping();
+            };
+            match bgp::answer(speaker, question).await {
+                Ok(answer) => Answer::Bgp(Box::new(answer)),
+                Err(error) => Answer::Error(error),
+            }
         }
         Question::Sync {
             timeout_milliseconds,

@@ -197,7 +197,13 @@ impl Core {
         let compiled = self.policy.compile();
         self.unsupported = compiled.unsupported.clone();
         let speaker = match self.speaker_config() {
-            Ok(config) => Some(config),
+            Ok(compiled) => {
+                let told = compiled.refused.iter();
+                let told =
+                    told.map(|(peer, why)| format!("BGPPeer {peer} makes no session: {why}"));
+                self.errors.extend(told);
+                Some(compiled.config)
+            }
             Err(error) => {
                 self.errors.push(error);
                 None
@@ -253,37 +259,43 @@ impl Core {
         routes
     }
 
-    fn speaker_config(&self) -> Result<Config, String> {
+    fn speaker_config(&self) -> Result<speaker::Compiled, String> {
         let node = self.own_node().ok_or_else(|| self.node_missing())?;
-        let nodes: Vec<&Node> = self
-            .store
-            .values()
-            .filter_map(|resource| {
-                if let Resource::Node(node) = resource {
-                    Some(node)
-                } else {
-                    None
+        let (mut nodes, mut peers) = (Vec::new(), Vec::new());
+        let (mut filters, mut secrets) = (BTreeMap::new(), BTreeMap::new());
+        let mut elsewhere = BTreeSet::new();
+        for resource in self.store.values() {
+            match resource {
+                Resource::Node(node) => nodes.push(node),
+                Resource::BgpPeer(peer) => peers.push(&**peer),
+                Resource::BgpFilter(filter) => drop(filters.insert(filter.name.as_str(), filter)),
+                Resource::Secret(secret) => {
+                    secrets.insert(secret.name.name.as_str(), secret);
                 }
-            })
-            .collect();
-        let peers: Vec<_> = self
-            .store
-            .values()
-            .filter_map(|value| {
-                if let Resource::BgpPeer(peer) = value {
-                    Some(&**peer)
-                } else {
-                    None
-                }
-            })
-            .collect();
+                Resource::Pod(pod) => elsewhere.extend(self.held_elsewhere(node, pod)),
+                _ => {}
+            }
+        }
         let configuration = self.configuration();
         speaker::compile(&speaker::View {
             node,
             nodes: &nodes,
             peers: &peers,
+            filters: &filters,
+            secrets: &secrets,
+            elsewhere: &elsewhere,
             configuration: &configuration,
         })
+    }
+
+    /// Addresses out of this node's Pod CIDRs that a pod of another node holds (fixed by its annotation).
+    fn held_elsewhere(&self, node: &Node, pod: &Pod) -> Vec<IpNet> {
+        if pod.node_name.as_deref() == Some(self.node.as_str()) {
+            return Vec::new();
+        }
+        let own = |ip: &&IpAddr| node.pod_cidrs.iter().any(|cidr| cidr.contains(*ip));
+        let held = pod.pod_ips.iter().filter(own);
+        held.map(|ip| IpNet::from(*ip)).collect()
     }
 
     fn configuration(&self) -> BgpConfiguration {

@@ -1,5 +1,6 @@
 //! The node agent: wires sources, speaker, policy, routes and the CNI socket together.
 
+mod bgp;
 pub mod cli;
 mod cni;
 mod cni_socket;

@@ -14,6 +14,8 @@ use crate::report::Report;
 pub(crate) enum Message {
     /// The present state for people.
     Report(oneshot::Sender<Report>),
+    /// The way to the speaker, if one runs.
+    Speaker(oneshot::Sender<Option<bgp_speaker::Handle>>),
     /// Wait until what the source holds now is in the kernel.
     Sync {
         timeout: Duration,

@@ -34,7 +34,12 @@ pub(crate) struct Session {
     pub(crate) hold_time_seconds: Option<u64>,
     pub(crate) prefixes_received: usize,
     pub(crate) prefixes_rejected: usize,
+    pub(crate) prefixes_stale: usize,
     pub(crate) prefixes_sent: usize,
+    pub(crate) updates_received: u64,
+    pub(crate) updates_sent: u64,
+    pub(crate) max_prefixes: u32,
+    pub(crate) bfd_up: Option<bool>,
     pub(crate) flaps: u64,
     pub(crate) last_down: Option<String>,
 }
@@ -213,7 +218,7 @@ fn line(out: &mut String, text: &str) {
 }
 
 /// Columns as wide as their widest cell, and an empty line behind.
-fn columns(out: &mut String, rows: &[Vec<String>]) {
+pub(crate) fn columns(out: &mut String, rows: &[Vec<String>]) {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter()
@@ -255,7 +260,12 @@ pub(crate) mod tests {
                 hold_time_seconds: Some(9),
                 prefixes_received: 3,
                 prefixes_rejected: 0,
+                prefixes_stale: 0,
                 prefixes_sent: 1,
+                updates_received: 4,
+                updates_sent: 2,
+                max_prefixes: 100,
+                bfd_up: Some(true),
                 flaps: 0,
                 last_down: None,
             }],

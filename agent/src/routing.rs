@@ -1,8 +1,10 @@
 //! The task that owns our routes in the kernel: pods and Pod CIDRs of this node, and what BGP has learned.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
+use bgp_proto::rib::NextHop;
 use bgp_speaker::{RouteEvent, RouteEvents};
 use ipnet::IpNet;
 use routes::{Gateway, Monitor, Notice, RouteTable, Sweep, Target};
@@ -56,7 +58,7 @@ enum Input {
 struct Routing {
     table: RouteTable,
     local: Local,
-    learned: BTreeMap<IpNet, Target>,
+    learned: HashMap<IpNet, Target>,
     initial_sync: bool,
     links: u64,
 }
@@ -75,7 +77,7 @@ pub(crate) async fn run_task(
     let mut routing = Routing {
         table,
         local: Local::default(),
-        learned: BTreeMap::new(),
+        learned: HashMap::new(),
         initial_sync: false,
         links: 0,
     };
@@ -88,8 +90,11 @@ pub(crate) async fn run_task(
             changed = local.changed() => if changed.is_ok() { Input::Local } else { Input::Closed },
             started = &mut speaker, if speaker_expected => {
                 speaker_expected = false;
-                events = started.ok();
-                continue;
+                match started {
+                    Ok(started) => { events = Some(started); continue }
+                    // BGP is left out: what it learned in an earlier run is nobody's.
+                    Err(_) => Input::Learned(RouteEvent::InitialSync),
+                }
             }
             event = next_event(&mut events) => match event {
                 Some(event) => Input::Learned(event),
@@ -105,11 +110,19 @@ pub(crate) async fn run_task(
                 tokio::time::sleep(GATHER).await;
                 routing.set_local(local.borrow_and_update().clone());
             }
-            Input::Learned(event) => routing.set_learned(event),
+            Input::Learned(event) => routing.set_learned(event).await,
             Input::Notice(notice) => routing.look_again(&notice).await,
             Input::Retry => {}
         }
         routing.write(&applied).await;
+    }
+}
+
+fn gateway(hop: NextHop) -> Gateway {
+    Gateway {
+        address: hop.address,
+        link: hop.link,
+        weight: NonZeroU8::new(hop.weight).unwrap_or(NonZeroU8::MIN),
     }
 }
 
@@ -157,15 +170,27 @@ impl Routing {
         }
     }
 
-    fn set_learned(&mut self, event: RouteEvent) {
+    async fn set_learned(&mut self, event: RouteEvent) {
         match event {
+            RouteEvent::GatewayDown(gateway) => {
+                let done = self
+                    .table
+                    .handle_gateway_down(gateway.address, gateway.link)
+                    .await;
+                info!(gateway = %gateway.address, groups = done.groups, "packets no longer go to a gateway that BFD lost");
+            }
+            RouteEvent::GatewayUp(gateway) => {
+                self.table
+                    .handle_gateway_up(gateway.address, gateway.link)
+                    .await;
+            }
             RouteEvent::Changes(changes) => {
                 debug!(count = changes.len(), "routes learned or withdrawn");
                 for change in changes {
                     if change.next_hops.is_empty() {
                         self.learned.remove(&change.prefix);
                     } else {
-                        let gateways = change.next_hops.into_iter().map(Gateway::new);
+                        let gateways = change.next_hops.into_iter().map(gateway);
                         self.learned
                             .insert(change.prefix, Target::Gateways(gateways.collect()));
                     }

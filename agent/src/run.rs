@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use crate::cli::AgentArgs;
+use crate::cli::{AgentArgs, BfdArgs, Feature};
 use crate::core::{Core, Endpoint};
 use crate::leases::Leases;
 use crate::message::{Message, Refused, Reply};
@@ -24,14 +24,55 @@ use crate::{cni, control, firewall, http, status};
 /// # Errors
 /// If it cannot start; the text says what to do.
 pub(crate) fn agent(args: &AgentArgs) -> anyhow::Result<()> {
+    log_to_stderr(&args.log)?;
+    runtime()?.block_on(run(args))
+}
+
+/// Runs BFD until it is told to stop.
+///
+/// # Errors
+/// If its socket cannot be served, or another process serves it.
+pub(crate) fn bfd(args: &BfdArgs) -> anyhow::Result<()> {
+    log_to_stderr(&args.log)?;
+    make_run_dir(&args.run_dir)?;
+    let socket = args.run_dir.join(BFD_SOCKET);
+    runtime()?.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stop = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        info!(socket = %socket.display(), "BFD serves");
+        let settings = bgp_speaker::bfd::BfdSettings::default();
+        bgp_speaker::bfd::server::run_server(&socket, settings, stop)
+            .await
+            .with_context(|| format!("BFD at {} has ended", socket.display()))
+    })
+}
+
+/// The socket by which the agent adopts BFD, in the run folder.
+pub(crate) const BFD_SOCKET: &str = "bfd.sock";
+
+fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_new(&args.log)
-                .with_context(|| format!("--log {} is not a filter", args.log))?,
+            tracing_subscriber::EnvFilter::try_new(filter)
+                .with_context(|| format!("--log {filter} is not a filter"))?,
         )
         .with_writer(std::io::stderr)
         .init();
-    runtime()?.block_on(run(args))
+    Ok(())
+}
+
+fn make_run_dir(run_dir: &Path) -> anyhow::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(run_dir)
+        .with_context(|| format!("cannot make the run folder {}", run_dir.display()))
 }
 
 /// Makes this host a router, and says what that changed.
@@ -85,11 +126,7 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
             args.run_dir.display()
         );
     }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&args.run_dir)
-        .with_context(|| format!("cannot make the run folder {}", args.run_dir.display()))?;
+    make_run_dir(&args.run_dir)?;
     let leases = Leases::open(&args.state_dir)?;
     let manifests = datastore::watch_manifests(&args.manifests, &args.node)
         .with_context(|| format!("cannot watch {}", args.manifests.display()))?;
@@ -106,19 +143,21 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
     if let Some(address) = args.metrics {
         http::listen(address, sender.clone()).await?;
     }
-    let cni = cni::Server::new(
-        sender.clone(),
-        shell.firewall_applied.clone(),
-        shell.routing_applied.clone(),
-        &args.state_dir,
-    );
-    tokio::spawn(cni.clone().take_pending_deletions());
+    if args.has(Feature::Cni) {
+        let cni = cni::Server::new(
+            sender.clone(),
+            shell.firewall_applied.clone(),
+            shell.routing_applied.clone(),
+            &args.state_dir,
+        );
+        tokio::spawn(cni.clone().take_pending_deletions());
+        listen(
+            &args.run_dir.join(cni::SOCKET),
+            cni,
+            |stream, cni| async move { cni.serve(stream).await },
+        )?;
+    }
     listen(&args.run_dir.join(control::SOCKET), sender, control::serve)?;
-    listen(
-        &args.run_dir.join(cni::SOCKET),
-        cni,
-        |stream, cni| async move { cni.serve(stream).await },
-    )?;
     info!(node = args.node, manifests = %args.manifests.display(), "started");
     Loop {
         core: Core::new(args.node.clone(), leases),
@@ -207,6 +246,7 @@ impl Loop {
                 let problems = problems.iter().map(ToString::to_string).collect();
                 status::report(&self.core, &self.shell, problems, reply);
             }
+            Message::Speaker(reply) => drop(reply.send(self.shell.speaker.clone())),
             Message::Sync { timeout, reply } => status::wait(&self.shell, timeout, reply),
             Message::Lookup { holder, reply } => drop(reply.send(self.core.endpoint(&holder))),
             Message::Endpoints(reply) => drop(reply.send(self.core.endpoints())),

@@ -1,5 +1,6 @@
 //! The tasks that carry out what the core decides, and what they report.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use datastore::{Manifests, PodStatus, Refresher, StatusWriter};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, warn};
 
-use crate::cli::AgentArgs;
+use crate::cli::{AgentArgs, Feature};
 use crate::core::Outputs;
 use crate::message::Message;
+use crate::run::BFD_SOCKET;
 use crate::{firewall, routing};
 
 /// How long before a failed status file is written again.
@@ -31,6 +33,8 @@ pub(crate) struct Shell {
     route_events: Option<oneshot::Sender<RouteEvents>>,
     pub(crate) messages: mpsc::Sender<Message>,
     forwarding: Forwarding,
+    bgp: bool,
+    bfd_socket: PathBuf,
 }
 
 impl Shell {
@@ -51,7 +55,11 @@ impl Shell {
         let (routing_report, routing_applied) = watch::channel(routing::Applied::default());
         let (route_events, speaker_started) = oneshot::channel();
         let (pods, pods_goal) = watch::channel(Vec::new());
-        tokio::spawn(firewall::run_task(firewall_goal, firewall_report));
+        if args.has(Feature::Policy) {
+            tokio::spawn(firewall::run_task(firewall_goal, firewall_report));
+        } else {
+            tokio::spawn(firewall::pass_through(firewall_goal, firewall_report));
+        }
         tokio::spawn(async move {
             if let Err(error) = routing::run_task(local_goal, speaker_started, routing_report).await
             {
@@ -70,9 +78,12 @@ impl Shell {
             refresh: manifests.refresh.clone(),
             speaker: None,
             speaker_config: None,
-            route_events: Some(route_events),
+            // Dropped where no speaker will come: then nobody is waited for.
+            route_events: args.has(Feature::Bgp).then_some(route_events),
             messages,
             forwarding,
+            bgp: args.has(Feature::Bgp),
+            bfd_socket: args.run_dir.join(BFD_SOCKET),
         }
     }
 
@@ -85,9 +96,10 @@ impl Shell {
             *old = pods;
             changed
         });
-        let Some(config) = outputs.speaker else {
+        let Some(mut config) = outputs.speaker.filter(|_| self.bgp) else {
             return;
         };
+        config.bfd_socket = Some(self.bfd_socket.clone());
         if self.speaker_config.as_ref() == Some(&config) {
             return;
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use api::NamespacedName;
+use bgp_proto::speaker::PeerStatus;
 use tokio::sync::oneshot;
 
 use crate::core::{Core, Endpoint};
@@ -120,20 +121,30 @@ async fn with_sessions(mut report: Report, speaker: Option<bgp_speaker::Handle>)
     report
 }
 
-fn session(peer: bgp_speaker::PeerStatus) -> report::Session {
+fn session(peer: PeerStatus) -> report::Session {
     report::Session {
         name: peer.name,
-        address: peer.address.to_string(),
+        address: peer
+            .address
+            .map_or_else(|| "-".to_owned(), |address| address.to_string()),
         asn: peer.asn.map(|asn| asn.0),
         router_id: peer.router_id.map(|id| id.to_string()),
-        state: peer.state.to_owned(),
+        state: peer.state.name().to_owned(),
         established_seconds: peer.established_for.map(|time| time.as_secs()),
-        hold_time_seconds: peer.hold_time.map(|time| time.as_secs()),
-        prefixes_received: peer.prefixes_received,
-        prefixes_rejected: peer.prefixes_rejected,
-        prefixes_sent: peer.prefixes_sent,
+        hold_time_seconds: peer
+            .negotiated
+            .as_ref()
+            .map(|agreed| agreed.hold_time.as_secs()),
+        prefixes_received: peer.counts.accepted,
+        prefixes_rejected: peer.counts.rejected,
+        prefixes_stale: peer.counts.stale,
+        prefixes_sent: peer.counts.sent,
+        updates_received: peer.updates.0,
+        updates_sent: peer.updates.1,
+        max_prefixes: peer.max_prefixes,
+        bfd_up: peer.bfd_up,
         flaps: peer.flaps,
-        last_down: peer.last_down,
+        last_down: peer.last_down.map(|(why, _)| why),
     }
 }
 

@@ -1,12 +1,13 @@
 //! `portolan-speaker FILE`: the project's speaker in a process of its own, told what to be by a file; SIGHUP reads it again.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bench::daemon::SpeakerFile;
+use bgp_proto::rib::Originated;
+use bgp_proto::session::PeerAs;
 use bgp_proto::wire::Asn;
-use bgp_speaker::{Config, Forwarding, PeerAs, PeerConfig, Shutdown, SpeakerConfig, spawn_after};
+use bgp_speaker::{Config, Forwarding, Peer, Shutdown, spawn_after};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> Result<()> {
@@ -30,32 +31,30 @@ async fn run(file: &Path) -> Result<()> {
             _ = terminate.recv() => break,
         }
     }
-    handle.shutdown(Shutdown::Cease).await?;
+    handle.shutdown(Shutdown::Cease(String::new())).await?;
     Ok(())
 }
 
 fn read(file: &Path) -> Result<Config> {
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let said: SpeakerFile = serde_json::from_str(&text)?;
-    let peer = |peer: &bench::peer::Identity| PeerConfig {
-        address: (peer.address, 179).into(),
-        asn: PeerAs::Number(Asn(peer.asn)),
-        local_address: None,
-        passive: true,
-        hold_time: Duration::from_secs(90),
-        keepalive_time: None,
-        max_prefixes: 2_000_000,
-        import_reject: said.reject.iter().copied().collect(),
+    let peer = |peer: &bench::peer::Identity| {
+        let address = (peer.address, 179).into();
+        let mut at = Peer::at(address, PeerAs::Number(Asn(peer.asn)), None);
+        at.session.passive = true;
+        at.session.transit = true;
+        at.session.max_prefixes.limit = 2_000_000;
+        at.session.import_reject = said.reject.iter().copied().collect();
+        at
     };
     let named = |one: &bench::peer::Identity| (one.address.to_string(), peer(one));
+    let originated = |prefix: &ipnet::IpNet| (*prefix, Originated::default());
     Ok(Config {
-        speaker: SpeakerConfig {
-            asn: Asn(said.asn),
-            router_id: said.router_id,
-            listen: said.listen.clone(),
-            restart_time: Duration::from_secs(120),
-        },
+        listen: said.listen.clone(),
         peers: said.peers.iter().map(named).collect(),
-        originate: said.originate.iter().copied().collect(),
+        originate: said.originate.iter().map(originated).collect(),
+        // As a route server that installs nothing.
+        route_events: false,
+        ..Config::new(Asn(said.asn), said.router_id)
     })
 }

@@ -7,4 +7,5 @@ pub mod rib;
 pub mod session;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
+pub mod speaker;
 pub mod wire;

@@ -1,92 +1,119 @@
-//! The one task that owns the sessions and the RIBs: events in, then whatever follows from them out.
+//! The one task that owns the speaker: events of sockets, BFD and timers in, then whatever follows from them out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bgp_proto::rib::{BestChange, Multipath, Rib, RibConfig};
-use bgp_proto::session::{Direction, Stop};
-use bgp_proto::wire::Notification;
-use tokio::net::TcpStream;
+use bgp_proto::speaker::{Action, Restart, Speaker, StopAs};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
+use crate::bfd_link::BfdLink;
 use crate::config::Config;
 use crate::connection::{Connection, Event};
+use crate::doors::Doors;
 use crate::handle::{Command, Forwarding, RouteChange, Shutdown};
-use crate::listener::{Admitted, Listener};
-use crate::peer::{Peer, messages_in};
+use crate::log;
+use crate::peer::Peer;
 use crate::route_events::RouteSender;
+use crate::unnumbered::{self, UnnumberedEvent};
 
 /// The speaker's task.
 pub(crate) struct Actor {
-    pub(crate) forwarding: Forwarding,
+    pub(crate) config: Config,
+    pub(crate) speaker: Speaker,
+    pub(crate) peers: BTreeMap<Arc<str>, Peer>,
+    pub(crate) doors: Doors,
     pub(crate) events: RouteSender,
-    pub(crate) running: Option<Running>,
     pub(crate) inbox: mpsc::Sender<Event>,
     received: Option<mpsc::Receiver<Event>>,
-    pub(crate) admitted: watch::Sender<Admitted>,
     pub(crate) closing: JoinSet<()>,
     pub(crate) next_serial: u64,
-}
-
-/// What there is once the first configuration has been applied.
-pub(crate) struct Running {
-    pub(crate) config: Config,
-    pub(crate) peers: BTreeMap<String, Peer>,
-    pub(crate) rib: Rib,
-    pub(crate) listeners: BTreeMap<std::net::SocketAddr, Listener>,
-    /// Until when the peers of an earlier run are waited for; `None`: `InitialSync` has been said.
-    pub(crate) initial_sync_by: Option<Instant>,
+    pub(crate) bfd: BfdLink,
+    pub(crate) interfaces: watch::Sender<BTreeSet<String>>,
+    discovered: mpsc::Receiver<UnnumberedEvent>,
+    tracked: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    track_at: Instant,
 }
 
 /// Read pieces that wait; also how many are taken before timers and peers that wait for UPDATEs have their turn.
 const INBOX: usize = 64;
 /// UPDATEs handed to a writer at once, in bytes.
 const TRANSMIT_BUDGET: usize = 64 * 1024;
+/// Route changes taken from the RIB at once: a few milliseconds of work, so that KEEPALIVEs are not late.
+const CHANGES_AT_ONCE: usize = 16 * 1024;
 /// The longest wait for peers that do not come, whatever the Restart Time.
 const LONGEST_INITIAL_SYNC: Duration = Duration::from_secs(60);
-/// How long an accepted connection may stay without a word.
-const UNHEARD_TIME: Duration = Duration::from_secs(30);
 /// How late a timer may be for the sake of bytes that have arrived already.
 const TIMERS_WAIT: Duration = Duration::from_secs(1);
 /// How long connections may take to close when the speaker ends.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(3);
+/// How often the set of next hops to track is looked at.
+const TRACK_EVERY: Duration = Duration::from_millis(100);
 
 impl Actor {
-    pub(crate) fn new(forwarding: Forwarding, events: RouteSender) -> Self {
+    /// Call it inside a tokio runtime.
+    pub(crate) fn new(
+        config: Config,
+        forwarding: Forwarding,
+        events: RouteSender,
+        tracked: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    ) -> Self {
         let (inbox, received) = mpsc::channel(INBOX);
-        Self {
-            forwarding,
+        let now = Instant::now();
+        let restart = Restart {
+            forwarding_preserved: forwarding == Forwarding::Preserved,
+            wait: config.restart_time.min(LONGEST_INITIAL_SYNC),
+        };
+        let (interfaces, wanted) = watch::channel(BTreeSet::new());
+        let mut actor = Self {
+            speaker: Speaker::new(config.speaker.clone(), restart, random(), now),
+            config: Config {
+                peers: BTreeMap::new(),
+                listen: Vec::new(),
+                ..config.clone()
+            },
+            peers: BTreeMap::new(),
+            doors: Doors::new(inbox.clone()),
             events,
-            running: None,
             inbox,
             received: Some(received),
-            admitted: watch::Sender::new(Admitted::default()),
             closing: JoinSet::new(),
             next_serial: 0,
-        }
+            bfd: BfdLink::default(),
+            interfaces,
+            discovered: unnumbered::spawn(wanted),
+            tracked,
+            track_at: now,
+        };
+        actor.apply(config);
+        actor
     }
 
-    pub(crate) async fn run(mut self, config: Config, mut commands: mpsc::Receiver<Command>) {
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let Some(mut received) = self.received.take() else {
             return;
         };
-        let wait = config.speaker.restart_time.min(LONGEST_INITIAL_SYNC);
-        self.configure(config, Some(Instant::now() + wait));
         self.flush();
         loop {
             let wake = self.wake_at();
             tokio::select! {
                 command = commands.recv() => match command {
-                    None => return self.shut_down(Shutdown::Graceful, None).await,
+                    None => return self.shut_down(&Shutdown::Graceful, None).await,
                     Some(Command::Shutdown(how, done)) => {
-                        return self.shut_down(how, Some(done)).await;
+                        return self.shut_down(&how, Some(done)).await;
                     }
                     Some(command) => self.handle_command(command),
                 },
+                // Before what was read: a path that is gone is told at once.
+                event = self.bfd.next() => match event {
+                    Some(event) => self.handle_bfd(event),
+                    None => self.bfd.configure(&self.config, &self.peers),
+                },
+                Some(event) = self.discovered.recv() => self.handle_discovered(event),
                 Some(event) = received.recv() => self.handle_event(event),
                 () = sleep_until(wake.into()) => {
                     // Readers that have bytes come first: they may restart the hold timer that woke us.
@@ -100,6 +127,9 @@ impl Actor {
                 };
                 self.handle_event(event);
             }
+            while let Some(event) = self.bfd.try_next() {
+                self.handle_bfd(event);
+            }
             let now = Instant::now();
             if received.is_empty() || now > wake + TIMERS_WAIT {
                 self.handle_timers(now);
@@ -109,234 +139,175 @@ impl Actor {
     }
 
     fn handle_command(&mut self, command: Command) {
+        let now = Instant::now();
+        // An error of an answer means that the asker no longer waits.
         match command {
             Command::Configure(config, done) => {
-                self.configure(*config, None);
-                // An error means that the asker no longer waits; so below.
+                self.apply(*config);
                 let _ = done.send(());
             }
-            Command::Peers(answer) => {
-                let now = Instant::now();
-                let statuses = self.running.iter().flat_map(|running| {
-                    let peers = running.peers.values();
-                    peers.map(|peer| peer.status(now, running.rib.counts(peer.rib_id)))
-                });
-                let _ = answer.send(statuses.collect());
+            Command::Peers(answer) => drop(answer.send(self.speaker.status(now))),
+            Command::Listeners(answer) => drop(answer.send(self.doors.status())),
+            Command::Routes(within, limit, answer) => {
+                drop(answer.send(self.speaker.routes(within, limit)));
             }
-            Command::Listeners(answer) => {
-                let listeners = self
-                    .running
-                    .iter()
-                    .flat_map(|running| running.listeners.values());
-                let _ = answer.send(listeners.map(Listener::status).collect());
+            Command::Received(peer, limit, answer) => {
+                drop(answer.send(self.speaker.received(&peer, limit)));
+            }
+            Command::Advertised(peer, limit, answer) => {
+                drop(answer.send(self.speaker.advertised(&peer, limit)));
+            }
+            Command::Explain(prefix, answer) => drop(answer.send(self.speaker.explain(prefix))),
+            Command::NextHops(states, done) => {
+                for (address, state) in states {
+                    self.speaker.handle_next_hop(address, state);
+                }
+                let _ = done.send(());
+            }
+            Command::Reset(peer, text, answer) => {
+                let known = self.speaker.reset(now, &peer, &text);
+                self.follow();
+                let _ = answer.send(known);
+            }
+            Command::Refresh(peer, answer) => {
+                let families = self.speaker.families(&peer);
+                let mut asked = false;
+                for family in families {
+                    asked |= self.speaker.request_refresh(now, &peer, family);
+                }
+                self.follow();
+                let _ = answer.send(asked);
             }
             Command::Shutdown(..) => {}
         }
     }
 
-    fn handle_event(&mut self, event: Event) {
-        match event {
-            Event::Accepted { stream, remote } => self.accepted(stream, remote.ip()),
-            Event::Dialled {
-                peer,
-                serial,
-                result,
-            } => self.dialled(&peer, serial, result),
-            Event::Received {
-                peer,
-                serial,
-                bytes,
-            } => {
-                self.with_peer(&peer, |actor, peer, now| {
-                    actor.hand_over(peer, serial, now);
-                    if let Some(direction) = peer.direction_of(serial) {
-                        peer.session.handle_bytes(now, direction, &bytes);
-                    }
-                });
-            }
-            Event::Lost {
-                peer,
-                serial,
-                reason,
-            } => {
-                self.with_peer(&peer, |actor, peer, now| {
-                    if peer
-                        .unheard
-                        .as_ref()
-                        .is_some_and(|(held, _)| held.serial == serial)
-                    {
-                        actor.close(peer.unheard.take().map(|(held, _)| held));
-                    }
-                    if let Some(direction) = peer.direction_of(serial) {
-                        let lost = peer.connection_mut(direction).take();
-                        actor.close(lost);
-                        peer.session.handle_disconnected(now, direction, &reason);
-                    }
-                });
-            }
-            Event::Room => {}
-        }
-    }
-
-    fn accepted(&mut self, stream: TcpStream, remote: std::net::IpAddr) {
-        let Some(running) = &self.running else { return };
-        let mut peers = running.peers.values();
-        let Some(peer) = peers.find(|peer| peer.config.address.ip() == remote) else {
-            return;
-        };
-        let name = Arc::clone(&peer.name);
-        self.with_peer(&name, |actor, peer, now| {
-            if !peer.session.admits(Direction::Incoming) {
-                return;
-            }
-            if let Some(connection) = actor.start(stream, &peer.name) {
-                let former = peer.unheard.replace((connection, now));
-                actor.close(former.map(|(held, _)| held));
-            }
-        });
-    }
-
-    fn dialled(&mut self, name: &str, serial: u64, result: std::io::Result<TcpStream>) {
-        self.with_peer(name, |actor, peer, now| {
-            if peer
-                .dial
-                .as_ref()
-                .is_none_or(|(awaited, _)| *awaited != serial)
-            {
-                return;
-            }
-            peer.dial = None;
-            match result.map(|stream| actor.start(stream, &peer.name)) {
-                Ok(Some(connection)) => {
-                    let former = peer.outgoing.replace(connection);
-                    actor.close(former);
-                    peer.session.handle_connected(now, Direction::Outgoing);
-                }
-                Ok(None) => peer.session.handle_connect_failed(now),
-                Err(error) => {
-                    tracing::debug!(peer = %peer.name, %error, "cannot connect");
-                    peer.session.handle_connect_failed(now);
-                }
-            }
-        });
-    }
-
-    /// The peer said something on a connection it made: from now on it is the session's.
-    fn hand_over(&mut self, peer: &mut Peer, serial: u64, now: Instant) {
-        if peer
-            .unheard
-            .as_ref()
-            .is_none_or(|(held, _)| held.serial != serial)
-        {
-            return;
-        }
-        let connection = peer.unheard.take().map(|(held, _)| held);
-        if !peer.session.admits(Direction::Incoming) {
-            return self.close(connection);
-        }
-        let former = std::mem::replace(&mut peer.incoming, connection);
-        self.close(former);
-        peer.session.handle_connected(now, Direction::Incoming);
-    }
-
     fn handle_timers(&mut self, now: Instant) {
-        let Some(running) = &self.running else { return };
-        let names: Vec<Arc<str>> = running
-            .peers
-            .values()
-            .map(|peer| Arc::clone(&peer.name))
-            .collect();
-        for name in names {
-            self.with_peer(&name, |actor, peer, _| {
-                if peer.session.poll_timeout().is_some_and(|at| at <= now) {
-                    peer.session.handle_timeout(now);
-                }
-                if peer.restart_at.is_some_and(|at| at <= now) {
-                    peer.restart_at = None;
-                    peer.session.handle_start(now);
-                }
-                if peer
-                    .unheard
-                    .as_ref()
-                    .is_some_and(|(_, since)| *since + UNHEARD_TIME <= now)
-                {
-                    actor.close(peer.unheard.take().map(|(held, _)| held));
-                }
-                if peer.stale_until.is_some_and(|at| at <= now) {
-                    peer.stale_until = None;
-                    if let Some(running) = &mut actor.running {
-                        running.rib.sweep_stale(peer.rib_id, None);
-                    }
-                }
-                if peer.silent_at().is_some_and(|at| at <= now) {
-                    peer.synced = true;
-                }
-            });
-        }
+        self.close_the_unheard(now);
+        self.report_writers(now);
+        self.speaker.handle_timeout(now);
+        self.follow();
     }
 
     fn wake_at(&self) -> Instant {
-        let far = Instant::now() + Duration::from_secs(3600);
-        let Some(running) = &self.running else {
-            return far;
-        };
-        let timers = running.peers.values().flat_map(|peer| {
-            [
-                peer.session.poll_timeout(),
-                peer.restart_at,
-                peer.stale_until,
-                peer.silent_at(),
-                peer.unheard
-                    .as_ref()
-                    .map(|(_, since)| *since + UNHEARD_TIME),
-            ]
-        });
-        timers
-            .chain([running.initial_sync_by])
-            .flatten()
+        let now = Instant::now();
+        if self.speaker.has_work() {
+            return now;
+        }
+        let far = now + Duration::from_secs(3600);
+        let peers = self.peers.values().filter_map(|peer| peer.wake_at(now));
+        peers
+            .chain(self.speaker.poll_timeout())
             .chain([far])
             .min()
             .unwrap_or(far)
     }
 
-    /// Hands on what the last events changed: routes, UPDATEs to every peer that has room, `InitialSync`.
-    fn flush(&mut self) {
-        let Some(running) = &mut self.running else {
-            return;
-        };
-        let changes = running.rib.poll_best_changes(usize::MAX);
-        self.events.push(changes.into_iter().map(route_change));
-        for peer in running.peers.values_mut() {
-            let Some((connection, _)) = peer.carrier() else {
-                continue;
-            };
-            let mut sent = 0;
-            while connection.has_room()
-                && let Some(bytes) = running.rib.poll_transmit(peer.rib_id, TRANSMIT_BUDGET)
-            {
-                sent += messages_in(&bytes);
-                connection.send(bytes);
+    /// Does all that the speaker asks for.
+    pub(crate) fn follow(&mut self) {
+        while let Some(action) = self.speaker.poll_action() {
+            match action {
+                Action::Connect { peer } => self.connect(&peer),
+                Action::Close { peer, direction } => {
+                    let Some(held) = self.peers.get_mut(&peer) else {
+                        continue;
+                    };
+                    let closed = held.take(direction);
+                    self.close(closed);
+                }
+                Action::Send {
+                    peer,
+                    direction,
+                    bytes,
+                } => {
+                    let held = self.peers.get(&peer);
+                    if let Some(connection) = held.and_then(|held| held.connection(direction)) {
+                        connection.send(bytes);
+                    }
+                }
+                Action::Forget { peer } => {
+                    let connections = self.peers.get_mut(&peer).map(|held| held.take_all());
+                    for connection in connections.into_iter().flatten() {
+                        self.close(Some(connection));
+                    }
+                    // One that only starts anew, by another configuration, has its place already.
+                    if !self.config.peers.contains_key(&*peer) {
+                        self.peers.remove(&peer);
+                        self.bfd.forget(&peer);
+                    }
+                }
+                Action::GatewayDown(gateway) => self.events.gateway_down(gateway),
+                Action::GatewayUp(gateway) => self.events.gateway_up(gateway),
+                Action::InitialSync => {
+                    self.push_changes(usize::MAX);
+                    self.events.initial_sync();
+                }
+                Action::Event(peer, event) => log::peer_event(&peer, &event),
             }
-            peer.updates.1 += sent;
-        }
-        let Some(by) = running.initial_sync_by else {
-            return;
-        };
-        if by <= Instant::now() || running.peers.values().all(|peer| peer.synced) {
-            running.initial_sync_by = None;
-            for peer in running.peers.values_mut() {
-                peer.session.set_restarting(false);
-            }
-            self.events.initial_sync();
         }
     }
 
-    async fn shut_down(mut self, how: Shutdown, done: Option<oneshot::Sender<()>>) {
-        // RFC 4486: 2 is Administrative Shutdown.
-        self.stop_all(&match how {
-            Shutdown::Graceful => Stop::Silent,
-            Shutdown::Cease => Stop::Notify(Notification::cease(2)),
+    /// Hands on what the last events changed: routes, and UPDATEs to every peer that has room.
+    fn flush(&mut self) {
+        self.follow();
+        self.push_changes(CHANGES_AT_ONCE);
+        let carriers: Vec<_> = self
+            .speaker
+            .established()
+            .map(|(name, direction)| (Arc::clone(name), direction))
+            .collect();
+        for (name, direction) in carriers {
+            let held = self.peers.get_mut(&name);
+            let Some(connection) = held.and_then(|held| held.connection_mut(direction)) else {
+                continue;
+            };
+            // It has a session: it no longer counts among those that have none.
+            connection.slot = None;
+            while connection.has_room()
+                && let Some((_, bytes)) = self.speaker.poll_transmit(&name, TRANSMIT_BUDGET)
+            {
+                connection.send(bytes);
+            }
+        }
+        self.track_next_hops();
+    }
+
+    fn push_changes(&mut self, at_most: usize) {
+        let changes = self.speaker.poll_route_changes(at_most);
+        if self.config.route_events && !changes.is_empty() {
+            self.events
+                .push(changes.into_iter().map(|change| RouteChange {
+                    prefix: change.prefix,
+                    next_hops: change.next_hops.into_iter().collect(),
+                }));
+        }
+    }
+
+    fn track_next_hops(&mut self) {
+        let now = Instant::now();
+        if !self.config.route_events || now < self.track_at {
+            return;
+        }
+        self.track_at = now + TRACK_EVERY;
+        let next_hops = self.speaker.next_hops();
+        self.tracked.send_if_modified(|held| {
+            let news = **held != next_hops;
+            if news {
+                *held = Arc::new(next_hops);
+            }
+            news
         });
+    }
+
+    async fn shut_down(mut self, how: &Shutdown, done: Option<oneshot::Sender<()>>) {
+        // A planned stop says AdminDown first, so that BFD's silence is no failure to the peers (RFC 5882 §4.2).
+        self.bfd.admin_down(matches!(how, Shutdown::Cease(_)));
+        let stop = match how {
+            Shutdown::Graceful => StopAs::Restart,
+            Shutdown::Cease(text) => StopAs::Shutdown(text.clone()),
+        };
+        self.speaker.stop(Instant::now(), &stop);
+        self.follow();
         let closing = &mut self.closing;
         let all_closed = async { while closing.join_next().await.is_some() {} };
         if timeout(SHUTDOWN_TIME, all_closed).await.is_err() {
@@ -346,13 +317,6 @@ impl Actor {
         if let Some(done) = done {
             let _ = done.send(());
         }
-    }
-
-    fn start(&mut self, stream: TcpStream, peer: &Arc<str>) -> Option<Connection> {
-        let serial = self.serial();
-        Connection::start(stream, peer, serial, &self.inbox)
-            .inspect_err(|error| tracing::debug!(%peer, %error, "connection gone at once"))
-            .ok()
     }
 
     pub(crate) fn serial(&mut self) -> u64 {
@@ -367,28 +331,7 @@ impl Actor {
     }
 }
 
-pub(crate) fn new_rib(config: &Config) -> Rib {
-    let speaker = &config.speaker;
-    Rib::new(
-        RibConfig {
-            asn: speaker.asn,
-            router_id: speaker.router_id,
-            cluster_id: speaker.router_id,
-            multipath: Multipath::default(),
-        },
-        random(),
-    )
-}
-
-/// A change as those who hold the kernel's routes are told of it.
-pub(crate) fn route_change(change: BestChange) -> RouteChange {
-    RouteChange {
-        prefix: change.prefix,
-        next_hops: change.next_hops.iter().map(|hop| hop.address).collect(),
-    }
-}
-
 /// A seed nobody outside can guess.
-pub(crate) fn random() -> u64 {
+fn random() -> u64 {
     RandomState::new().hash_one(0)
 }

@@ -1,64 +1,118 @@
-//! What the speaker is told to be: the whole desired configuration, applied as a difference.
+//! What the speaker is told to be: the protocol's part of the configuration, and where and how to reach each peer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU8;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use bgp_proto::bfd::BfdConfig;
+use bgp_proto::rib::{Multipath, Originated};
+use bgp_proto::session::PeerAs;
+use bgp_proto::speaker::{PeerConfig, SpeakerConfig};
 use bgp_proto::wire::Asn;
 use ipnet::IpNet;
 
+use crate::socket::SocketOptions;
+
 /// The desired state of the speaker. Applying it again changes nothing; what a change does not concern is untouched.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Who we are.
     pub speaker: SpeakerConfig,
-    /// Peers by name.
-    pub peers: BTreeMap<String, PeerConfig>,
-    /// What this node originates: its Pod CIDRs, later service addresses.
-    pub originate: BTreeSet<IpNet>,
-}
-
-/// Who we are. A change of any field but `restart_time` restarts the sessions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SpeakerConfig {
-    /// Our AS.
-    pub asn: Asn,
-    /// Our BGP Identifier.
-    pub router_id: Ipv4Addr,
     /// Where to listen; empty: nowhere.
     pub listen: Vec<SocketAddr>,
-    /// Restart Time of the Graceful Restart capability (RFC 4724).
+    /// Peers by name.
+    pub peers: BTreeMap<String, Peer>,
+    /// What this node originates: its Pod CIDRs and service addresses.
+    pub originate: BTreeMap<IpNet, Originated>,
+    /// The node is about to leave: all that is sent bears GRACEFUL_SHUTDOWN (RFC 8326).
+    pub draining: bool,
+    /// How long peers of an earlier run are waited for after a start, at most a minute (RFC 4724 §4.1).
     pub restart_time: Duration,
+    /// Where a BFD process that outlives this one is adopted, if there is one (`portolan bfd`).
+    pub bfd_socket: Option<PathBuf>,
+    /// Route events are wanted; false for a pure route reflector, which then keeps none.
+    pub route_events: bool,
 }
 
-/// One peer.
+impl Config {
+    /// A speaker with neither peers nor sockets, and defaults for everything else.
+    #[must_use]
+    pub fn new(asn: Asn, router_id: Ipv4Addr) -> Self {
+        Self {
+            speaker: SpeakerConfig {
+                asn,
+                router_id,
+                cluster_id: router_id,
+                multipath: Multipath::default(),
+            },
+            listen: Vec::new(),
+            peers: BTreeMap::new(),
+            originate: BTreeMap::new(),
+            draining: false,
+            restart_time: Duration::from_secs(120),
+            bfd_socket: None,
+            route_events: true,
+        }
+    }
+}
+
+impl Peer {
+    /// A peer at an address, dialled from `source` if given, with defaults for everything else.
+    #[must_use]
+    pub fn at(address: SocketAddr, asn: PeerAs, source: Option<IpAddr>) -> Self {
+        Self {
+            target: Target::Address(address),
+            session: PeerConfig::new(asn),
+            socket: SocketOptions {
+                source,
+                ..SocketOptions::default()
+            },
+            bfd: None,
+        }
+    }
+}
+
+/// One peer, or the peers of one range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Peer {
+    /// Where it is.
+    pub target: Target,
+    /// The session with it.
+    pub session: PeerConfig,
+    /// How its sockets are set up.
+    pub socket: SocketOptions,
+    /// How BFD is spoken; its meaning for the session is in `session.bfd`, and both or neither are given.
+    pub bfd: Option<Bfd>,
+}
+
+/// How BFD is spoken with a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerConfig {
-    /// Where it is; a connection from this address (any source port) is also taken.
-    pub address: SocketAddr,
-    /// Its AS.
-    pub asn: PeerAs,
-    /// Which of our addresses to dial from.
-    pub local_address: Option<IpAddr>,
-    /// Never dial.
-    pub passive: bool,
-    /// HoldTime to propose: zero, or 3 s and more.
-    pub hold_time: Duration,
-    /// KeepaliveTime; `None`: a third of the negotiated HoldTime.
-    pub keepalive_time: Option<Duration>,
-    /// Prefixes per family after which the session is ended (Cease, 1).
-    pub max_prefixes: u32,
-    /// From an external peer: prefixes equal to or inside these are not taken.
-    pub import_reject: BTreeSet<IpNet>,
+pub struct Bfd {
+    /// Its timers.
+    pub timers: BfdConfig,
+    /// The peer is at most so many hops away (RFC 5883); `None`: on the link (RFC 5881).
+    pub hops: Option<NonZeroU8>,
 }
 
-/// The AS a peer must show in its OPEN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerAs {
-    /// Exactly this one.
-    Number(Asn),
-    /// Any but our own.
-    External,
-    /// Our own.
-    Internal,
+/// Where a peer is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Here; a connection from this address (any source port) is also taken. A link-local one has its scope id.
+    Address(SocketAddr),
+    /// Whoever answers on this interface (BGP unnumbered).
+    Interface {
+        /// The interface's name.
+        name: String,
+        /// The port to dial.
+        port: u16,
+    },
+    /// Whoever dials from this range.
+    Range {
+        /// The range.
+        range: IpNet,
+        /// How many at once.
+        limit: usize,
+    },
 }

@@ -1,180 +1,110 @@
-//! A configuration applied as a difference: what a change does not concern is not touched.
+//! A configuration applied as a difference: the protocol's part by the speaker, sockets and BFD here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Instant;
 
-use bgp_proto::rib::Originated;
-use bgp_proto::session::Stop;
-use bgp_proto::wire::Notification;
+use bgp_proto::speaker::{self, RangeConfig};
 
-use crate::actor::{Actor, Running, new_rib, random, route_change};
-use crate::config::{Config, PeerConfig};
-use crate::listener::Listener;
-use crate::peer::{Peer, family, graceful_restart, policy, same_session, session_config};
+use crate::actor::Actor;
+use crate::config::{Config, Peer, Target};
+use crate::peer;
 
-/// Cease subcodes (RFC 4486).
-const PEER_DE_CONFIGURED: u8 = 3;
-const OTHER_CONFIGURATION_CHANGE: u8 = 6;
+/// The part of a configuration that is the protocol's.
+pub(crate) fn protocol(config: &Config) -> speaker::Config {
+    let mut peers = BTreeMap::new();
+    let mut ranges = BTreeMap::new();
+    for (name, peer) in &config.peers {
+        match &peer.target {
+            Target::Address(_) | Target::Interface { .. } => {
+                peers.insert(name.clone(), peer.session.clone());
+            }
+            Target::Range { range, limit } => {
+                let range = RangeConfig {
+                    range: *range,
+                    limit: *limit,
+                    peer: peer.session.clone(),
+                };
+                ranges.insert(name.clone(), range);
+            }
+        }
+    }
+    speaker::Config {
+        speaker: config.speaker.clone(),
+        peers,
+        ranges,
+        originate: config.originate.clone(),
+        draining: config.draining,
+    }
+}
 
 impl Actor {
-    /// `first` is given with the first configuration: until when peers of an earlier run are waited for.
-    pub(crate) fn configure(&mut self, config: Config, first: Option<Instant>) {
+    pub(crate) fn apply(&mut self, config: Config) {
+        let now = Instant::now();
         warn_of_shared_addresses(&config);
-        self.forget_if_we_are_someone_else(&config);
-        let running = self.running.get_or_insert_with(|| Running {
-            config: config.clone(),
-            peers: BTreeMap::new(),
-            rib: new_rib(&config),
-            listeners: BTreeMap::new(),
-            initial_sync_by: first,
-        });
-        // Before any session comes up, so that End-of-RIB follows what we originate.
-        let originated = config.originate.iter();
-        let originated = originated.map(|net| (*net, Originated::default()));
-        running.rib.set_originated(&originated.collect());
-        let former = std::mem::replace(&mut running.config, config.clone());
-        self.remove_peers(&config);
-        self.apply_restart_time(&former, &config);
-        for (name, peer) in &config.peers {
-            self.apply_peer(name, peer, &config);
-        }
-        let addresses = config
+        let former = std::mem::replace(&mut self.config, config);
+        // Where to dial changed: the session starts again, as with any other change of who the peer is.
+        let moved: BTreeSet<String> = self
+            .config
             .peers
-            .values()
-            .map(|peer| peer.address.ip())
+            .iter()
+            .filter(|(name, new)| former.peers.get(*name).is_some_and(|old| moved(old, new)))
+            .map(|(name, _)| name.clone())
             .collect();
-        self.admitted.send_replace(Arc::new(addresses));
-        self.apply_listeners(&config);
+        let next = protocol(&self.config);
+        if !moved.is_empty() {
+            let mut without = next.clone();
+            without.peers.retain(|name, _| !moved.contains(name));
+            without.ranges.retain(|name, _| !moved.contains(name));
+            self.speaker.configure(now, without);
+            self.follow();
+        }
+        self.place_peers();
+        self.speaker.configure(now, next);
+        self.doors.apply(&self.config, &self.peers);
+        self.bfd.configure(&self.config, &self.peers);
+        self.follow();
     }
 
-    /// Another AS or BGP Identifier: every session ends and every route goes.
-    fn forget_if_we_are_someone_else(&mut self, config: &Config) {
-        let Some(running) = &self.running else { return };
-        let (old, new) = (&running.config.speaker, &config.speaker);
-        if (old.asn, old.router_id) == (new.asn, new.router_id) {
-            return;
-        }
-        self.stop_all(&Stop::Notify(Notification::cease(
-            OTHER_CONFIGURATION_CHANGE,
-        )));
-        let Some(running) = &mut self.running else {
-            return;
-        };
-        let mut gone = Vec::new();
-        while running.rib.has_work() {
-            gone.extend(running.rib.poll_best_changes(usize::MAX));
-        }
-        self.events.push(gone.into_iter().map(route_change));
-        running.peers.clear();
-        running.rib = new_rib(config);
-    }
-
-    fn remove_peers(&mut self, config: &Config) {
-        let Some(running) = &self.running else { return };
-        let gone = running
-            .peers
-            .keys()
-            .filter(|name| !config.peers.contains_key(*name));
-        for name in gone.cloned().collect::<Vec<_>>() {
-            self.remove_peer(&name, PEER_DE_CONFIGURED);
-        }
-    }
-
-    fn remove_peer(&mut self, name: &str, subcode: u8) {
-        let cease = Stop::Notify(Notification::cease(subcode));
-        self.with_peer(name, |actor, peer, now| actor.stop(peer, cease, now));
-        if let Some(running) = &mut self.running
-            && let Some(peer) = running.peers.remove(name)
-        {
-            running.rib.remove_peer(peer.rib_id);
-        }
-    }
-
-    fn apply_peer(&mut self, name: &str, config: &PeerConfig, whole: &Config) {
-        let held = self
-            .running
-            .as_ref()
-            .and_then(|running| running.peers.get(name));
-        match held.map(|peer| (peer.config == *config, same_session(&peer.config, config))) {
-            Some((true, _)) => {}
-            Some((false, true)) => self.change_rules(name, config),
-            Some((false, false)) => {
-                self.remove_peer(name, OTHER_CONFIGURATION_CHANGE);
-                self.add_peer(name, config, whole);
+    /// Sockets for every peer that can be named before it comes.
+    fn place_peers(&mut self) {
+        let mut interfaces = BTreeSet::new();
+        for (name, peer) in &self.config.peers {
+            let address = match &peer.target {
+                Target::Address(address) => Some(*address),
+                Target::Interface { name, .. } => {
+                    interfaces.insert(name.clone());
+                    None
+                }
+                Target::Range { .. } => continue,
+            };
+            let new = || peer::Peer::new(peer.target.clone(), peer.socket.clone(), address);
+            let held = self.peers.entry(name.as_str().into()).or_insert_with(new);
+            if held.target != peer.target || held.socket != peer.socket {
+                // Its session was ended above, so no connection is lost with it.
+                *held = new();
             }
-            None => self.add_peer(name, config, whole),
         }
-    }
-
-    fn add_peer(&mut self, name: &str, config: &PeerConfig, whole: &Config) {
-        let forwarding = self.forwarding;
-        let Some(running) = &mut self.running else {
-            return;
-        };
-        let rib_id = running.rib.add_peer(policy(name, config));
-        let restarting = running.initial_sync_by.is_some();
-        let graceful = graceful_restart(&whole.speaker, config, forwarding, restarting);
-        let session = session_config(&whole.speaker, config, graceful);
-        let peer = Peer::new(name, config.clone(), session, rib_id, random());
-        tracing::info!(peer = name, address = %config.address, family = ?family(config), "peer configured");
-        running.peers.insert(name.to_owned(), peer);
-        self.with_peer(name, |_, peer, now| peer.session.handle_start(now));
-    }
-
-    /// Import rules and bounds change under the running session.
-    fn change_rules(&mut self, name: &str, config: &PeerConfig) {
-        self.with_peer(name, |actor, peer, now| {
-            peer.config = config.clone();
-            if let Some(running) = &mut actor.running {
-                running.rib.handle_policy(peer.rib_id, policy(name, config));
-            }
-            if peer.restart_at.take().is_some() {
-                peer.session.handle_start(now);
-            }
+        self.interfaces.send_if_modified(|held| {
+            let news = *held != interfaces;
+            *held = interfaces;
+            news
         });
     }
+}
 
-    fn apply_restart_time(&mut self, former: &Config, config: &Config) {
-        if former.speaker.restart_time == config.speaker.restart_time {
-            return;
-        }
-        let forwarding = self.forwarding;
-        let Some(running) = &mut self.running else {
-            return;
-        };
-        let restarting = running.initial_sync_by.is_some();
-        for peer in running.peers.values_mut() {
-            let restarting = restarting && peer.up.is_none() && peer.flaps == 0;
-            let next = graceful_restart(&config.speaker, &peer.config, forwarding, restarting);
-            peer.session.set_graceful_restart(Some(next));
-        }
-    }
-
-    fn apply_listeners(&mut self, config: &Config) {
-        let (admitted, inbox) = (&self.admitted, &self.inbox);
-        let Some(running) = &mut self.running else {
-            return;
-        };
-        let wanted: BTreeSet<_> = config.speaker.listen.iter().copied().collect();
-        running
-            .listeners
-            .retain(|address, _| wanted.contains(address));
-        for address in wanted {
-            running
-                .listeners
-                .entry(address)
-                .or_insert_with(|| Listener::start(address, admitted.subscribe(), inbox.clone()));
-        }
-    }
+/// Whether sockets must be made anew.
+fn moved(old: &Peer, new: &Peer) -> bool {
+    old.target != new.target || old.socket != new.socket
 }
 
 /// A connection from an address is taken for the first peer there, so a second one must dial.
 fn warn_of_shared_addresses(config: &Config) {
     let mut seen = BTreeSet::new();
     for (name, peer) in &config.peers {
-        if !seen.insert(peer.address.ip()) {
-            tracing::warn!(peer = name, address = %peer.address, "address shared with another peer");
+        if let Target::Address(address) = &peer.target
+            && !seen.insert(address.ip())
+        {
+            tracing::warn!(peer = name, %address, "address shared with another peer");
         }
     }
 }

@@ -12,18 +12,18 @@ mod tests;
 mod writer;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bgp_proto::speaker::Endpoints;
 use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
-use crate::listener::Accepted;
-use crate::socket::{self, SocketOptions};
+use crate::listener::{Accepted, Slot};
 
 pub use reader::{PIECES_IN_FLIGHT, Piece};
 use writer::Queue;
@@ -33,12 +33,7 @@ pub use writer::{UPDATE_ROOM, WriteProgress};
 #[derive(Debug)]
 pub enum Event {
     /// A configured peer's address dialled us.
-    Accepted {
-        /// The connection.
-        stream: TcpStream,
-        /// Its other end.
-        remote: SocketAddr,
-    },
+    Accepted(Accepted),
     /// A dial ended.
     Dialled {
         /// Who was dialled.
@@ -72,8 +67,7 @@ pub enum Event {
 
 impl From<Accepted> for Event {
     fn from(accepted: Accepted) -> Self {
-        let Accepted { stream, remote, .. } = accepted;
-        Self::Accepted { stream, remote }
+        Self::Accepted(accepted)
     }
 }
 
@@ -85,8 +79,10 @@ const LINGER: Duration = Duration::from_secs(2);
 pub struct Connection {
     /// Which one its events are about.
     pub serial: u64,
-    /// Our end.
-    pub local: IpAddr,
+    /// Its two ends.
+    pub endpoints: Endpoints,
+    /// Its place among the connections that have no session yet.
+    pub slot: Option<Slot>,
     queue: Queue,
     writing: JoinHandle<()>,
     reading: AbortHandle,
@@ -103,7 +99,7 @@ impl Connection {
         serial: u64,
         inbox: &mpsc::Sender<Event>,
     ) -> io::Result<Self> {
-        let local = stream.local_addr()?.ip();
+        let endpoints = endpoints(stream.local_addr()?, stream.peer_addr()?);
         let (read, write) = stream.into_split();
         let from = Origin {
             peer: Arc::clone(peer),
@@ -115,7 +111,8 @@ impl Connection {
         let writing = tokio::spawn(writer::write_all(write, pieces, from));
         Ok(Self {
             serial,
-            local,
+            endpoints,
+            slot: None,
             queue,
             writing,
             reading,
@@ -154,16 +151,22 @@ impl Connection {
     }
 }
 
-/// Dials from `local` if given.
-///
-/// # Errors
-/// As [`socket::dial`] has them.
-pub(crate) async fn dial(remote: SocketAddr, local: Option<IpAddr>) -> io::Result<TcpStream> {
-    let options = SocketOptions {
-        source: local,
-        ..SocketOptions::default()
+/// The two ends, with what a next hop on their link needs.
+fn endpoints(local: SocketAddr, remote: SocketAddr) -> Endpoints {
+    let link = match remote {
+        SocketAddr::V6(remote) if remote.scope_id() != 0 => Some(remote.scope_id()),
+        _ => None,
     };
-    socket::dial(remote, &options).await
+    let link_local = match local {
+        SocketAddr::V6(local) if local.ip().is_unicast_link_local() => Some(*local.ip()),
+        _ => None,
+    };
+    Endpoints {
+        local,
+        remote,
+        link_local,
+        link,
+    }
 }
 
 /// Where a task's events come from and go to.

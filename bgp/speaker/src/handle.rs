@@ -1,11 +1,13 @@
 //! How the rest of the program speaks to the speaker's task: bounded channels only.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use bgp_proto::wire::Asn;
+use bgp_proto::rib::{Explanation, NextHop, NextHopState, RouteView};
+use bgp_proto::speaker::{Advertised, Gateway, PeerStatus, Received};
 use ipnet::IpNet;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::actor::Actor;
 use crate::config::Config;
@@ -16,49 +18,22 @@ use crate::route_events::{self, RouteEvents};
 pub struct RouteChange {
     /// The prefix.
     pub prefix: IpNet,
-    /// Gateways of the best path (several with multipath later); empty: withdrawn.
-    pub next_hops: Vec<IpAddr>,
+    /// Gateways of the best paths; empty: withdrawn.
+    pub next_hops: Vec<NextHop>,
 }
 
 /// What `RouteEvents::next` gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteEvent {
+    /// BFD says that packets must no longer go to this gateway; comes before everything else that waits.
+    GatewayDown(Gateway),
+    /// The gateway may be used again.
+    GatewayUp(Gateway),
     /// Routes changed since the last call, each prefix once.
     Changes(Vec<RouteChange>),
     /// Sent once: every peer that sent the Graceful Restart capability gave End-of-RIB, or the deadline passed.
     /// What an earlier run left in the kernel and is not announced again may now be swept.
     InitialSync,
-}
-
-/// A session as `portolan status` shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerStatus {
-    /// The peer's name in the configuration.
-    pub name: String,
-    /// Its address.
-    pub address: SocketAddr,
-    /// Its AS as it said in its OPEN, or as configured.
-    pub asn: Option<Asn>,
-    /// Its BGP Identifier.
-    pub router_id: Option<Ipv4Addr>,
-    /// RFC 4271 §8.2.2 state: Idle, Connect, Active, OpenSent, OpenConfirm, Established.
-    pub state: &'static str,
-    /// For how long it has been Established.
-    pub established_for: Option<Duration>,
-    /// HoldTime agreed on.
-    pub hold_time: Option<Duration>,
-    /// Prefixes it announced and that we accepted.
-    pub prefixes_received: usize,
-    /// Prefixes it announced and that import rules reject.
-    pub prefixes_rejected: usize,
-    /// Prefixes announced to it.
-    pub prefixes_sent: usize,
-    /// UPDATEs received and sent.
-    pub updates: (u64, u64),
-    /// Why it was last down: a text for people, with the NOTIFICATION if there was one.
-    pub last_down: Option<String>,
-    /// How often it went from Established to down.
-    pub flaps: u64,
 }
 
 /// A listening socket as `portolan status` shows it.
@@ -73,12 +48,12 @@ pub struct ListenerStatus {
 }
 
 /// How the speaker ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shutdown {
     /// Sessions are closed without a word: peers that help with graceful restart keep our routes.
     Graceful,
-    /// Peers are told by a NOTIFICATION (Cease, administrative shutdown) and drop our routes.
-    Cease,
+    /// Peers are told by a NOTIFICATION (Cease, Administrative Shutdown) with this text, and drop our routes.
+    Cease(String),
 }
 
 /// What an earlier run left of our forwarding state: the F bit of our OPENs (RFC 4724 §3).
@@ -99,6 +74,7 @@ pub struct Stopped;
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
+    next_hops: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
 }
 
 /// What the handle asks of the task.
@@ -107,6 +83,13 @@ pub(crate) enum Command {
     Configure(Box<Config>, oneshot::Sender<()>),
     Peers(oneshot::Sender<Vec<PeerStatus>>),
     Listeners(oneshot::Sender<Vec<ListenerStatus>>),
+    Routes(Option<IpNet>, usize, oneshot::Sender<Vec<RouteView>>),
+    Received(String, usize, oneshot::Sender<Option<Vec<Received>>>),
+    Advertised(String, usize, oneshot::Sender<Option<Vec<Advertised>>>),
+    Explain(IpNet, oneshot::Sender<Explanation>),
+    NextHops(BTreeMap<IpAddr, NextHopState>, oneshot::Sender<()>),
+    Reset(String, String, oneshot::Sender<bool>),
+    Refresh(String, oneshot::Sender<bool>),
     Shutdown(Shutdown, oneshot::Sender<()>),
 }
 
@@ -124,8 +107,13 @@ pub fn spawn(config: Config) -> (Handle, RouteEvents) {
 pub fn spawn_after(config: Config, forwarding: Forwarding) -> (Handle, RouteEvents) {
     let (commands, receiver) = mpsc::channel(COMMANDS);
     let (sender, events) = route_events::channel();
-    tokio::spawn(Actor::new(forwarding, sender).run(config, receiver));
-    (Handle { commands }, events)
+    let (tracked, next_hops) = watch::channel(Arc::default());
+    tokio::spawn(Actor::new(config, forwarding, sender, tracked).run(receiver));
+    let handle = Handle {
+        commands,
+        next_hops,
+    };
+    (handle, events)
 }
 
 impl Handle {
@@ -152,6 +140,88 @@ impl Handle {
     /// When the speaker has ended.
     pub async fn listeners(&self) -> Result<Vec<ListenerStatus>, Stopped> {
         self.ask(Command::Listeners).await
+    }
+
+    /// At most `limit` routes equal to or inside `within`, in order, each with all its paths.
+    ///
+    /// # Errors
+    /// When the speaker has ended.
+    pub async fn routes(
+        &self,
+        within: Option<IpNet>,
+        limit: usize,
+    ) -> Result<Vec<RouteView>, Stopped> {
+        self.ask(|answer| Command::Routes(within, limit, answer))
+            .await
+    }
+
+    /// At most `limit` routes a peer announced, in order; `None`: there is no such peer.
+    ///
+    /// # Errors
+    /// When the speaker has ended.
+    pub async fn received(
+        &self,
+        peer: &str,
+        limit: usize,
+    ) -> Result<Option<Vec<Received>>, Stopped> {
+        self.ask(|answer| Command::Received(peer.to_owned(), limit, answer))
+            .await
+    }
+
+    /// At most `limit` routes a peer is told, in order; `None`: there is no such peer.
+    ///
+    /// # Errors
+    /// When the speaker has ended.
+    pub async fn advertised(
+        &self,
+        peer: &str,
+        limit: usize,
+    ) -> Result<Option<Vec<Advertised>>, Stopped> {
+        self.ask(|answer| Command::Advertised(peer.to_owned(), limit, answer))
+            .await
+    }
+
+    /// Why the best path to a prefix won, and why others did not.
+    ///
+    /// # Errors
+    /// When the speaker has ended.
+    pub async fn explain(&self, prefix: IpNet) -> Result<Explanation, Stopped> {
+        self.ask(|answer| Command::Explain(prefix, answer)).await
+    }
+
+    /// Says of next hops whether they can be reached, and at what cost (RFC 4271 §9.1.2.1).
+    ///
+    /// # Errors
+    /// When the speaker has ended.
+    pub async fn set_next_hops(
+        &self,
+        states: BTreeMap<IpAddr, NextHopState>,
+    ) -> Result<(), Stopped> {
+        self.ask(|answer| Command::NextHops(states, answer)).await
+    }
+
+    /// The next hops of what was learned, as they come and go: those to say something of by `set_next_hops`.
+    #[must_use]
+    pub fn next_hops(&self) -> watch::Receiver<Arc<BTreeSet<IpAddr>>> {
+        self.next_hops.clone()
+    }
+
+    /// Ends a session and tries it again at once, with a text for the other side's people; false: no such peer.
+    ///
+    /// # Errors
+    /// When the speaker has ended.
+    pub async fn reset(&self, peer: &str, text: &str) -> Result<bool, Stopped> {
+        self.ask(|answer| Command::Reset(peer.to_owned(), text.to_owned(), answer))
+            .await
+    }
+
+    /// Asks a peer for all its routes again (RFC 2918); false: no such peer, or it does not know how.
+    ///
+    /// # Errors
+    /// When the speaker has ended.
+    pub async fn refresh(&self, peer: &str) -> Result<bool, Stopped> {
+        self.ask(|answer| Command::Refresh(peer.to_owned(), answer))
+            .await
     }
 
     /// Ends the speaker; returns when what was to be sent is sent and the connections are closed.

@@ -1,8 +1,9 @@
 //! Route changes on their way out: a map that holds the last word per prefix, never a queue that grows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bgp_proto::speaker::Gateway;
 use ipnet::IpNet;
 use tokio::sync::Notify;
 
@@ -28,7 +29,9 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    changes: BTreeMap<IpNet, RouteChange>,
+    changes: HashMap<IpNet, RouteChange>,
+    /// The last word on each gateway; `true`: it is up.
+    gateways: BTreeMap<Gateway, bool>,
     sync: Sync,
     closed: bool,
 }
@@ -68,6 +71,19 @@ impl RouteSender {
         }
     }
 
+    pub(crate) fn gateway_down(&self, gateway: Gateway) {
+        self.gateway(gateway, false);
+    }
+
+    pub(crate) fn gateway_up(&self, gateway: Gateway) {
+        self.gateway(gateway, true);
+    }
+
+    fn gateway(&self, gateway: Gateway, up: bool) {
+        self.shared.lock().gateways.insert(gateway, up);
+        self.shared.notify.notify_one();
+    }
+
     pub(crate) fn initial_sync(&self) {
         self.shared.lock().sync = Sync::AfterChanges;
         self.shared.notify.notify_one();
@@ -102,6 +118,13 @@ impl Shared {
 
 impl State {
     fn take(&mut self) -> Option<Option<RouteEvent>> {
+        if let Some((gateway, up)) = self.gateways.pop_first() {
+            return Some(Some(if up {
+                RouteEvent::GatewayUp(gateway)
+            } else {
+                RouteEvent::GatewayDown(gateway)
+            }));
+        }
         let sync_is_due = match self.sync {
             Sync::NotDue => false,
             Sync::AfterChanges => self.changes.is_empty(),
@@ -124,12 +147,18 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use bgp_proto::rib::NextHop;
+
     use super::*;
 
     fn change(prefix: &str, hop: [u8; 4]) -> RouteChange {
         RouteChange {
             prefix: prefix.parse().unwrap(),
-            next_hops: vec![hop.into()],
+            next_hops: vec![NextHop {
+                address: hop.into(),
+                link: None,
+                weight: 1,
+            }],
         }
     }
 
@@ -138,8 +167,12 @@ mod tests {
         let (sender, mut events) = channel();
         sender.push([change("10.2.0.0/16", [1; 4]), change("10.1.0.0/16", [1; 4])]);
         sender.push([change("10.2.0.0/16", [2; 4])]);
-        let both = vec![change("10.1.0.0/16", [1; 4]), change("10.2.0.0/16", [2; 4])];
-        assert_eq!(events.next().await, Some(RouteEvent::Changes(both)));
+        let both = [change("10.1.0.0/16", [1; 4]), change("10.2.0.0/16", [2; 4])];
+        let Some(RouteEvent::Changes(mut given)) = events.next().await else {
+            panic!("no changes");
+        };
+        given.sort_by_key(|change| change.prefix);
+        assert_eq!(given, both);
         drop(sender);
         assert_eq!(events.next().await, None);
     }
@@ -152,6 +185,21 @@ mod tests {
         assert!(matches!(events.next().await, Some(RouteEvent::Changes(_))));
         sender.push([change("10.1.0.0/16", [2; 4])]);
         assert_eq!(events.next().await, Some(RouteEvent::InitialSync));
+        assert!(matches!(events.next().await, Some(RouteEvent::Changes(_))));
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_is_down_comes_before_the_routes_that_wait() {
+        let (sender, mut events) = channel();
+        sender.push([change("10.1.0.0/16", [1; 4])]);
+        let gateway = Gateway {
+            address: [10, 0, 0, 1].into(),
+            link: None,
+        };
+        sender.gateway_up(gateway);
+        sender.gateway_down(gateway);
+        let first = events.next().await;
+        assert_eq!(first, Some(RouteEvent::GatewayDown(gateway)));
         assert!(matches!(events.next().await, Some(RouteEvent::Changes(_))));
     }
 }

@@ -1,102 +1,156 @@
-//! What the sessions ask for, done: dials, bytes, closes; and what their coming and going means for the RIBs.
+//! Events of sockets, told to the speaker: dials, connections accepted, bytes, ends.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bgp_proto::rib::PeerInfo;
-use bgp_proto::session::{Direction, Down, Negotiated, Output, Stop};
-use bgp_proto::wire::{GracefulRestart, Update};
+use bgp_proto::session::Direction;
+use tokio::net::TcpStream;
 
-use crate::actor::{Actor, Running};
-use crate::connection::{Event, dial};
-use crate::peer::{Peer, Up, family};
-
-/// How long a peer that is back may take to announce what is stale anew.
-const STALE_AFTER_RETURN: Duration = Duration::from_secs(360);
-/// How long a peer that announced too much is left alone.
-const AFTER_TOO_MANY_PREFIXES: Duration = Duration::from_secs(300);
+use crate::actor::Actor;
+use crate::bfd::BfdEvent;
+use crate::config::Target;
+use crate::connection::{Connection, Event};
+use crate::listener::Accepted;
+use crate::peer::Peer;
+use crate::socket::dial;
+use crate::unnumbered::UnnumberedEvent;
 
 impl Actor {
-    /// Does something to a peer, then what its session asks for. Nothing if there is no such peer any more.
-    pub(crate) fn with_peer(
-        &mut self,
-        name: &str,
-        act: impl FnOnce(&mut Self, &mut Peer, Instant),
-    ) {
-        let taken = self
-            .running
-            .as_mut()
-            .and_then(|running| running.peers.remove_entry(name));
-        let Some((name, mut peer)) = taken else {
-            return;
-        };
+    pub(crate) fn handle_event(&mut self, event: Event) {
         let now = Instant::now();
-        act(self, &mut peer, now);
-        self.follow(&mut peer, now);
-        if let Some(running) = &mut self.running {
-            running.peers.insert(name, peer);
+        match event {
+            Event::Accepted(accepted) => self.accepted(accepted, now),
+            Event::Dialled {
+                peer,
+                serial,
+                result,
+            } => self.dialled(&peer, serial, result, now),
+            Event::Received {
+                peer,
+                serial,
+                bytes,
+            } => {
+                self.hand_over(&peer, serial, now);
+                if let Some(direction) = self.direction(&peer, serial) {
+                    self.speaker.handle_bytes(now, &peer, direction, &bytes);
+                }
+            }
+            Event::Lost {
+                peer,
+                serial,
+                reason,
+            } => self.lost(&peer, serial, &reason, now),
+            Event::Room => {}
         }
+        self.follow();
     }
 
-    /// Stops every session.
-    pub(crate) fn stop_all(&mut self, stop: &Stop) {
-        let running = self.running.iter();
-        let names: Vec<_> = running
-            .flat_map(|running| running.peers.keys().cloned())
-            .collect();
-        for name in names {
-            self.with_peer(&name, |actor, peer, now| {
-                actor.stop(peer, stop.clone(), now)
+    /// A peer on an interface showed itself, or went away.
+    pub(crate) fn handle_discovered(&mut self, event: UnnumberedEvent) {
+        let now = Instant::now();
+        let (interface, found) = match event {
+            UnnumberedEvent::Discovered {
+                interface,
+                ifindex,
+                address,
+            } => (interface, Some((ifindex, address))),
+            UnnumberedEvent::Lost { interface } => (interface, None),
+            UnnumberedEvent::Unavailable { interface, reason } => {
+                tracing::warn!(%reason, "peers on an interface cannot be found");
+                (interface, None)
+            }
+        };
+        for (name, peer) in &mut self.peers {
+            let Target::Interface { name: held, port } = &peer.target else {
+                continue;
+            };
+            if *held != interface {
+                continue;
+            }
+            peer.address = found.map(|(ifindex, address)| {
+                std::net::SocketAddrV6::new(address, *port, 0, ifindex).into()
             });
+            if peer.address.is_some() {
+                tracing::info!(peer = %name, address = ?peer.address, "neighbour found");
+                self.speaker.handle_discovered(now, name);
+            }
+        }
+        self.doors.apply(&self.config, &self.peers);
+        self.bfd.configure(&self.config, &self.peers);
+        self.follow();
+    }
+
+    /// What BFD says of a path, told to the session over it.
+    pub(crate) fn handle_bfd(&mut self, event: BfdEvent) {
+        let now = Instant::now();
+        match event {
+            BfdEvent::Up { peer } => self.speaker.handle_bfd_up(now, &peer),
+            BfdEvent::Down {
+                peer,
+                remote_admin_down: true,
+                ..
+            } => self.speaker.handle_bfd_admin_down(now, &peer),
+            BfdEvent::Down {
+                peer,
+                control_plane_independent,
+                ..
+            } => self
+                .speaker
+                .handle_bfd_down(now, &peer, control_plane_independent),
+            BfdEvent::Changed { .. } => {}
+        }
+        self.follow();
+    }
+
+    /// Accepted connections on which nothing was ever said go.
+    pub(crate) fn close_the_unheard(&mut self, now: Instant) {
+        let overdue: Vec<_> = self
+            .peers
+            .values_mut()
+            .filter_map(|peer| peer.take_overdue(now))
+            .collect();
+        for connection in overdue {
+            self.close(Some(connection));
         }
     }
 
-    pub(crate) fn stop(&mut self, peer: &mut Peer, stop: Stop, now: Instant) {
-        self.close(peer.unheard.take().map(|(held, _)| held));
-        peer.session.handle_stop(now, stop);
-    }
-
-    /// Does all that a session asks for.
-    pub(crate) fn follow(&mut self, peer: &mut Peer, now: Instant) {
-        while let Some(output) = peer.session.poll_output() {
-            match output {
-                Output::Connect => self.connect(peer),
-                Output::Close(direction) => {
-                    if direction == Direction::Outgoing
-                        && let Some((_, dial)) = peer.dial.take()
-                    {
-                        dial.abort();
-                    }
-                    let closed = peer.connection_mut(direction).take();
-                    self.close(closed);
+    /// Tells the speaker which writers are held up (RFC 9687).
+    pub(crate) fn report_writers(&mut self, now: Instant) {
+        for (name, peer) in &mut self.peers {
+            for direction in [Direction::Outgoing, Direction::Incoming] {
+                let Some((moved, waits)) = peer.look_at_writer(direction, now) else {
+                    continue;
+                };
+                if moved {
+                    self.speaker.handle_write_progress(now, name, direction);
                 }
-                Output::Send(direction, bytes) => {
-                    if let Some(connection) = peer.connection(direction) {
-                        connection.send(bytes);
-                    }
+                if waits {
+                    self.speaker.handle_write_blocked(now, name, direction);
                 }
-                Output::Up(negotiated) => self.went_up(peer, negotiated, now),
-                Output::Update(update) => self.update(peer, &update, now),
-                Output::RouteRefresh(refresh) => {
-                    if let Some(running) = &mut self.running {
-                        running.rib.handle_route_refresh(peer.rib_id, refresh);
-                    }
-                }
-                Output::Down(down) => self.went_down(peer, &down, now),
             }
         }
     }
 
-    fn connect(&mut self, peer: &mut Peer) {
+    pub(crate) fn connect(&mut self, name: &Arc<str>) {
+        let now = Instant::now();
+        let Some(address) = self.peers.get(name).and_then(|peer| peer.address) else {
+            self.speaker.handle_connect_failed(now, name);
+            return;
+        };
         let serial = self.serial();
-        let (inbox, name) = (self.inbox.clone(), Arc::clone(&peer.name));
-        let (remote, local) = (peer.config.address, peer.config.local_address);
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        let (inbox, options) = (self.inbox.clone(), peer.socket.clone());
+        let dialled = Arc::clone(name);
         let task = tokio::spawn(async move {
-            let result = dial(remote, local).await;
+            let result = dial(address, &options).await;
             // An error means that the speaker has ended.
             let _ = inbox
                 .send(Event::Dialled {
-                    peer: name,
+                    peer: dialled,
                     serial,
                     result,
                 })
@@ -107,108 +161,163 @@ impl Actor {
         }
     }
 
-    fn went_up(&mut self, peer: &mut Peer, negotiated: Negotiated, now: Instant) {
-        let Some(running) = &mut self.running else {
+    fn accepted(&mut self, accepted: Accepted, now: Instant) {
+        let Accepted {
+            stream,
+            remote,
+            slot,
+        } = accepted;
+        let local = stream.local_addr().ok();
+        let Some(name) = self.peer_of(remote, local, now) else {
             return;
         };
-        let Some(connection) = peer.connection(negotiated.direction) else {
+        self.follow();
+        if !self.speaker.admits(&name, Direction::Incoming) {
             return;
-        };
-        tracing::info!(peer = %peer.name, asn = negotiated.peer_as.0, "session established");
-        let info = PeerInfo {
-            asn: negotiated.peer_as,
-            router_id: negotiated.peer_id,
-            address: peer.config.address,
-            local_address: connection.local,
-            local_link_local: None,
-            link: None,
-            external: negotiated.external,
-            context: negotiated.context.clone(),
-            enhanced_refresh: negotiated.enhanced_refresh,
-            role: negotiated.role,
-            llgr_peer: negotiated.long_lived_peer,
-        };
-        running.rib.handle_peer_up(peer.rib_id, info);
-        sweep_what_was_not_preserved(running, peer, &negotiated);
-        if peer.stale_until.is_some() {
-            peer.stale_until = Some(now + STALE_AFTER_RETURN);
         }
-        peer.session.set_restarting(false);
-        peer.synced |= negotiated.peer_graceful_restart.is_none();
-        peer.up = Some(Up {
-            negotiated,
-            since: now,
-            heard: now,
-        });
-    }
-
-    fn update(&mut self, peer: &mut Peer, update: &Update, now: Instant) {
-        let Some(running) = &mut self.running else {
-            return;
-        };
-        peer.updates.0 += 1;
-        if let Some(up) = &mut peer.up {
-            up.heard = now;
-        }
-        for error in &update.errors {
-            tracing::warn!(peer = %peer.name, ?error, "malformed attribute");
-        }
-        if update.end_of_rib.is_some() {
-            peer.synced = true;
-            peer.stale_until = None;
-        }
-        if let Err(cease) = running.rib.handle_update(peer.rib_id, update) {
-            tracing::warn!(peer = %peer.name, limit = peer.config.max_prefixes, "too many prefixes");
-            peer.session.handle_stop(now, Stop::Notify(cease));
-            peer.restart_at = Some(now + AFTER_TOO_MANY_PREFIXES);
+        let connection = self.start(stream, &name);
+        if let (Some(mut connection), Some(peer)) = (connection, self.peers.get_mut(&name)) {
+            connection.slot = Some(slot);
+            let former = peer.unheard.replace((connection, now));
+            self.close(former.map(|(held, _)| held));
         }
     }
 
-    fn went_down(&mut self, peer: &mut Peer, down: &Down, now: Instant) {
-        let Some(running) = &mut self.running else {
+    /// Whose connection this is: a peer's own by its address, then whoever a range takes.
+    fn peer_of(
+        &mut self,
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+        now: Instant,
+    ) -> Option<Arc<str>> {
+        let fits = |peer: &Peer| {
+            peer.address
+                .is_some_and(|address| same_host(address, remote))
+        };
+        let own: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| !matches!(peer.target, Target::Range { .. }) && fits(peer))
+            .collect();
+        // Of several at one address the one that asks for the address it dialled.
+        let local = local.map(|local| local.ip());
+        let named = own
+            .iter()
+            .find(|(_, peer)| peer.socket.source.is_some() && peer.socket.source == local)
+            .or(own.first());
+        if let Some((name, _)) = named {
+            return Some(Arc::clone(name));
+        }
+        let name = self.speaker.peer_from_range(now, remote.ip())?;
+        if !self.peers.contains_key(&name) {
+            let range = name.rsplit_once('/').map_or("", |(range, _)| range);
+            let config = self.config.peers.get(range)?;
+            let peer = Peer::new(config.target.clone(), config.socket.clone(), Some(remote));
+            self.peers.insert(Arc::clone(&name), peer);
+            self.bfd.configure(&self.config, &self.peers);
+        }
+        Some(name)
+    }
+
+    fn dialled(
+        &mut self,
+        name: &Arc<str>,
+        serial: u64,
+        result: io::Result<TcpStream>,
+        now: Instant,
+    ) {
+        let Some(peer) = self.peers.get_mut(name) else {
             return;
         };
-        tracing::info!(peer = %peer.name, reason = %down.reason, "session down");
-        peer.flaps += 1;
-        let up = peer.up.take();
-        let helped = up
-            .and_then(|up| helped_for(&up.negotiated))
-            .filter(|_| down.retain);
-        peer.stale_until = helped.map(|wait| now + wait);
-        let families = [family(&peer.config)];
-        let retained = if helped.is_some() { &families[..] } else { &[] };
-        running.rib.handle_peer_down(peer.rib_id, retained);
-    }
-}
-
-/// How long the peer's paths are kept: its Restart Time, if it said it can restart our family.
-fn helped_for(negotiated: &Negotiated) -> Option<Duration> {
-    let said = negotiated.peer_graceful_restart.as_ref()?;
-    let families = &negotiated.context.families;
-    let all = families
-        .iter()
-        .all(|family| is_listed(said, |listed, _| listed == family));
-    (all && said.restart_time > 0).then(|| Duration::from_secs(said.restart_time.into()))
-}
-
-/// RFC 4724 §4.2: what the peer's new OPEN does not say it preserved goes at once.
-fn sweep_what_was_not_preserved(running: &mut Running, peer: &Peer, negotiated: &Negotiated) {
-    for family in &negotiated.context.families {
-        let preserved = negotiated
-            .peer_graceful_restart
+        if peer
+            .dial
             .as_ref()
-            .is_some_and(|said| is_listed(said, |listed, kept| listed == family && kept));
-        if !preserved {
-            running.rib.sweep_stale(peer.rib_id, Some(*family));
+            .is_none_or(|(awaited, _)| *awaited != serial)
+        {
+            return;
         }
+        peer.dial = None;
+        let started = match result {
+            Ok(stream) => {
+                let connection = self.start(stream, name);
+                connection.map(|connection| (connection.endpoints, connection))
+            }
+            Err(error) => {
+                tracing::debug!(peer = %name, %error, "cannot connect");
+                None
+            }
+        };
+        match (started, self.peers.get_mut(name)) {
+            (Some((ends, connection)), Some(peer)) => {
+                let former = peer.put(Direction::Outgoing, connection);
+                self.close(former);
+                self.speaker
+                    .handle_connected(now, name, Direction::Outgoing, ends);
+            }
+            _ => self.speaker.handle_connect_failed(now, name),
+        }
+    }
+
+    /// The peer said something on a connection it made: from now on it is the session's.
+    fn hand_over(&mut self, name: &Arc<str>, serial: u64, now: Instant) {
+        let Some(peer) = self
+            .peers
+            .get_mut(name)
+            .filter(|peer| peer.is_unheard(serial))
+        else {
+            return;
+        };
+        let Some((connection, _)) = peer.unheard.take() else {
+            return;
+        };
+        if !self.speaker.admits(name, Direction::Incoming) {
+            return self.close(Some(connection));
+        }
+        let ends = connection.endpoints;
+        let former = peer.put(Direction::Incoming, connection);
+        self.close(former);
+        self.speaker
+            .handle_connected(now, name, Direction::Incoming, ends);
+        // What it asked for on the former connection is not this one's.
+        self.follow();
+    }
+
+    fn lost(&mut self, name: &Arc<str>, serial: u64, reason: &str, now: Instant) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        if peer.is_unheard(serial) {
+            let unheard = peer.unheard.take().map(|(held, _)| held);
+            return self.close(unheard);
+        }
+        if let Some(direction) = peer.direction_of(serial) {
+            let lost = peer.take(direction);
+            self.close(lost);
+            self.speaker
+                .handle_disconnected(now, name, direction, reason);
+        }
+    }
+
+    fn direction(&self, name: &str, serial: u64) -> Option<Direction> {
+        self.peers.get(name)?.direction_of(serial)
+    }
+
+    fn start(&mut self, stream: TcpStream, peer: &Arc<str>) -> Option<Connection> {
+        let serial = self.serial();
+        Connection::start(stream, peer, serial, &self.inbox)
+            .inspect_err(|error| tracing::debug!(%peer, %error, "connection gone at once"))
+            .ok()
     }
 }
 
-fn is_listed(
-    said: &GracefulRestart,
-    fits: impl Fn(&bgp_proto::wire::Family, bool) -> bool,
-) -> bool {
-    said.families
-        .iter()
-        .any(|(family, kept)| fits(family, *kept))
+/// The same host, whatever the port; a link-local address is one only on its link, where that is known.
+fn same_host(one: SocketAddr, other: SocketAddr) -> bool {
+    match (one, other) {
+        (SocketAddr::V6(one), SocketAddr::V6(other)) => {
+            let scopes = [one.scope_id(), other.scope_id()];
+            let same_link = scopes.contains(&0) || one.scope_id() == other.scope_id();
+            one.ip() == other.ip() && (same_link || !one.ip().is_unicast_link_local())
+        }
+        _ => one.ip() == other.ip(),
+    }
 }

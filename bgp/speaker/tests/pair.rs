@@ -7,6 +7,7 @@ use std::io::Read as _;
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use bgp_proto::session::State;
 use bgp_speaker::Shutdown;
 use support::{DEADLINE, Net, Node, eventually, nets, run};
 
@@ -29,7 +30,7 @@ fn two_speakers_exchange_prefixes_and_withdraw_them() {
             .unwrap();
         a.learns(&[THREE]).await;
         let status = a.peer(2).await;
-        assert_eq!((status.prefixes_received, status.prefixes_sent), (1, 1));
+        assert_eq!((status.counts.accepted, status.counts.sent), (1, 1));
         assert_eq!(
             status.flaps, 0,
             "a change of what is originated touches no session"
@@ -38,9 +39,12 @@ fn two_speakers_exchange_prefixes_and_withdraw_them() {
             a.initial_syncs() == 1 && b.initial_syncs() == 1
         })
         .await;
-        b.handle.shutdown(Shutdown::Cease).await.unwrap();
+        b.handle
+            .shutdown(Shutdown::Cease("done".to_owned()))
+            .await
+            .unwrap();
         a.learns(&[]).await;
-        let down = a.peer(2).await.last_down.unwrap();
+        let (down, _) = a.peer(2).await.last_down.unwrap();
         assert!(down.to_lowercase().contains("cease"), "{down}");
         assert!(b.handle.status().await.is_err());
         eventually("the events to end", || b.has_ended()).await;
@@ -55,7 +59,7 @@ fn a_graceful_restart_keeps_routes_and_drops_what_is_not_announced_again() {
         let b = Node::start(net.config(2, &[1], &[TWO, THREE]));
         a.learns(&[TWO, THREE]).await;
         b.handle.shutdown(Shutdown::Graceful).await.unwrap();
-        while a.peer(2).await.state == "Established" {
+        while a.peer(2).await.state == State::Established {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert_eq!(a.withdrawals(), 0, "the routes stay while the peer is away");
@@ -79,7 +83,7 @@ fn the_loss_of_the_task_is_a_graceful_end() {
         let b = Node::start(net.config(2, &[1], &[TWO]));
         a.learns(&[TWO]).await;
         drop(b);
-        while a.peer(2).await.state == "Established" {
+        while a.peer(2).await.state == State::Established {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert_eq!(a.withdrawals(), 0);
@@ -112,7 +116,7 @@ fn peers_come_and_go_without_touching_the_others() {
         a.learns(&[TWO]).await;
         c.learns(&[]).await;
         let status = a.peer(2).await;
-        assert_eq!((status.state, status.flaps), ("Established", 0));
+        assert_eq!((status.state, status.flaps), (State::Established, 0));
     });
 }
 
@@ -124,21 +128,19 @@ fn import_rules_change_without_a_reset_and_a_bound_ends_the_session() {
         let _b = Node::start(net.config(2, &[1], &[TWO, THREE]));
         a.learns(&[TWO, THREE]).await;
         let mut guarded = net.config(1, &[2], &[]);
-        guarded.peers.get_mut("n2").unwrap().import_reject = nets(&[TWO]);
+        let peer = guarded.peers.get_mut("n2").unwrap();
+        peer.session.import_reject = nets(&[TWO]);
         a.handle.configure(guarded.clone()).await.unwrap();
         a.learns(&[THREE]).await;
         let status = a.peer(2).await;
         assert_eq!(
-            (
-                status.prefixes_received,
-                status.prefixes_rejected,
-                status.flaps
-            ),
+            (status.counts.accepted, status.counts.rejected, status.flaps),
             (1, 1, 0)
         );
         let mut bounded = net.config(1, &[2], &[]);
-        bounded.peers.get_mut("n2").unwrap().max_prefixes = 1;
-        bounded.peers.get_mut("n2").unwrap().hold_time = Duration::from_secs(30);
+        let peer = bounded.peers.get_mut("n2").unwrap();
+        peer.session.max_prefixes.limit = 1;
+        peer.session.hold_time = Duration::from_secs(30);
         a.handle.configure(bounded).await.unwrap();
         a.learns(&[]).await;
         a.handle.configure(net.config(1, &[2], &[])).await.unwrap();

@@ -8,6 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use bgp_proto::session::State;
 use bgp_proto::wire::{Capability, Decoder, Family, Message, Open, WireContext};
 use bytes::BytesMut;
 use ipnet::{IpNet, Ipv4Net};
@@ -101,7 +102,7 @@ fn a_peer_that_never_reads_delays_nobody_and_gets_only_the_last_word() {
         let mut config = net.config(1, &[2, SLOW], &[]);
         for round in 0..CHANGES {
             let (all, last) = many(round);
-            config.originate = all;
+            config.originate = support::originated(&all);
             a.handle.configure(config.clone()).await.unwrap();
             let last = last.to_string();
             eventually("the reader to have it all", || {
@@ -110,11 +111,11 @@ fn a_peer_that_never_reads_delays_nobody_and_gets_only_the_last_word() {
             .await;
         }
         let marker: IpNet = "192.0.2.0/24".parse().unwrap();
-        config.originate = BTreeSet::from([marker]);
+        config.originate = support::originated(&BTreeSet::from([marker]));
         a.handle.configure(config).await.unwrap();
         b.learns(&["192.0.2.0/24"]).await;
 
-        assert_eq!(a.peer(SLOW).await.state, "Established");
+        assert_eq!(a.peer(SLOW).await.state, State::Established);
         let seen = tokio::task::spawn_blocking(move || read_until(stream, marker))
             .await
             .unwrap();

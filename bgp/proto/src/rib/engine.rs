@@ -268,9 +268,7 @@ impl Rib {
         for id in all {
             while self.poll_transmit(id, usize::MAX).is_some() {}
         }
-        for _ in 0..=self.gone.len() {
-            self.reap();
-        }
+        self.poll_best_changes(usize::MAX);
         (self.prefixes.len(), self.store.len())
     }
 

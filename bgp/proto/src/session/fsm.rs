@@ -11,7 +11,9 @@ use super::negotiate::Negotiated;
 use super::open;
 use super::output::{Direction, Down, Output, State, Stop};
 use super::timers::Backoff;
-use crate::wire::{Family, GracefulRestart, Message, Notification, RefreshKind, RouteRefresh};
+use crate::wire::{
+    Family, GracefulRestart, LongLivedFamily, Message, Notification, RefreshKind, RouteRefresh,
+};
 
 /// The session with one peer. See the module for what its driver owes it.
 pub struct PeerSession {
@@ -242,6 +244,11 @@ impl PeerSession {
     /// Changes the Graceful Restart capability of the next OPEN.
     pub fn set_graceful_restart(&mut self, graceful_restart: Option<GracefulRestart>) {
         self.config.graceful_restart = graceful_restart;
+    }
+
+    /// Changes the Long-Lived Graceful Restart capability of the next OPEN (RFC 9494).
+    pub fn set_long_lived(&mut self, families: Vec<LongLivedFamily>) {
+        self.config.long_lived = families;
     }
 
     /// Sets or clears the R bit of the next OPEN (RFC 4724 §3); nothing if the capability is not sent.

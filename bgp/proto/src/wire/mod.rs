@@ -16,6 +16,7 @@ mod tests;
 mod update;
 mod writer;
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -187,6 +188,17 @@ impl Family {
     pub const IPV4_UNICAST: Self = Self { afi: 1, safi: 1 };
     /// IPv6 unicast.
     pub const IPV6_UNICAST: Self = Self { afi: 2, safi: 1 };
+}
+
+/// As people say it: `IPv4`, `IPv6`, or the numbers of one we do not speak.
+impl fmt::Display for Family {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::IPV4_UNICAST => formatter.pad("IPv4"),
+            Self::IPV6_UNICAST => formatter.pad("IPv6"),
+            Self { afi, safi } => write!(formatter, "AFI {afi} SAFI {safi}"),
+        }
+    }
 }
 
 /// A prefix, and which of several paths to it is meant (RFC 7911 §3).

@@ -4,10 +4,10 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream as StdStream};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
 use tokio::time::sleep;
 
 use super::*;
+use crate::socket::{SocketOptions, dial};
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -15,7 +15,7 @@ const WAIT: Duration = Duration::from_secs(20);
 async fn connected(serial: u64, inbox: &mpsc::Sender<Event>) -> (Connection, StdStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let remote = listener.local_addr().unwrap();
-    let stream = dial(remote, None).await.unwrap();
+    let stream = dial(remote, &SocketOptions::default()).await.unwrap();
     let (peer, _) = listener.accept().unwrap();
     peer.set_read_timeout(Some(WAIT)).unwrap();
     let connection = Connection::start(stream, &Arc::from("peer"), serial, inbox).unwrap();
@@ -179,18 +179,23 @@ async fn the_end_and_a_reset_are_told() {
         Event::Lost { serial: 1, .. }
     ));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut ours = dial(listener.local_addr().unwrap(), None).await.unwrap();
+    let remote = listener.local_addr().unwrap();
+    let ours = dial(remote, &SocketOptions::default()).await.unwrap();
     let (theirs, _) = listener.accept().await.unwrap();
-    AsyncWriteExt::write_all(&mut ours, b"x").await.unwrap();
-    theirs.readable().await.unwrap();
-    // Unread bytes make the close a reset.
-    drop(theirs);
     let _second = Connection::start(ours, &Arc::from("peer"), 2, &inbox).unwrap();
-    let Event::Lost {
-        serial: 2, reason, ..
-    } = next(&mut received).await
-    else {
-        panic!("not lost");
+    // Without lingering a close is a reset.
+    socket2::SockRef::from(&theirs)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(theirs);
+    let reason = loop {
+        match next(&mut received).await {
+            Event::Lost {
+                serial: 2, reason, ..
+            } => break reason,
+            Event::Lost { .. } => panic!("lost twice"),
+            _ => {}
+        }
     };
     assert!(reason.contains("reset"), "{reason}");
 }

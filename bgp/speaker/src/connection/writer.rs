@@ -10,7 +10,6 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::timeout;
 
 use super::{Event, Origin};
 
@@ -25,8 +24,6 @@ const MOST: u64 = 2 * UPDATE_ROOM;
 const PIECES: usize = 4096;
 /// Pieces written by one call.
 const AT_ONCE: usize = 64;
-/// SendHoldTime (RFC 9687 §3.2's default) of a session that has no timer of its own for it.
-const SEND_HOLD_TIME: Duration = Duration::from_secs(480);
 
 /// How far a writer has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,21 +136,20 @@ pub(super) async fn write_all(mut stream: OwnedWriteHalf, mut from: Pieces, to: 
     while from.fill(&mut batch).await {
         let slices: Vec<IoSlice<'_>> = batch.iter().map(|piece| IoSlice::new(piece)).collect();
         let written = tokio::select! {
-            written = timeout(SEND_HOLD_TIME, stream.write_vectored(&slices)) => written,
+            written = stream.write_vectored(&slices) => written,
             () = shared.overflow.notified() => {
                 return to.lost("the peer does not read: too much waits for it".to_owned()).await;
             }
         };
         match written {
-            Ok(Ok(written)) if written > 0 => {
+            Ok(written) if written > 0 => {
                 advance(&mut batch, written);
                 shared.mark_time();
                 let written = u64::try_from(written).unwrap_or(u64::MAX);
                 shared.written.fetch_add(written, Ordering::SeqCst);
             }
-            Ok(Ok(_)) => return to.lost("closed by the peer".to_owned()).await,
-            Ok(Err(error)) => return to.lost(error.to_string()).await,
-            Err(_) => return to.lost("send hold timer expired".to_owned()).await,
+            Ok(_) => return to.lost("closed by the peer".to_owned()).await,
+            Err(error) => return to.lost(error.to_string()).await,
         }
         if shared.waiting() < LOW && shared.room_wanted.swap(false, Ordering::SeqCst) {
             // An error means that the speaker has ended.

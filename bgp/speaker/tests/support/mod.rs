@@ -14,10 +14,11 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bgp_proto::rib::Originated;
+use bgp_proto::session::{PeerAs, State};
+use bgp_proto::speaker::PeerStatus;
 use bgp_proto::wire::Asn;
-use bgp_speaker::{
-    Config, Handle, PeerAs, PeerConfig, PeerStatus, RouteEvent, SpeakerConfig, spawn,
-};
+use bgp_speaker::{Config, Handle, Peer, RouteEvent, spawn};
 use ipnet::IpNet;
 
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -72,31 +73,21 @@ impl Net {
     /// The configuration of node `host`, in AS 65000 + `host`, with the given others as peers.
     pub fn config(&self, host: u8, peers: &[u8], originate: &[&str]) -> Config {
         Config {
-            speaker: SpeakerConfig {
-                asn: asn(host),
-                router_id: Ipv4Addr::new(10, 0, 0, host),
-                listen: vec![self.address(host)],
-                restart_time: Duration::from_secs(120),
-            },
+            listen: vec![self.address(host)],
             peers: peers
                 .iter()
                 .map(|&peer| (name(peer), self.peer(host, peer)))
                 .collect(),
-            originate: nets(originate),
+            originate: originated(&nets(originate)),
+            ..Config::new(asn(host), Ipv4Addr::new(10, 0, 0, host))
         }
     }
 
-    fn peer(&self, host: u8, peer: u8) -> PeerConfig {
-        PeerConfig {
-            address: self.address(peer),
-            asn: PeerAs::Number(asn(peer)),
-            local_address: Some(IpAddr::V4(self.ip(host))),
-            passive: false,
-            hold_time: Duration::from_secs(90),
-            keepalive_time: None,
-            max_prefixes: 1_000_000,
-            import_reject: BTreeSet::new(),
-        }
+    fn peer(&self, host: u8, peer: u8) -> Peer {
+        let source = Some(IpAddr::V4(self.ip(host)));
+        let mut peer = Peer::at(self.address(peer), PeerAs::Number(asn(peer)), source);
+        peer.session.max_prefixes.limit = 1_000_000;
+        peer
     }
 }
 
@@ -110,6 +101,11 @@ pub fn name(host: u8) -> String {
 
 pub fn nets(texts: &[&str]) -> BTreeSet<IpNet> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+pub fn originated(prefixes: &BTreeSet<IpNet>) -> BTreeMap<IpNet, Originated> {
+    let plain = |prefix: &IpNet| (*prefix, Originated::default());
+    prefixes.iter().map(plain).collect()
 }
 
 /// A running speaker and what it has said so far.
@@ -128,16 +124,21 @@ struct Heard {
 
 impl Heard {
     fn take(&mut self, event: RouteEvent) {
-        let RouteEvent::Changes(changes) = event else {
-            self.initial_syncs += 1;
-            return;
+        let changes = match event {
+            RouteEvent::Changes(changes) => changes,
+            RouteEvent::InitialSync => {
+                self.initial_syncs += 1;
+                return;
+            }
+            RouteEvent::GatewayDown(_) | RouteEvent::GatewayUp(_) => return,
         };
         for change in changes {
             if change.next_hops.is_empty() {
                 self.withdrawals += 1;
                 self.routes.remove(&change.prefix);
             } else {
-                self.routes.insert(change.prefix, change.next_hops);
+                let hops = change.next_hops.iter().map(|hop| hop.address);
+                self.routes.insert(change.prefix, hops.collect());
             }
         }
     }
@@ -208,7 +209,7 @@ impl Node {
         let start = Instant::now();
         loop {
             let status = self.peer(host).await;
-            if status.state == "Established" {
+            if status.state == State::Established {
                 return;
             }
             assert!(start.elapsed() < DEADLINE, "{status:?}");

@@ -25,7 +25,7 @@ const V4: Family = Family::IPV4_UNICAST;
 const V6: Family = Family::IPV6_UNICAST;
 
 #[track_caller]
-fn assert_malformed<T: std::fmt::Debug>(outcome: Result<T, Notification>) {
+fn assert_malformed<T: fmt::Debug>(outcome: Result<T, Notification>) {
     let notification = outcome.unwrap_err();
     let seen = (notification.code, notification.subcode);
     assert_eq!(seen, (code::OPEN, subcode::UNSPECIFIC));

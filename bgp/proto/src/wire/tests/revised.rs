@@ -46,7 +46,7 @@ fn assert_discarded(update: &Update, code: u8) {
 }
 
 #[track_caller]
-fn assert_reset<T: std::fmt::Debug>(outcome: Result<T, Notification>, subcode: u8) {
+fn assert_reset<T: fmt::Debug>(outcome: Result<T, Notification>, subcode: u8) {
     let notification = outcome.unwrap_err();
     assert_eq!(
         (notification.code, notification.subcode),

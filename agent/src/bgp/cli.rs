@@ -1,0 +1,121 @@
+//! The verbs below `portolan bgp`, and how their answers are printed.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use ipnet::IpNet;
+
+use super::table;
+use super::view::BgpQuestion;
+use crate::cli::Output;
+use crate::control;
+
+/// Flags and verbs of `portolan bgp`.
+#[derive(Debug, Args)]
+pub(crate) struct BgpArgs {
+    #[command(subcommand)]
+    verb: BgpVerb,
+    /// The agent's --run-dir.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/run/portolan",
+        global = true
+    )]
+    run_dir: PathBuf,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value = "table", global = true)]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum BgpVerb {
+    /// Sessions, one line each: state, how long, prefixes either way, why one is down.
+    Peers,
+    /// All there is to know of one session: what was agreed on, timers, counters, BFD.
+    Peer {
+        /// Its name, as `portolan bgp peers` prints it.
+        name: String,
+    },
+    /// Routes with all their paths; the best is marked `>`, those used beside it `=`.
+    Routes {
+        /// Only this prefix and those inside it.
+        prefix: Option<IpNet>,
+        /// At most so many routes.
+        #[arg(long, default_value_t = DEFAULT_LIMIT)]
+        limit: usize,
+    },
+    /// What a peer is told.
+    Advertised {
+        /// The peer's name.
+        peer: String,
+        /// At most so many routes.
+        #[arg(long, default_value_t = DEFAULT_LIMIT)]
+        limit: usize,
+    },
+    /// What a peer announced, used or not, and why not.
+    Received {
+        /// The peer's name.
+        peer: String,
+        /// At most so many routes.
+        #[arg(long, default_value_t = DEFAULT_LIMIT)]
+        limit: usize,
+    },
+    /// Why a prefix goes the way it goes: at which step each path lost, which rule rejected one, who is told.
+    Explain {
+        /// The prefix, as it is announced.
+        prefix: IpNet,
+    },
+    /// Ask a peer for all its routes again (RFC 2918); the session stays up.
+    Refresh {
+        /// The peer's name.
+        peer: String,
+    },
+    /// End a session (Cease, Administrative Reset) and start it again at once.
+    Reset {
+        /// The peer's name.
+        peer: String,
+        /// A word to the other side's people (RFC 9003).
+        #[arg(long, default_value = "")]
+        message: String,
+    },
+}
+
+/// More routes than anyone reads; a program asks for what it wants.
+const DEFAULT_LIMIT: usize = 10_000;
+
+/// Carries out one verb.
+///
+/// # Errors
+/// If no agent answers, or it knows no such peer.
+pub(crate) fn run(args: BgpArgs) -> anyhow::Result<()> {
+    let json = matches!(args.output, Output::Json);
+    let question = match args.verb {
+        BgpVerb::Peers => BgpQuestion::Peers,
+        BgpVerb::Peer { name } => BgpQuestion::Peer { name },
+        BgpVerb::Routes { prefix, limit } => BgpQuestion::Routes {
+            within: prefix.map(|prefix| prefix.trunc()),
+            limit,
+        },
+        BgpVerb::Advertised { peer, limit } => BgpQuestion::Advertised { peer, limit },
+        BgpVerb::Received { peer, limit } => BgpQuestion::Received { peer, limit },
+        BgpVerb::Explain { prefix } => BgpQuestion::Explain {
+            prefix: prefix.trunc(),
+        },
+        BgpVerb::Refresh { peer } => BgpQuestion::Refresh { peer },
+        BgpVerb::Reset { peer, message } => BgpQuestion::Reset { peer, message },
+    };
+    print(&args.run_dir, question, json)
+}
+
+fn print(run_dir: &Path, question: BgpQuestion, json: bool) -> anyhow::Result<()> {
+    let answer = control::ask_bgp(run_dir, question)?;
+    let text = if json {
+        answer.json()? + "\n"
+    } else {
+        table::render(&answer)
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,312 @@
+//! Peers of this node: those BGPPeers name, and the node-to-node mesh.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::num::NonZeroU8;
+
+use api::crd;
+use api::resources::{BgpPeer, GracefulRestart, Hops, Node, PeerAs, PeerTarget};
+use bgp_proto::bfd::BfdConfig;
+use bgp_proto::rib::NextHopMode;
+use bgp_proto::session;
+use bgp_proto::speaker::{AddPath, Bfd, GracefulRestartConfig, MaxPrefixes, PeerConfig};
+use bgp_proto::wire::{Asn, Role};
+use bgp_speaker::socket::{Password, SocketOptions, Ttl};
+use bgp_speaker::{Peer, Target};
+
+use super::{View, filters, own_as};
+
+/// Peers by name, and why others are none.
+type Peers = (BTreeMap<String, Peer>, BTreeMap<String, String>);
+
+/// How many peers one range may have.
+const RANGE_LIMIT: usize = 1024;
+/// How many paths a peer with ADD-PATH is sent.
+const ADD_PATHS: u8 = 8;
+
+pub(super) fn compile(view: &View<'_>) -> Peers {
+    let (mut peers, mut refused) = (BTreeMap::new(), BTreeMap::new());
+    for peer in view.peers {
+        if let Err(why) = add_peer(view, peer, &mut peers) {
+            refused.insert(peer.name.clone(), why);
+        }
+    }
+    if view.configuration.node_to_node_mesh_enabled {
+        add_mesh(view, &mut peers);
+    }
+    (peers, refused)
+}
+
+fn add_peer(
+    view: &View<'_>,
+    peer: &BgpPeer,
+    into: &mut BTreeMap<String, Peer>,
+) -> Result<(), String> {
+    let selected = peer.node_selector.matches(&view.node.labels);
+    if let PeerTarget::Nodes(selector) = &peer.target {
+        // Both sides of the pair make the session, as in Calico.
+        let named = selector.matches(&view.node.labels);
+        for other in others(view) {
+            let wanted = (selected && selector.matches(&other.labels))
+                || (named && peer.node_selector.matches(&other.labels));
+            if let (true, Some(address)) = (wanted, address_of(view, other)) {
+                let asn = Asn(own_as(other, view.configuration));
+                let node = one_of(view, peer, Target::Address(address), Some(asn))?;
+                into.insert(format!("{}/{}", peer.name, other.name), node);
+            }
+        }
+        return Ok(());
+    }
+    if !selected {
+        return Ok(());
+    }
+    let target = match &peer.target {
+        PeerTarget::Address(address) => Target::Address(*address),
+        PeerTarget::LinkLocal {
+            address,
+            interface: _,
+            port,
+        } => Target::Address(SocketAddrV6::new(*address, *port, 0, 0).into()),
+        PeerTarget::Interface(name) => Target::Interface {
+            name: name.clone(),
+            port: view.configuration.listen_port,
+        },
+        PeerTarget::Range(range) => Target::Range {
+            range: *range,
+            limit: RANGE_LIMIT,
+        },
+        PeerTarget::Nodes(_) => return Ok(()),
+    };
+    into.insert(peer.name.clone(), one_of(view, peer, target, None)?);
+    Ok(())
+}
+
+/// The node-to-node mesh; a node that a BGPPeer already reaches is left to it.
+fn add_mesh(view: &View<'_>, into: &mut BTreeMap<String, Peer>) {
+    let taken: BTreeSet<IpAddr> = into
+        .values()
+        .filter_map(|peer| match &peer.target {
+            Target::Address(address) => Some(address.ip()),
+            _ => None,
+        })
+        .collect();
+    for other in others(view) {
+        let Some(address) = address_of(view, other) else {
+            continue;
+        };
+        if taken.contains(&address.ip()) {
+            continue;
+        }
+        let asn = Asn(own_as(other, view.configuration));
+        let session = PeerConfig {
+            graceful_restart: Some(graceful_restart(view, GracefulRestart::default())),
+            import_reject: view.node.pod_cidrs.iter().copied().collect(),
+            import_exceptions: view.elsewhere.clone(),
+            own_addresses: view.node.internal_ips.clone(),
+            ..PeerConfig::new(session::PeerAs::Number(asn))
+        };
+        let external = own_as(view.node, view.configuration) != asn.0;
+        let socket = SocketOptions {
+            // Nodes of one cluster may be a router apart.
+            ttl: Ttl::of_peer(false, None, None),
+            source: source(view, None, Some(address)),
+            ..SocketOptions::default()
+        };
+        tracing::trace!(node = other.name, external, "mesh peer");
+        into.insert(
+            format!("mesh/{}", other.name),
+            Peer {
+                target: Target::Address(address),
+                session,
+                socket,
+                bfd: None,
+            },
+        );
+    }
+}
+
+fn one_of(
+    view: &View<'_>,
+    peer: &BgpPeer,
+    target: Target,
+    node_as: Option<Asn>,
+) -> Result<Peer, String> {
+    let asn = match (node_as, peer.as_number) {
+        (Some(asn), _) => session::PeerAs::Number(asn),
+        (None, PeerAs::Number(number)) => session::PeerAs::Number(Asn(number)),
+        (None, PeerAs::Internal) => session::PeerAs::Internal,
+        (None, PeerAs::External) => session::PeerAs::External,
+    };
+    let find = |name: &str| view.filters.get(name).copied();
+    let chains = filters::chains(&peer.filters, find).map_err(|name| {
+        format!(
+            "spec.filters names BGPFilter {name}, which is not there: add it, or take the name out"
+        )
+    })?;
+    let session = PeerConfig {
+        local_as: peer.local_as.map(Asn),
+        passive: peer.passive,
+        hold_time: peer.hold_time,
+        keepalive_time: peer.keepalive_time,
+        delay_open: peer.delay_open,
+        graceful_restart: Some(graceful_restart(view, peer.graceful_restart)),
+        max_prefixes: MaxPrefixes {
+            limit: peer.max_prefixes.limit,
+            warn_at: peer.max_prefixes.warn_at,
+            restart_after: peer.max_prefixes.restart_after,
+        },
+        role: peer.role.map(role),
+        strict_role: peer.strict_role,
+        shutdown: peer
+            .admin_shutdown
+            .then(|| peer.shutdown_message.clone().unwrap_or_default()),
+        bfd: peer.bfd.map(|bfd| Bfd { strict: bfd.strict }),
+        route_reflector_client: peer.route_reflector_client,
+        add_path: AddPath {
+            receive: peer.add_path.receive,
+            send: if peer.add_path.send { ADD_PATHS } else { 0 },
+        },
+        import: chains.import,
+        export: chains.export,
+        transit: false,
+        import_reject: view.node.pod_cidrs.iter().copied().collect(),
+        import_exceptions: view.elsewhere.clone(),
+        next_hop: match peer.next_hop_mode {
+            crd::NextHopMode::Auto => NextHopMode::Auto,
+            crd::NextHopMode::Own => NextHopMode::Own,
+            crd::NextHopMode::Keep => NextHopMode::Keep,
+        },
+        allow_own_as: peer.allow_own_as,
+        own_addresses: view.node.internal_ips.clone(),
+        ..PeerConfig::new(asn)
+    };
+    Ok(Peer {
+        socket: socket(view, peer, &target, asn)?,
+        bfd: peer.bfd.as_ref().map(|bfd| bgp_speaker::Bfd {
+            timers: BfdConfig {
+                desired_min_tx: bfd.min_tx,
+                required_min_rx: bfd.min_rx,
+                detect_multiplier: NonZeroU8::new(bfd.multiplier).unwrap_or(NonZeroU8::MIN),
+                control_plane_independent: false,
+                passive: false,
+            },
+            hops: match peer.hops {
+                Hops::Multihop(hops) | Hops::TtlSecurity(hops) if bfd.multihop => {
+                    NonZeroU8::new(hops)
+                }
+                _ => None,
+            },
+        }),
+        target,
+        session,
+    })
+}
+
+fn socket(
+    view: &View<'_>,
+    peer: &BgpPeer,
+    target: &Target,
+    asn: session::PeerAs,
+) -> Result<SocketOptions, String> {
+    let external = match asn {
+        session::PeerAs::Number(number) => {
+            let own = own_as(view.node, view.configuration);
+            let shown = peer.local_as.unwrap_or(own);
+            number.0 != shown
+        }
+        session::PeerAs::External => true,
+        session::PeerAs::Internal => false,
+    };
+    let (multihop, security) = match peer.hops {
+        Hops::Usual => (None, None),
+        Hops::Multihop(hops) => (NonZeroU8::new(hops), None),
+        Hops::TtlSecurity(hops) => (None, NonZeroU8::new(hops)),
+    };
+    // Nodes of one cluster may be a router apart.
+    let nodes = matches!(peer.target, PeerTarget::Nodes(_));
+    let (interface, address) = match (&peer.target, target) {
+        (PeerTarget::LinkLocal { interface, .. }, _) => (Some(interface.clone()), None),
+        (_, Target::Interface { name, .. }) => (Some(name.clone()), None),
+        (_, Target::Address(address)) => (None, Some(*address)),
+        (_, Target::Range { .. }) => (None, None),
+    };
+    Ok(SocketOptions {
+        ttl: Ttl::of_peer(external && !nodes, multihop, security),
+        password: password(view, peer)?,
+        source: source(view, peer.source_address, address),
+        interface,
+    })
+}
+
+fn password(view: &View<'_>, peer: &BgpPeer) -> Result<Option<Password>, String> {
+    let Some(wanted) = &peer.password else {
+        return Ok(None);
+    };
+    let secret = view.secrets.get(wanted.secret.as_str()).ok_or_else(|| {
+        format!(
+            "spec.password names Secret {}, which is not there: add it to the agent's namespace",
+            wanted.secret
+        )
+    })?;
+    let value = secret.get(&wanted.key).ok_or_else(|| {
+        format!(
+            "spec.password names key {} of Secret {}, which it does not have",
+            wanted.key, wanted.secret
+        )
+    })?;
+    Password::new(value.expose()).map(Some).map_err(|error| {
+        format!(
+            "spec.password, key {} of Secret {}: {error}",
+            wanted.key, wanted.secret
+        )
+    })
+}
+
+/// The session's own address is the next hop we announce: make it the node's, not a loopback or a bridge.
+fn source(view: &View<'_>, asked: Option<IpAddr>, address: Option<SocketAddr>) -> Option<IpAddr> {
+    let of_family = |address: SocketAddr| {
+        let own = view.node.internal_ips.iter();
+        own.copied().find(|ip| ip.is_ipv4() == address.is_ipv4())
+    };
+    asked.or_else(|| address.and_then(of_family))
+}
+
+fn graceful_restart(view: &View<'_>, own: GracefulRestart) -> GracefulRestartConfig {
+    let common = view.configuration;
+    GracefulRestartConfig {
+        restart_time: own.restart_time.unwrap_or(common.restart_time),
+        long_lived_stale_time: own
+            .long_lived_stale_time
+            .unwrap_or(common.long_lived_stale_time),
+    }
+}
+
+fn role(role: crd::Role) -> Role {
+    match role {
+        crd::Role::Provider => Role::Provider,
+        crd::Role::RouteServer => Role::RouteServer,
+        crd::Role::RouteServerClient => Role::RouteServerClient,
+        crd::Role::Customer => Role::Customer,
+        crd::Role::Peer => Role::Peer,
+    }
+}
+
+fn others<'a>(view: &View<'a>) -> impl Iterator<Item = &'a Node> {
+    let own = &view.node.name;
+    view.nodes
+        .iter()
+        .copied()
+        .filter(move |other| other.name != *own)
+}
+
+/// Where another node is: by IPv4 if both have it, else by IPv6.
+fn address_of(view: &View<'_>, other: &Node) -> Option<SocketAddr> {
+    let has = |v4: bool| {
+        let own = view.node.internal_ips.iter().any(|ip| ip.is_ipv4() == v4);
+        let theirs = other.internal_ips.iter().copied();
+        own.then(|| theirs.into_iter().find(|ip| ip.is_ipv4() == v4))
+            .flatten()
+    };
+    let ip = has(true).or_else(|| has(false))?;
+    Some(SocketAddr::new(ip, view.configuration.listen_port))
+}

@@ -1,0 +1,97 @@
+//! What BFD means for sessions and routes (RFC 5882), and its interplay with graceful restart (DESIGN.md invariant 5).
+
+use std::time::Duration;
+
+use super::lab::Lab;
+use super::nodes::{address, peer_name, pod_cidr};
+use crate::speaker::{Bfd, PeerEvent};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn watched(strict: bool) -> Lab {
+    Lab::pair(40, |to_second, to_first| {
+        to_second.bfd = Some(Bfd { strict });
+        to_first.bfd = Some(Bfd { strict });
+    })
+}
+
+fn bfd_up(lab: &mut Lab) {
+    lab.with(0, |speaker, now, _| {
+        speaker.handle_bfd_up(now, &peer_name(1))
+    });
+    lab.with(1, |speaker, now, _| {
+        speaker.handle_bfd_up(now, &peer_name(0))
+    });
+}
+
+#[test]
+fn a_path_that_is_gone_takes_the_gateway_first_then_the_session_and_its_routes() {
+    let mut lab = watched(false);
+    lab.run_until(SOON, "routes", Lab::converged);
+    bfd_up(&mut lab);
+    lab.with(0, |speaker, now, _| {
+        speaker.handle_bfd_down(now, &peer_name(1), false);
+    });
+    assert_eq!(lab.nodes[0].gateways, [(false, address(1))]);
+    assert!(!lab.is_up(0, 1));
+    assert!(
+        !lab.nodes[0].routes.contains_key(&pod_cidr(1)),
+        "no graceful restart over a dead path"
+    );
+    let told = lab.nodes[0].events.iter().map(|(_, event)| event.clone());
+    assert!(told.collect::<Vec<_>>().contains(&PeerEvent::BfdDown));
+    lab.run_until(SOON * 2, "back", Lab::converged);
+    assert_eq!(lab.nodes[0].gateways.last(), Some(&(true, address(1))));
+}
+
+#[test]
+fn bfd_that_dies_with_a_peer_that_restarts_flushes_nothing() {
+    let mut lab = watched(false);
+    lab.run_until(SOON, "routes", Lab::converged);
+    bfd_up(&mut lab);
+    // Over kill -9 the kernel's FIN comes before BFD's detection time is over.
+    lab.kill(1);
+    lab.run(Duration::from_millis(300));
+    lab.with(0, |speaker, now, _| {
+        speaker.handle_bfd_down(now, &peer_name(1), false);
+    });
+    assert!(lab.nodes[0].routes.contains_key(&pod_cidr(1)));
+    assert_eq!(lab.nodes[0].gateways, []);
+}
+
+#[test]
+fn bfd_that_outlives_control_planes_ends_a_graceful_restart_when_it_goes_down() {
+    let mut lab = watched(false);
+    lab.run_until(SOON, "routes", Lab::converged);
+    bfd_up(&mut lab);
+    lab.kill(1);
+    lab.run(Duration::from_millis(300));
+    lab.with(0, |speaker, now, _| {
+        speaker.handle_bfd_down(now, &peer_name(1), true);
+    });
+    assert!(!lab.nodes[0].routes.contains_key(&pod_cidr(1)));
+    assert_eq!(lab.nodes[0].gateways, [(false, address(1))]);
+}
+
+#[test]
+fn a_peer_that_stops_bfd_on_purpose_keeps_its_session() {
+    let mut lab = watched(true);
+    bfd_up(&mut lab);
+    lab.run_until(SOON, "routes", Lab::converged);
+    lab.with(0, |speaker, now, _| {
+        speaker.handle_bfd_admin_down(now, &peer_name(1));
+    });
+    lab.run(SOON);
+    assert!(lab.is_up(0, 1));
+    assert_eq!(lab.nodes[0].gateways, []);
+}
+
+#[test]
+fn strict_mode_waits_for_bfd() {
+    let mut lab = watched(true);
+    lab.run(Duration::from_secs(15));
+    assert!(!lab.is_up(0, 1), "no session without BFD");
+    assert!(lab.nodes[0].routes.is_empty());
+    bfd_up(&mut lab);
+    lab.run_until(Duration::from_secs(60), "with it", Lab::converged);
+}

@@ -1,0 +1,147 @@
+//! The actor's side of BFD: which peers it watches, started only when there is one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::bfd::{self, BfdEvent, BfdHandle, BfdPeer, BfdSettings};
+use crate::config::{Config, Target};
+use crate::peer::Peer;
+
+/// BFD sessions, by the names of the peers they watch.
+#[derive(Default)]
+pub(crate) struct BfdLink {
+    running: Option<Running>,
+    watched: BTreeMap<String, BfdPeer>,
+}
+
+struct Running {
+    handle: BfdHandle,
+    events: mpsc::Receiver<BfdEvent>,
+    /// It is a process of its own and goes on without us.
+    adopted: bool,
+}
+
+impl BfdLink {
+    /// Watches every peer that asks for it and whose address is known.
+    pub(crate) fn configure(&mut self, config: &Config, peers: &BTreeMap<Arc<str>, Peer>) {
+        let watched: BTreeMap<_, _> = peers
+            .iter()
+            .filter_map(|(name, peer)| Some((name.to_string(), watch(config, name, peer)?)))
+            .collect();
+        if watched == self.watched || (self.running.is_none() && watched.is_empty()) {
+            return;
+        }
+        if self.running.is_none() {
+            match start(config) {
+                Ok(running) => self.running = Some(running),
+                Err(error) => {
+                    tracing::error!(%error, "BFD cannot be started: peers are watched by hold timers alone");
+                    return;
+                }
+            }
+        }
+        self.watched = watched;
+        self.tell();
+    }
+
+    /// Stops watching a peer that is gone.
+    pub(crate) fn forget(&mut self, name: &str) {
+        if self.watched.remove(name).is_some() {
+            self.tell();
+        }
+    }
+
+    fn tell(&self) {
+        if let Some(running) = &self.running
+            && let Err(error) = running.handle.configure(self.watched.clone())
+        {
+            tracing::error!(%error, "peers are watched by hold timers alone");
+        }
+    }
+
+    /// The next event; never, as long as nobody is watched. `None`: BFD has ended, so `configure` must follow.
+    pub(crate) async fn next(&mut self) -> Option<BfdEvent> {
+        let event = match &mut self.running {
+            Some(running) => running.events.recv().await,
+            None => std::future::pending().await,
+        };
+        if event.is_none() {
+            tracing::error!("BFD has ended; it is started again");
+            self.running = None;
+            self.watched.clear();
+        }
+        event
+    }
+
+    /// An event that is there already.
+    pub(crate) fn try_next(&mut self) -> Option<BfdEvent> {
+        self.running.as_mut()?.events.try_recv().ok()
+    }
+
+    /// Tells every peer that we stop on purpose (RFC 5880 §6.8.16); not of a BFD that goes on while we restart.
+    pub(crate) fn admin_down(&self, for_good: bool) {
+        if let Some(running) = &self.running
+            && (for_good || !running.adopted)
+            && let Err(error) = running.handle.admin_down_all()
+        {
+            tracing::warn!(%error, "peers are not told that BFD stops on purpose");
+        }
+    }
+}
+
+/// Adopts the process that outlives us, if there is one; else BFD lives and dies with this process.
+fn start(config: &Config) -> io::Result<Running> {
+    if let Some(socket) = config
+        .bfd_socket
+        .as_deref()
+        .filter(|socket| socket.exists())
+    {
+        match bfd::connect(socket) {
+            Ok((handle, events)) => {
+                tracing::info!(socket = %socket.display(), "BFD adopted: it outlives this process");
+                return Ok(Running {
+                    handle,
+                    events,
+                    adopted: true,
+                });
+            }
+            Err(error) => {
+                tracing::warn!(socket = %socket.display(), %error, "BFD cannot be adopted, so it runs in this process");
+            }
+        }
+    }
+    let (handle, events) = bfd::spawn(BfdSettings::default())?;
+    Ok(Running {
+        handle,
+        events,
+        adopted: false,
+    })
+}
+
+fn watch(config: &Config, name: &str, peer: &Peer) -> Option<BfdPeer> {
+    let configured = config.peers.get(name).or_else(|| {
+        let (range, _) = name.rsplit_once('/')?;
+        config.peers.get(range)
+    })?;
+    let remote = peer.address?;
+    let interface = match remote {
+        std::net::SocketAddr::V6(remote) if remote.scope_id() != 0 => Some(remote.scope_id()),
+        _ => None,
+    };
+    let bfd = configured.bfd.as_ref()?;
+    let local = match &peer.target {
+        Target::Interface { .. } => None,
+        Target::Address(_) | Target::Range { .. } => peer.socket.source,
+    };
+    Some(BfdPeer {
+        remote: remote.ip(),
+        local,
+        interface,
+        // RFC 5883 §5: what crossed more routers is not the peer's.
+        multihop: bfd.hops.map(|hops| u8::MAX - (hops.get() - 1)),
+        config: bfd.timers.clone(),
+    })
+}
