@@ -268,7 +268,9 @@ impl Rib {
         for id in all {
             while self.poll_transmit(id, usize::MAX).is_some() {}
         }
-        self.poll_best_changes(usize::MAX);
+        for _ in 0..=self.gone.len() {
+            self.reap();
+        }
         (self.prefixes.len(), self.store.len())
     }
 

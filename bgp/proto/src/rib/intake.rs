@@ -13,6 +13,9 @@ use super::peers::PeerId;
 use super::store::AttributesId;
 use crate::wire::{Family, Nlri, Notification, PathAttributes, Update};
 
+/// Paths of one prefix that are taken from one peer; whoever sends more means no good, as each has to be compared.
+const MOST_PATHS: usize = 64;
+
 impl Rib {
     /// An UPDATE of a peer with a session.
     ///
@@ -99,6 +102,12 @@ impl Rib {
         let prefix_id = self.prefixes.insert(prefix);
         if let Some(at) = self.paths.find(prefix_id, id.index, content.path_id) {
             self.replace(id, prefix_id, at, content, verdict);
+            return Ok(());
+        }
+        let paths = self.paths.of(prefix_id);
+        if content.path_id != 0
+            && paths.iter().filter(|path| path.peer == id.index).count() >= MOST_PATHS
+        {
             return Ok(());
         }
         self.hold_content(content);

@@ -1,5 +1,7 @@
 //! The paths to each prefix: one lies in the prefix's own slot, several in a list beside it.
 
+use smallvec::SmallVec;
+
 use super::columns::Column;
 use super::store::AttributesId;
 
@@ -266,8 +268,15 @@ impl Paths {
 
 /// The lowest identifier that no path has.
 fn free_out_id(list: &[Path]) -> u16 {
-    (1..=u16::MAX)
-        .find(|id| list.iter().all(|path| path.out_id != *id))
+    // One more than there are paths, and 0, which is never given: one of them is free.
+    let mut used: SmallVec<[bool; 32]> = SmallVec::from_elem(false, list.len() + 2);
+    for path in list {
+        if let Some(used) = used.get_mut(usize::from(path.out_id)) {
+            *used = true;
+        }
+    }
+    let free = used.iter().skip(1).position(|used| !used);
+    free.and_then(|free| u16::try_from(free + 1).ok())
         .unwrap_or(u16::MAX)
 }
 

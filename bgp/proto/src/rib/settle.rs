@@ -11,6 +11,8 @@ use super::transmit::candidate;
 
 /// Prefixes decided by one call.
 const AT_ONCE: usize = 16 * 1024;
+/// Ids in a row that cannot be freed yet before it is left for the next call.
+const MOST_AWAITED: usize = 64;
 
 impl Rib {
     /// Decides dirty prefixes, at most so many that nobody waits long.
@@ -23,6 +25,7 @@ impl Rib {
 
     /// Frees the ids of prefixes of which nobody has to be told any more.
     pub(super) fn reap(&mut self) {
+        let mut awaited_in_a_row = 0;
         for _ in 0..self.gone.len().min(AT_ONCE) {
             let Some(id) = self.gone.pop() else { break };
             if !self.paths.of(id).is_empty() || self.dirty.contains(id) {
@@ -31,10 +34,16 @@ impl Rib {
             let awaited = self.changed.contains(id)
                 || self.paths.reported(id) != 0
                 || self.groups.iter().flatten().any(|group| group.holds(id));
-            if awaited {
-                self.gone.push(id);
-            } else {
+            if !awaited {
                 self.prefixes.remove(id);
+                awaited_in_a_row = 0;
+                continue;
+            }
+            // Behind the others, so that the next call looks at those.
+            self.gone.push(id);
+            awaited_in_a_row += 1;
+            if awaited_in_a_row == MOST_AWAITED {
+                break;
             }
         }
         if self.prefixes.len() == 0 && self.prefixes.end() > 0 && self.dirty.is_empty() {

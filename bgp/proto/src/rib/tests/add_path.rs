@@ -113,3 +113,19 @@ fn the_best_so_many_are_sent_with_identifiers_that_stay_and_are_withdrawn_by_the
     learn(&mut known, sent_in(&mut rib, to, &takes_ids()));
     assert!(known.is_empty());
 }
+
+#[test]
+fn a_peer_that_announces_ever_more_paths_of_one_prefix_is_not_listened_to() {
+    let mut rib = Rib::new(rib_config(), 1);
+    let peer = up(&mut rib, policy(), sends_ids());
+    for id in 1..=1_000 {
+        let update = path("10.1.0.0/24", id, from([10, 0, 0, 7], &[65_001]));
+        rib.handle_update(peer, &update).unwrap();
+    }
+    assert_eq!(rib.counts(peer).accepted, 64);
+    rib.handle_update(peer, &withdrawal("10.1.0.0/24", 1))
+        .unwrap();
+    rib.handle_update(peer, &withdrawal("10.1.0.0/24", 999))
+        .unwrap();
+    assert_eq!(rib.counts(peer).accepted, 63);
+}
