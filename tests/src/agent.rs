@@ -42,6 +42,7 @@ pub struct Agent {
     dir: PathBuf,
     manifests: PathBuf,
     metrics: String,
+    features: Option<String>,
     process: Option<Process>,
 }
 
@@ -68,8 +69,16 @@ impl Agent {
             dir,
             manifests: manifests.to_owned(),
             metrics: "127.0.0.1:9179".to_owned(),
+            features: None,
             process: None,
         })
+    }
+
+    /// The same agent with these parts only, as `--features` takes them.
+    #[must_use]
+    pub fn with_features(mut self, features: &str) -> Self {
+        self.features = Some(features.to_owned());
+        self
     }
 
     /// Starts it; it may take until [`Self::wait_synced`] returns.
@@ -82,6 +91,9 @@ impl Agent {
         command.arg("--manifests").arg(&self.manifests);
         command.arg("--state-dir").arg(self.dir.join("state"));
         command.arg("--run-dir").arg(self.run_dir());
+        if let Some(features) = &self.features {
+            command.args(["--features", features]);
+        }
         self.process = Some(Process::start(&self.node, command, &self.dir.join("log"))?);
         Ok(())
     }
@@ -166,6 +178,15 @@ impl Agent {
         crate::netns::run("ip", &args)
     }
 
+    /// `portolan bgp <words> -o json`, parsed.
+    ///
+    /// # Errors
+    /// When the verb fails; the error holds what it said.
+    pub fn bgp(&self, words: &[&str]) -> Result<Value> {
+        let words = [&["bgp"], words, &["-o", "json"]].concat();
+        Ok(serde_json::from_str(&self.verb(&words)?)?)
+    }
+
     /// Whether a session with `address` is established.
     ///
     /// # Errors
@@ -219,6 +240,12 @@ impl Agent {
     /// Leaves it running when dropped.
     pub fn keep(&self) {
         self.process.iter().for_each(Process::keep);
+    }
+
+    /// All it has said since it was started first.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.as_ref().map_or_else(String::new, Process::log)
     }
 
     /// The end of its log, for an error's text.

@@ -10,6 +10,7 @@ pub mod lab;
 pub mod netns;
 pub mod openbgpd;
 pub mod process;
+pub mod rack;
 pub mod reach;
 pub mod root;
 pub mod snapshot;
