@@ -21,6 +21,8 @@ pub struct ExportPolicy {
     pub transit: bool,
     /// The next hop it is told.
     pub next_hop: NextHopMode,
+    /// Addresses of ours: the next hop of a family that the session's own address cannot be one for.
+    pub own_addresses: Vec<IpAddr>,
     /// To an external peer this AS stands before our own (RFC 7705 §3.3).
     pub local_as: Option<Asn>,
     /// How many paths of a prefix are sent where ADD-PATH is agreed on; the best only: 1.
@@ -35,6 +37,7 @@ impl Default for ExportPolicy {
             filters: FilterChain::default(),
             transit: false,
             next_hop: NextHopMode::Auto,
+            own_addresses: Vec::new(),
             local_as: None,
             add_path: 1,
             remove_private_as: false,
@@ -336,8 +339,14 @@ impl ExportKey {
             return Some((told, None));
         }
         let own = self.local_address;
-        let beside = self.local_link_local.filter(|_| own.is_ipv6());
-        self.carries(prefix, own).then_some((own, beside))
+        if self.carries(prefix, own) {
+            return Some((own, self.local_link_local.filter(|_| own.is_ipv6())));
+        }
+        let others = self.policy.own_addresses.iter();
+        let other = others
+            .copied()
+            .find(|own| self.carries(prefix, *own) && !is_link_local(own))?;
+        Some((other, None))
     }
 
     /// Whether a next hop of this kind can be told for this prefix: IPv6 for IPv4 only by RFC 8950.

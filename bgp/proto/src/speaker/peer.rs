@@ -231,6 +231,7 @@ pub(super) fn policy(name: &Arc<str>, config: &PeerConfig) -> PeerPolicy {
             filters: config.export.clone(),
             transit: config.transit,
             next_hop: config.next_hop,
+            own_addresses: config.own_addresses.clone(),
             local_as: config.local_as,
             add_path: config.add_path.send.max(1),
             remove_private_as: false,

@@ -226,6 +226,28 @@ fn an_ipv4_route_has_an_ipv6_next_hop_only_where_that_is_agreed_on() {
 }
 
 #[test]
+fn the_family_the_session_is_not_of_has_an_address_of_ours_as_next_hop() {
+    let peer = PeerInfo {
+        context: crate::rib::tests::fixtures::both_families(),
+        ..external_peer(2)
+    };
+    let own: [IpAddr; 3] = ["10.0.0.9", "fe80::9", "2001:db8::9"].map(|text| text.parse().unwrap());
+    let policy = exporting(|export| export.own_addresses = own.to_vec());
+    let v6 = key(&peer, &policy)
+        .exported(Source::Local, &net("2001:db8:1::/48"), attributes(&[]))
+        .unwrap();
+    assert_eq!((v6.next_hop, v6.link_local_next_hop), (own[2], None));
+    let v4 = send(&peer, &policy, Source::Local, &attributes(&[])).unwrap();
+    assert_eq!(
+        v4.next_hop, peer.local_address,
+        "the session's own comes first"
+    );
+    let over_v6 = six(crate::rib::tests::fixtures::both_families());
+    let v4 = send(&over_v6, &policy, Source::Local, &attributes(&[])).unwrap();
+    assert_eq!(v4.next_hop, own[0]);
+}
+
+#[test]
 fn a_link_local_next_hop_is_never_passed_on() {
     let mut a = attributes(&[5]);
     a.next_hop = "fe80::5".parse().unwrap();
