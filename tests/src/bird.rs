@@ -24,9 +24,24 @@ impl Bird {
     /// When BIRD isn't installed or refuses the configuration.
     pub fn start(netns: &Netns, config: &str) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("ptl-bird-").tempdir()?;
-        let file = |name: &str| dir.path().join(name).into_os_string();
         std::fs::write(dir.path().join("bird.conf"), config)?;
+        Self::run(netns, dir, &[])
+    }
+
+    /// Starts it again after [`Self::kill`], with the same files and as after a crash: its graceful restart recovers.
+    ///
+    /// # Errors
+    /// When it doesn't come up.
+    pub fn recover(&mut self, netns: &Netns) -> Result<()> {
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir()?);
+        *self = Self::run(netns, dir, &["-R"])?;
+        Ok(())
+    }
+
+    fn run(netns: &Netns, dir: tempfile::TempDir, options: &[&str]) -> Result<Self> {
+        let file = |name: &str| dir.path().join(name).into_os_string();
         let mut command = netns.command("bird");
+        command.args(options);
         command.arg("-f").arg("-c").arg(file("bird.conf"));
         command
             .arg("-s")
