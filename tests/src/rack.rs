@@ -28,6 +28,20 @@ pub struct Host {
     pub address: IpAddr,
 }
 
+impl Host {
+    /// A host of a namespace that has its address and routes already.
+    ///
+    /// # Errors
+    /// When the server's port is taken.
+    pub fn in_place(netns: Netns, address: &str) -> Result<Self> {
+        Ok(Self {
+            _server: Server::start(&netns)?,
+            netns,
+            address: address.parse()?,
+        })
+    }
+}
+
 impl Rack {
     /// An empty rack; `tag` is part of the names of its namespaces.
     ///
@@ -117,11 +131,15 @@ impl Rack {
         netns.ip(&format!("addr add {address}/32 dev eth0"))?;
         netns.ip(&format!("route add {gateway}/32 dev eth0"))?;
         netns.ip(&format!("route add default via {gateway}"))?;
-        Ok(Host {
-            _server: Server::start(&netns)?,
-            netns,
-            address: address.parse()?,
-        })
+        Host::in_place(netns, address)
+    }
+
+    /// An empty namespace of this rack.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn empty(&self, role: &str) -> Result<Netns> {
+        Netns::new(&self.tag, role)
     }
 
     /// An agent that speaks BGP and does nothing else, not yet started.
