@@ -152,14 +152,14 @@ impl Speaker {
 
     /// Does what is due at `now`. Bytes that have arrived must have been delivered before.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some((at, name)) = self.timers.first().cloned() {
-            if at > now {
-                break;
-            }
-            self.timers.pop_first();
-            if let Some(peer) = self.peers.get_mut(&name) {
-                peer.armed = None;
-            }
+        // Each once: a timer that is due again at once has its turn at the next call.
+        let due: Vec<Arc<str>> = self
+            .timers
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .map(|(_, name)| Arc::clone(name))
+            .collect();
+        for name in due {
             self.peer_timeout(now, &name);
         }
         self.end_initial_sync_if_due(now);
