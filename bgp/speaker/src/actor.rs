@@ -159,9 +159,7 @@ impl Actor {
             }
             Command::Explain(prefix, answer) => drop(answer.send(self.speaker.explain(prefix))),
             Command::NextHops(states, done) => {
-                for (address, state) in states {
-                    self.speaker.handle_next_hop(address, state);
-                }
+                self.speaker.handle_next_hops(states);
                 let _ = done.send(());
             }
             Command::Reset(peer, text, answer) => {

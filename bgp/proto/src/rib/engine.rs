@@ -142,13 +142,19 @@ impl Rib {
 
     /// What is known of a gateway; all are reachable at no cost until this says otherwise.
     pub fn handle_next_hop(&mut self, address: IpAddr, state: NextHopState) {
-        if !self.store.set_state(address, state) {
+        self.handle_next_hops([(address, state)]);
+    }
+
+    /// The same of many at once: that costs one walk through the prefixes, not one for each.
+    pub fn handle_next_hops(&mut self, states: impl IntoIterator<Item = (IpAddr, NextHopState)>) {
+        let changed = self.store.set_states(states);
+        if changed.is_empty() {
             return;
         }
         for id in 0..self.prefixes.end() {
             let uses = |path| {
                 let hop = self.store.next_hop(self.paths.effective(path));
-                hop.is_some_and(|hop| hop.address == address)
+                hop.is_some_and(|hop| changed.contains(&hop.address))
             };
             if self.paths.of(id).iter().any(uses) {
                 self.dirty.push(id);

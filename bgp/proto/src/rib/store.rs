@@ -186,30 +186,44 @@ impl AttributeStore {
         self.hops.get(hop as usize)
     }
 
-    /// What is known of a gateway; `Reachable` at no cost until somebody says otherwise. Whether that changes a path.
-    pub(super) fn set_state(&mut self, address: IpAddr, state: NextHopState) -> bool {
+    /// What is known of gateways; `Reachable` at no cost until somebody says otherwise. Those of them that changed and
+    /// that a path has.
+    pub(super) fn set_states(
+        &mut self,
+        states: impl IntoIterator<Item = (IpAddr, NextHopState)>,
+    ) -> BTreeSet<IpAddr> {
         let default = NextHopState::Reachable { igp_cost: 0 };
-        let before = if state == default {
-            self.states.remove(&address)
-        } else {
-            self.states.insert(address, state)
-        };
-        if before.unwrap_or(default) == state {
-            return false;
+        let mut changed = BTreeMap::new();
+        for (address, state) in states {
+            let before = if state == default {
+                self.states.remove(&address)
+            } else {
+                self.states.insert(address, state)
+            };
+            if before.unwrap_or(default) != state {
+                changed.insert(address, state);
+            }
         }
-        let mut used = false;
+        let mut used = BTreeSet::new();
+        if changed.is_empty() {
+            return used;
+        }
         for hop in &mut self.hops {
-            if hop.address == address {
-                hop.cost = cost(state);
-                used |= hop.users > 0;
+            if let (Some(state), None) = (changed.get(&hop.address), hop.link_local) {
+                hop.cost = cost(*state);
+                if hop.users > 0 {
+                    used.insert(hop.address);
+                }
             }
         }
         used
     }
 
-    /// The gateways in use.
+    /// The gateways in use, without those on the very link of their peer: a link-local address beside says that
+    /// (RFC 2545 §3).
     pub(super) fn addresses(&self) -> BTreeSet<IpAddr> {
         let used = self.hops.iter().filter(|hop| hop.users > 0);
+        let used = used.filter(|hop| hop.link_local.is_none());
         used.map(|hop| hop.address)
             .filter(|address| !address.is_unspecified() && !is_link_local(address))
             .collect()
@@ -247,6 +261,7 @@ impl AttributeStore {
 
     fn add_hop(&mut self, address: IpAddr, link_local: Option<Ipv6Addr>) -> u32 {
         let state = self.states.get(&address).copied();
+        let state = state.filter(|_| link_local.is_none());
         let hop = Hop {
             address,
             link_local,
@@ -317,13 +332,21 @@ mod tests {
         let mut store = AttributeStore::new(Seed::new(1));
         let gone = NextHopState::Unreachable;
         let hop: IpAddr = [10, 0, 0, 7].into();
-        assert!(!store.set_state(hop, gone), "nobody uses it");
+        assert!(store.set_states([(hop, gone)]).is_empty(), "nobody uses it");
         let id = store.intern(&from([10, 0, 0, 7], &[1]));
         assert_eq!(store.next_hop(id).unwrap().cost, None);
-        assert!(store.set_state(hop, NextHopState::Reachable { igp_cost: 5 }));
-        assert!(!store.set_state(hop, NextHopState::Reachable { igp_cost: 5 }));
+        let near = NextHopState::Reachable { igp_cost: 5 };
+        assert_eq!(store.set_states([(hop, near)]), [hop].into());
+        assert!(store.set_states([(hop, near)]).is_empty());
         assert_eq!(store.next_hop(id).unwrap().cost, Some(5));
         assert_eq!(store.addresses(), [hop].into());
+        store.set_states([(hop, gone)]);
+        let beside = store.intern(&PathAttributes {
+            link_local_next_hop: Some("fe80::7".parse().unwrap()),
+            ..from([10, 0, 0, 7], &[1])
+        });
+        let cost = store.next_hop(beside).unwrap().cost;
+        assert_eq!(cost, Some(0), "it is on the peer's link");
         store.release(id);
         assert!(store.addresses().is_empty());
     }

@@ -139,9 +139,9 @@ impl Speaker {
         });
     }
 
-    /// Changes what is known of a next hop (RFC 4271 §9.1.2.1); until then it counts as reachable at cost 0.
-    pub fn handle_next_hop(&mut self, address: IpAddr, state: NextHopState) {
-        self.rib.handle_next_hop(address, state);
+    /// Changes what is known of next hops (RFC 4271 §9.1.2.1); until then one counts as reachable at cost 0.
+    pub fn handle_next_hops(&mut self, states: impl IntoIterator<Item = (IpAddr, NextHopState)>) {
+        self.rib.handle_next_hops(states);
     }
 
     /// The next hops of what was learned: those worth tracking.

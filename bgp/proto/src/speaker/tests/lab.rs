@@ -64,6 +64,7 @@ pub(super) struct Lab {
     /// Pairs that cannot connect.
     refused: BTreeSet<(usize, usize)>,
     seed: u64,
+    pub(super) address_of: fn(usize) -> IpAddr,
 }
 
 impl Lab {
@@ -80,6 +81,7 @@ impl Lab {
             silent: BTreeSet::new(),
             refused: BTreeSet::new(),
             seed,
+            address_of: address,
         };
         for (index, config) in configs.into_iter().enumerate() {
             lab.nodes.push(Node {
@@ -379,8 +381,8 @@ impl Lab {
         self.wires.insert(self.next, wire);
         for (side, (node, other)) in [(from, to), (to, from)].into_iter().enumerate() {
             let ends = Endpoints {
-                local: SocketAddr::new(address(node), 179),
-                remote: SocketAddr::new(address(other), 179),
+                local: SocketAddr::new((self.address_of)(node), 179),
+                remote: SocketAddr::new((self.address_of)(other), 179),
                 link_local: None,
                 link: None,
             };

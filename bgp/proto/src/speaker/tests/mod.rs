@@ -2,8 +2,10 @@
 
 mod bfd;
 mod dynamic;
+mod families;
 mod lab;
 mod limits;
+mod next_hops;
 mod nodes;
 mod reload;
 mod restart;
