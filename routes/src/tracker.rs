@@ -23,6 +23,10 @@ pub struct Reach {
     pub metric: u32,
     /// The interface's index if it is only one.
     pub link: Option<u32>,
+    /// It is a neighbour on that interface: no router between.
+    pub connected: bool,
+    /// The router on the way there, if it is one, and only one.
+    pub via: Option<IpAddr>,
 }
 
 /// Watches addresses; the BGP speaker's next hops.
@@ -139,19 +143,22 @@ impl Mirror {
     }
 
     fn add(&mut self, route: &Dumped, alive: bool) {
-        let link = match &route.shape {
+        let (link, via) = match &route.shape {
             Shape::Gateways(gateways) => match gateways.as_slice() {
-                [only] => only.link,
-                _ => None,
+                [only] => (only.link, Some(only.address)),
+                _ => (None, None),
             },
-            Shape::Device(index) => Some(*index),
-            Shape::Group(_) => route.device,
-            Shape::Blackhole | Shape::Strange => None,
+            Shape::Device(index) => (Some(*index), None),
+            Shape::Group(_) => (route.device, None),
+            Shape::Blackhole | Shape::Strange => (None, None),
         };
+        let usable = route.unicast && alive;
         let reach = Reach {
-            reachable: route.unicast && alive,
+            reachable: usable,
             metric: route.metric,
-            link: link.filter(|_| route.unicast && alive),
+            link: link.filter(|_| usable),
+            connected: usable && matches!(route.shape, Shape::Device(_)),
+            via: via.filter(|_| usable),
         };
         match route.prefix {
             IpNet::V4(net) => self.v4.insert(net.prefix_len()),

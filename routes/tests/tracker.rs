@@ -62,6 +62,12 @@ fn next_hops_are_resolved_by_the_longest_prefix_that_is_not_ours() {
             let reach = answers[&at(address)];
             let seen = (reach.reachable, reach.metric, reach.link.is_some());
             assert_eq!(seen, (reachable, metric, one_link), "{address}");
+            let on_link = ["192.0.2.77", "2001:db8::7"].contains(&address);
+            assert_eq!(reach.connected, on_link, "{address}");
+        }
+        assert_eq!(answers[&at("10.9.1.1")].via, Some(at("192.0.2.9")));
+        for address in ["192.0.2.77", "10.8.0.1", "10.9.2.1"] {
+            assert_eq!(answers[&at(address)].via, None, "{address}");
         }
     });
 }
