@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use api::resources::{BgpConfiguration, Node, Pod};
 use api::{Change, Event, Key, NamespacedName, Resource};
-use bgp_speaker::Config;
 use ipam::{Holder, Lease};
 use ipnet::IpNet;
 use routes::Target;
@@ -49,7 +48,7 @@ pub(crate) struct Outputs {
     /// Routes of this node.
     pub(crate) local: routing::Local,
     /// The speaker, once this node is known.
-    pub(crate) speaker: Option<Config>,
+    pub(crate) speaker: Option<speaker::Compiled>,
 }
 
 /// The state; owned by one task.
@@ -202,7 +201,7 @@ impl Core {
                 let told =
                     told.map(|(peer, why)| format!("BGPPeer {peer} makes no session: {why}"));
                 self.errors.extend(told);
-                Some(compiled.config)
+                Some(compiled)
             }
             Err(error) => {
                 self.errors.push(error);

@@ -1,6 +1,7 @@
 //! The node agent: wires sources, speaker, policy, routes and the CNI socket together.
 
 mod bgp;
+mod bgp_status;
 pub mod cli;
 mod cni;
 mod cni_socket;
@@ -11,6 +12,7 @@ mod firewall;
 mod http;
 mod leases;
 mod message;
+mod nexthops;
 mod report;
 mod routing;
 mod run;

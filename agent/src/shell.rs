@@ -7,13 +7,14 @@ use std::time::Duration;
 use bgp_speaker::{Forwarding, RouteEvents};
 use datastore::{Manifests, PodStatus, Refresher, StatusWriter};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::cli::{AgentArgs, Feature};
 use crate::core::Outputs;
 use crate::message::Message;
 use crate::run::BFD_SOCKET;
-use crate::{firewall, routing};
+use crate::speaker::{self, Compiled};
+use crate::{bgp_status, firewall, nexthops, routing};
 
 /// How long before a failed status file is written again.
 const STATUS_RETRY: Duration = Duration::from_secs(1);
@@ -29,7 +30,9 @@ pub(crate) struct Shell {
     pods: watch::Sender<Vec<PodStatus>>,
     pub(crate) refresh: Refresher,
     pub(crate) speaker: Option<bgp_speaker::Handle>,
-    speaker_config: Option<bgp_speaker::Config>,
+    compiled: Option<Compiled>,
+    configured: watch::Sender<bgp_status::Configured>,
+    status: StatusWriter,
     route_events: Option<oneshot::Sender<RouteEvents>>,
     pub(crate) messages: mpsc::Sender<Message>,
     forwarding: Forwarding,
@@ -77,7 +80,9 @@ impl Shell {
             pods,
             refresh: manifests.refresh.clone(),
             speaker: None,
-            speaker_config: None,
+            compiled: None,
+            configured: watch::Sender::default(),
+            status: manifests.status.clone(),
             // Dropped where no speaker will come: then nobody is waited for.
             route_events: args.has(Feature::Bgp).then_some(route_events),
             messages,
@@ -96,29 +101,48 @@ impl Shell {
             *old = pods;
             changed
         });
-        let Some(mut config) = outputs.speaker.filter(|_| self.bgp) else {
-            return;
-        };
-        config.bfd_socket = Some(self.bfd_socket.clone());
-        if self.speaker_config.as_ref() == Some(&config) {
+        if let Some(compiled) = outputs.speaker.filter(|_| self.bgp) {
+            self.configure_speaker(compiled).await;
+        }
+    }
+
+    async fn configure_speaker(&mut self, mut compiled: Compiled) {
+        compiled.config.bfd_socket = Some(self.bfd_socket.clone());
+        if self.compiled.as_ref() == Some(&compiled) {
             return;
         }
+        let before = self.compiled.as_ref();
+        for line in speaker::changes(before, &compiled) {
+            info!("BGP: {line}");
+        }
+        for line in speaker::refusals(before, &compiled) {
+            warn!("{line}");
+        }
+        self.configured.send_replace((&compiled).into());
         match &self.speaker {
             Some(speaker) => {
-                if speaker.configure(config.clone()).await.is_err() {
+                if speaker.configure(compiled.config.clone()).await.is_err() {
                     error!("the BGP speaker has ended: restart the agent");
                 }
             }
-            None => {
-                let (speaker, events) = bgp_speaker::spawn_after(config.clone(), self.forwarding);
-                self.speaker = Some(speaker);
-                if let Some(sender) = self.route_events.take() {
-                    // The routing task may have ended; it has said why.
-                    let _ = sender.send(events);
-                }
-            }
+            None => self.start_speaker(compiled.config.clone()),
         }
-        self.speaker_config = Some(config);
+        self.compiled = Some(compiled);
+    }
+
+    fn start_speaker(&mut self, config: bgp_speaker::Config) {
+        let (speaker, events) = bgp_speaker::spawn_after(config, self.forwarding);
+        if let Some(sender) = self.route_events.take() {
+            // The routing task may have ended; it has said why.
+            let _ = sender.send(events);
+        }
+        tokio::spawn(nexthops::run_task(speaker.clone()));
+        tokio::spawn(bgp_status::run_task(
+            speaker.clone(),
+            self.configured.subscribe(),
+            self.status.clone(),
+        ));
+        self.speaker = Some(speaker);
     }
 }
 

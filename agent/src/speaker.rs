@@ -1,5 +1,6 @@
 //! From Nodes, BGPPeers and the BGPConfiguration to what this node's speaker is to be; pure.
 
+mod changes;
 mod filters;
 mod peers;
 #[cfg(test)]
@@ -15,6 +16,8 @@ use bgp_proto::wire::{Asn, LargeCommunity};
 use bgp_speaker::{Config, Target};
 use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
+
+pub(crate) use changes::{changes, refusals};
 
 /// What the cluster says, seen from one node.
 pub(crate) struct View<'a> {
@@ -34,11 +37,13 @@ pub(crate) struct View<'a> {
     pub(crate) configuration: &'a BgpConfiguration,
 }
 
-/// The speaker's configuration, and the peers that cannot be as they are written.
-#[derive(Debug)]
+/// The speaker's configuration, and what became of each BGPPeer that selects this node.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Compiled {
     /// What the speaker is to be.
     pub(crate) config: Config,
+    /// BGPPeers that make a session or are to make one, by name.
+    pub(crate) accepted: BTreeSet<String>,
     /// BGPPeers that make no session, by name, and what to do about it.
     pub(crate) refused: BTreeMap<String, String>,
 }
@@ -55,7 +60,7 @@ pub(crate) fn compile(view: &View<'_>) -> Result<Compiled, String> {
         ));
     }
     let router_id = view.node.router_id.unwrap_or_else(|| router_id(view.node));
-    let (peers, refused) = peers::compile(view);
+    let (peers, accepted, refused) = peers::compile(view);
     let listen = listen(view, peers.values().map(|peer| &peer.target));
     let multipath = view.configuration.multipath;
     let config = Config {
@@ -77,7 +82,11 @@ pub(crate) fn compile(view: &View<'_>) -> Result<Compiled, String> {
         bfd_socket: None,
         route_events: view.configuration.install_routes,
     };
-    Ok(Compiled { config, refused })
+    Ok(Compiled {
+        config,
+        accepted,
+        refused,
+    })
 }
 
 /// Every InternalIP; whoever answers on a link dials our link-local address there, so then every IPv6 address.

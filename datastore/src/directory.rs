@@ -9,6 +9,9 @@ use std::path::Path;
 /// The folder in the directory where agents publish.
 pub(crate) const STATUS_FOLDER: &str = ".status";
 
+/// How the names of files end in which agents tell people of their sessions: nobody reads configuration there.
+pub(crate) const BGP_STATUS_ENDING: &str = ".bgpnodestatus.json";
+
 /// Larger files are refused: a manifest is written by people.
 pub(crate) const MAX_FILE_SIZE: u64 = 4 * 1024 * 1024;
 
@@ -39,9 +42,9 @@ pub(crate) struct FileRead {
 pub(crate) fn read(directory: &Path) -> io::Result<Snapshot> {
     let status_folder = directory.join(STATUS_FOLDER);
     let follow = |path: &Path| fs::metadata(path);
-    let manifests = read_folder(directory, &["yaml", "yml", "json"], follow)?;
+    let manifests = read_folder(directory, &["yaml", "yml", "json"], None, follow)?;
     let no_links = |path: &Path| fs::symlink_metadata(path);
-    let statuses = match read_folder(&status_folder, &["json"], no_links) {
+    let statuses = match read_folder(&status_folder, &["json"], Some(BGP_STATUS_ENDING), no_links) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
         other => other?,
     };
@@ -65,6 +68,7 @@ fn identity_of(metadata: &Metadata) -> (u64, u64) {
 fn read_folder(
     folder: &Path,
     extensions: &[&str],
+    for_people: Option<&str>,
     look: impl Fn(&Path) -> io::Result<Metadata>,
 ) -> io::Result<BTreeMap<String, FileRead>> {
     let mut files = BTreeMap::new();
@@ -73,6 +77,9 @@ fn read_folder(
         let Some(name) = name.to_str() else { continue };
         let extension = Path::new(name).extension().and_then(|text| text.to_str());
         if name.starts_with('.') || !extension.is_some_and(|text| extensions.contains(&text)) {
+            continue;
+        }
+        if for_people.is_some_and(|ending| name.ends_with(ending)) {
             continue;
         }
         let path = folder.join(name);

@@ -34,7 +34,9 @@ pub enum Error {
         source: notify::Error,
     },
     /// The name is no name of a node, or too long for a file's.
-    #[error("{0:?} cannot be a node's name: it is no DNS-1123 subdomain of at most 240 characters")]
+    #[error(
+        "{0:?} cannot be a node's name: it is no DNS-1123 subdomain of at most 235 characters, or ends with .bgpnodestatus"
+    )]
     NodeName(String),
     /// The node's status file cannot be written.
     #[error("cannot write {path}: {source}")]

@@ -10,12 +10,15 @@ use api::metadata::is_dns_subdomain;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::directory::{self, STATUS_FOLDER};
+use crate::directory::{self, BGP_STATUS_ENDING, STATUS_FOLDER};
 use crate::document::Contents;
 use crate::held::HeldFiles;
 use crate::merge::{State, difference, merge};
 use crate::status::{StatusContents, StatusWriter};
 use crate::{Error, Problem};
+
+/// `.NAME.bgpnodestatus.json` fits into 255 characters.
+const LONGEST_NODE_NAME: usize = 235;
 
 /// How many events wait for the reader before the watcher waits for it.
 const QUEUE: usize = 256;
@@ -47,8 +50,9 @@ pub struct Manifests {
 /// The directory cannot be read or watched, or `node` is no name. Broken files are no error: see
 /// [`Manifests::problems`].
 pub fn watch_manifests(dir: &Path, node: &str) -> Result<Manifests, Error> {
-    // A node's name becomes a file's, which has at most 255 characters.
-    if !is_dns_subdomain(node) || node.len() > 240 {
+    // A node's name becomes that of files, which have at most 255 characters, and no two may be the same.
+    let is_taken = format!("{node}.json").ends_with(BGP_STATUS_ENDING);
+    if !is_dns_subdomain(node) || node.len() > LONGEST_NODE_NAME || is_taken {
         return Err(Error::NodeName(node.to_owned()));
     }
     let (problems, problem_reader) = watch::channel(Vec::new());
@@ -227,7 +231,8 @@ impl Watches {
     fn new(directory: &Path, noticed: Arc<Notify>) -> Result<Self, Error> {
         let handler = move |event: notify::Result<notify::Event>| {
             // Our own reading is no news; an error (an overflow, say) is a reason to read.
-            let ours = matches!(&event, Ok(event) if is_mere_reading(event.kind));
+            let ours =
+                matches!(&event, Ok(event) if is_mere_reading(event.kind) || is_for_people(event));
             if !ours {
                 noticed.notify_one();
             }
@@ -280,6 +285,17 @@ impl Watches {
     }
 }
 
+/// Whether only files are concerned that nobody reads configuration from.
+fn is_for_people(event: &notify::Event) -> bool {
+    let is_one = |path: &PathBuf| {
+        path.to_string_lossy().ends_with(BGP_STATUS_ENDING)
+            && path
+                .parent()
+                .is_some_and(|folder| folder.ends_with(STATUS_FOLDER))
+    };
+    !event.need_rescan() && !event.paths.is_empty() && event.paths.iter().all(is_one)
+}
+
 fn is_mere_reading(kind: EventKind) -> bool {
     use notify::event::{AccessKind, AccessMode};
     match kind {
@@ -312,6 +328,10 @@ mod tests {
             wait().await.is_err(),
             "else every read would lead to the next"
         );
+        let status = folder.path().join(STATUS_FOLDER);
+        let status = status.join(format!("n1{BGP_STATUS_ENDING}"));
+        std::fs::write(status, "{}").expect("a file");
+        assert!(wait().await.is_err(), "what agents tell people");
         std::fs::write(&file, "# something").expect("a file");
         assert!(wait().await.is_ok());
     }

@@ -16,8 +16,12 @@ use bgp_speaker::{Peer, Target};
 
 use super::{View, filters, own_as};
 
-/// Peers by name, and why others are none.
-type Peers = (BTreeMap<String, Peer>, BTreeMap<String, String>);
+/// Peers by name; names of the BGPPeers that make them; those that make none, and why.
+type Peers = (
+    BTreeMap<String, Peer>,
+    BTreeSet<String>,
+    BTreeMap<String, String>,
+);
 
 /// How many peers one range may have.
 const RANGE_LIMIT: usize = 1024;
@@ -25,27 +29,32 @@ const RANGE_LIMIT: usize = 1024;
 const ADD_PATHS: u8 = 8;
 
 pub(super) fn compile(view: &View<'_>) -> Peers {
-    let (mut peers, mut refused) = (BTreeMap::new(), BTreeMap::new());
+    let (mut peers, mut accepted, mut refused) =
+        (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
     for peer in view.peers {
-        if let Err(why) = add_peer(view, peer, &mut peers) {
-            refused.insert(peer.name.clone(), why);
+        match add_peer(view, peer, &mut peers) {
+            Ok(true) => drop(accepted.insert(peer.name.clone())),
+            Ok(false) => {}
+            Err(why) => drop(refused.insert(peer.name.clone(), why)),
         }
     }
     if view.configuration.node_to_node_mesh_enabled {
         add_mesh(view, &mut peers);
     }
-    (peers, refused)
+    (peers, accepted, refused)
 }
 
+/// Adds what a BGPPeer makes on this node; false if it does not concern it.
 fn add_peer(
     view: &View<'_>,
     peer: &BgpPeer,
     into: &mut BTreeMap<String, Peer>,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     let selected = peer.node_selector.matches(&view.node.labels);
     if let PeerTarget::Nodes(selector) = &peer.target {
         // Both sides of the pair make the session, as in Calico.
         let named = selector.matches(&view.node.labels);
+        let mut concerned = selected;
         for other in others(view) {
             let wanted = (selected && selector.matches(&other.labels))
                 || (named && peer.node_selector.matches(&other.labels));
@@ -53,12 +62,13 @@ fn add_peer(
                 let asn = Asn(own_as(other, view.configuration));
                 let node = one_of(view, peer, Target::Address(address), Some(asn))?;
                 into.insert(format!("{}/{}", peer.name, other.name), node);
+                concerned = true;
             }
         }
-        return Ok(());
+        return Ok(concerned);
     }
     if !selected {
-        return Ok(());
+        return Ok(false);
     }
     let target = match &peer.target {
         PeerTarget::Address(address) => Target::Address(*address),
@@ -75,10 +85,10 @@ fn add_peer(
             range: *range,
             limit: RANGE_LIMIT,
         },
-        PeerTarget::Nodes(_) => return Ok(()),
+        PeerTarget::Nodes(_) => return Ok(false),
     };
     into.insert(peer.name.clone(), one_of(view, peer, target, None)?);
-    Ok(())
+    Ok(true)
 }
 
 /// The node-to-node mesh; a node that a BGPPeer already reaches is left to it.

@@ -47,7 +47,21 @@ pub struct BgpNodeStatusStatus {
     /// Each session, by name.
     #[serde(default)]
     pub sessions: Vec<NodeSession>,
+    /// Each BGPPeer that selects this node, by name: whether it makes a session here.
+    #[serde(default)]
+    pub peers: Vec<PeerConditions>,
     /// What holds, and why.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}
+
+/// What one node makes of a BGPPeer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerConditions {
+    /// The BGPPeer's name.
+    pub name: String,
+    /// `Accepted`: whether it makes a session on this node, and if not, what to do about it.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }
@@ -64,15 +78,32 @@ pub struct NodeSession {
     pub as_number: Option<u32>,
     /// The state of RFC 4271 §8.2.2: `Idle` to `Established`.
     pub state: String,
-    /// Since when it is in this state.
+    /// Since when it is Established, or is not.
     pub since: Option<Time>,
     /// Why it is not Established, or was not last time.
     pub down_reason: Option<String>,
     /// The state of RFC 5880 §6.2 where BFD is configured.
     pub bfd: Option<String>,
-    /// What went over it, by address family.
+    /// What went over it when this was written; metrics count exactly.
+    #[serde(default)]
+    pub prefixes: PrefixCounts,
+    /// What the peer announced, by address family.
     #[serde(default)]
     pub families: Vec<FamilyCounts>,
+}
+
+/// Prefixes of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PrefixCounts {
+    /// Received and accepted.
+    pub accepted: u32,
+    /// Received and not usable: by filters, or as loops.
+    pub rejected: u32,
+    /// Of those received, kept from before the session was lost.
+    pub stale: u32,
+    /// Sent.
+    pub sent: u32,
 }
 
 /// Prefixes of one address family of a session.
@@ -83,10 +114,4 @@ pub struct FamilyCounts {
     pub family: String,
     /// Received.
     pub received: u32,
-    /// Of these, accepted.
-    pub accepted: u32,
-    /// Kept from before the session was lost.
-    pub stale: u32,
-    /// Sent.
-    pub sent: u32,
 }

@@ -71,7 +71,8 @@ fn unknown_kinds_are_named_and_kinds_not_used_yet_accepted() {
     let status = json!({"metadata": {"name": "n1"}, "spec": {"node": "n1"}, "status": {
         "established": 1, "configured": 2, "asNumber": 64512, "routerID": "10.0.0.1",
         "sessions": [{"name": "tor", "address": "10.0.0.254", "state": "Established",
-            "families": [{"family": "IPv4", "received": 3, "accepted": 2, "stale": 0, "sent": 1}]}]}});
+            "prefixes": {"accepted": 2, "rejected": 1, "stale": 0, "sent": 1},
+            "families": [{"family": "IPv4", "received": 3}]}]}});
     let read = |value| parse("BGPNodeStatus", "portolan.io/v1alpha1", value);
     assert_eq!(read(status), Ok(None), "agents write it, nobody reads it");
     assert!(read(json!({"metadata": {"name": "n1"}, "spec": {}})).is_err());

@@ -1,13 +1,16 @@
-//! Publishes this node's pods in its status file, whole or not at all.
+//! Publishes this node's pods and its BGP sessions in a file each, whole or not at all.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use api::crd::{BGPNodeStatus, BgpNodeStatusSpec, BgpNodeStatusStatus};
+use serde::Serialize;
+
 use super::file::{PodStatus, StatusFile};
 use crate::Error;
-use crate::directory::{MAX_FILE_SIZE, STATUS_FOLDER};
+use crate::directory::{BGP_STATUS_ENDING, MAX_FILE_SIZE, STATUS_FOLDER};
 
 /// Writes one node's status file. Clones take turns.
 #[derive(Clone, Debug)]
@@ -39,29 +42,36 @@ impl StatusWriter {
     /// The file cannot be written; the old one is still whole.
     pub async fn publish(&self, mut pods: Vec<PodStatus>) -> Result<(), Error> {
         pods.sort();
+        self.take_turn(move |turn| turn.publish(pods)).await
+    }
+
+    /// Says what the node's BGP speaker does now, for people: as a whole BGPNodeStatus. Nobody reads it back.
+    ///
+    /// # Errors
+    /// The file cannot be written; the old one is still whole.
+    pub async fn publish_bgp(&self, status: BgpNodeStatusStatus) -> Result<(), Error> {
+        self.take_turn(move |turn| turn.publish_bgp(status)).await
+    }
+
+    async fn take_turn(
+        &self,
+        write: impl FnOnce(&Turn) -> Result<(), (PathBuf, io::Error)> + Send + 'static,
+    ) -> Result<(), Error> {
         let turn = Arc::clone(&self.turn);
         let written = tokio::task::spawn_blocking(move || {
-            let turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-            turn.publish(pods).map_err(|source| Error::Status {
-                path: turn.path(),
-                source,
-            })
+            write(&turn.lock().unwrap_or_else(PoisonError::into_inner))
         });
         match written.await {
-            Ok(result) => result,
+            Ok(result) => result.map_err(|(path, source)| Error::Status { path, source }),
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
 }
 
 impl Turn {
-    fn path(&self) -> PathBuf {
-        self.folder.join(format!("{}.json", self.node))
-    }
-
-    fn publish(&self, pods: Vec<PodStatus>) -> io::Result<()> {
-        let path = self.path();
-        let present = read_present(&path);
+    fn publish(&self, pods: Vec<PodStatus>) -> Result<(), (PathBuf, io::Error)> {
+        let name = format!("{}.json", self.node);
+        let present = read_present(&self.folder.join(&name));
         if present
             .as_ref()
             .is_some_and(|file| file.node == self.node && file.pods == pods)
@@ -74,12 +84,30 @@ impl Turn {
             generation,
             pods,
         };
-        let mut text = serde_json::to_vec_pretty(&file)?;
-        text.push(b'\n');
-        fs::create_dir_all(&self.folder)?;
-        let draft = self.folder.join(format!(".{}.json", self.node));
-        replace(&draft, &path, &text)?;
-        File::open(&self.folder)?.sync_all()
+        self.write(&name, &file)
+    }
+
+    fn publish_bgp(&self, status: BgpNodeStatusStatus) -> Result<(), (PathBuf, io::Error)> {
+        let spec = BgpNodeStatusSpec {
+            node: self.node.clone(),
+        };
+        let mut object = BGPNodeStatus::new(&self.node, spec);
+        object.status = Some(status);
+        self.write(&format!("{}{BGP_STATUS_ENDING}", self.node), &object)
+    }
+
+    /// Beside, then renamed into place.
+    fn write(&self, name: &str, value: &impl Serialize) -> Result<(), (PathBuf, io::Error)> {
+        let path = self.folder.join(name);
+        let draft = self.folder.join(format!(".{name}"));
+        let work = || {
+            let mut text = serde_json::to_vec_pretty(value)?;
+            text.push(b'\n');
+            fs::create_dir_all(&self.folder)?;
+            replace(&draft, &path, &text)?;
+            File::open(&self.folder)?.sync_all()
+        };
+        work().map_err(|error| (path.clone(), error))
     }
 }
 

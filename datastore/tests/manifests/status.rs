@@ -197,3 +197,41 @@ async fn a_draft_that_a_killed_agent_left_or_a_link_in_its_place_does_no_harm() 
             .is_file()
     );
 }
+
+#[tokio::test]
+async fn bgp_status_is_a_whole_object_for_people_that_no_reader_minds() {
+    let lab = Lab::with(&[
+        ("a.yaml", &two_nodes()),
+        (".status/node2.bgpnodestatus.json", "{ not yet whole"),
+    ])
+    .await;
+    assert_eq!(*lab.source.problems.borrow(), []);
+    let status = api::crd::BgpNodeStatusStatus {
+        as_number: Some(64_512),
+        established: 1,
+        ..Default::default()
+    };
+    lab.source.status.publish_bgp(status).await.unwrap();
+    let folder = lab.path().join(".status");
+    let text = fs::read(folder.join("node1.bgpnodestatus.json")).unwrap();
+    let object: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(object["apiVersion"], "portolan.io/v1alpha1");
+    assert_eq!(object["kind"], "BGPNodeStatus");
+    assert_eq!(object["metadata"]["name"], "node1");
+    assert_eq!(object["spec"]["node"], "node1");
+    assert_eq!(object["status"]["asNumber"], 64_512);
+    let names = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let drafts: Vec<String> = names.filter(|name| name.starts_with('.')).collect();
+    assert_eq!(drafts, [""; 0], "no draft is left behind");
+    lab.source.refresh.refresh().await;
+    assert_eq!(*lab.source.problems.borrow(), []);
+}
+
+#[tokio::test]
+async fn a_node_may_not_be_called_as_if_its_pods_were_another_nodes_sessions() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = datastore::watch_manifests(folder.path(), "node1.bgpnodestatus");
+    assert!(matches!(refused, Err(datastore::Error::NodeName(_))));
+}
