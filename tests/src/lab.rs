@@ -371,7 +371,8 @@ fn serve(options: &Options, netns: &Netns, dir: &Path, name: &str) -> Result<Pro
     Ok(server)
 }
 
-fn copy_manifests(from: &Path, to: &Path) -> Result<()> {
+/// Copies the files of a folder of manifests into a new one.
+pub(crate) fn copy_manifests(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir(to)?;
     let entries = std::fs::read_dir(from).with_context(|| from.display().to_string())?;
     for entry in entries {

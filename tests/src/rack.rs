@@ -1,12 +1,13 @@
 //! A rack made to measure: machines on segments that can lose a port without a word, and hosts behind the machines.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 
 use crate::agent::{Agent, binaries};
 use crate::flow::{Flow, Kind, Outcome};
+use crate::lab::copy_manifests;
 use crate::netns::{Netns, join};
 use crate::reach::{Server, server_at};
 
@@ -147,8 +148,23 @@ impl Rack {
     /// # Errors
     /// When there is no binary or its folders can't be made.
     pub fn speaker(&self, node: &str, netns: &Netns) -> Result<Agent> {
+        self.speaker_of(node, netns, &self.manifests())
+    }
+
+    /// The same with a folder of manifests of its own, a copy of `examples/<example>`.
+    ///
+    /// # Errors
+    /// When there is no binary or no such example.
+    pub fn speaker_of_example(&self, node: &str, netns: &Netns, example: &str) -> Result<Agent> {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+        let manifests = self.dir.path().join(example);
+        copy_manifests(&examples.join(example), &manifests)?;
+        self.speaker_of(node, netns, &manifests)
+    }
+
+    fn speaker_of(&self, node: &str, netns: &Netns, manifests: &Path) -> Result<Agent> {
         let program = binaries()?.join("portolan");
-        let agent = Agent::new(node, &program, netns, self.dir.path(), &self.manifests())?;
+        let agent = Agent::new(node, &program, netns, self.dir.path(), manifests)?;
         Ok(agent.with_features("bgp"))
     }
 
