@@ -12,6 +12,7 @@ mod firewall;
 mod http;
 mod leases;
 mod message;
+mod metrics;
 mod nexthops;
 mod report;
 mod routing;

@@ -13,6 +13,9 @@ pub(crate) struct Report {
     /// Sources in sync, policy and routes of the present state in the kernel.
     pub(crate) ready: bool,
     pub(crate) sessions: Vec<Session>,
+    /// Where the speaker listens.
+    #[serde(default)]
+    pub(crate) listeners: Vec<Listener>,
     pub(crate) routes: Routes,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) policy: Policy,
@@ -32,7 +35,9 @@ pub(crate) struct Session {
     pub(crate) state: String,
     pub(crate) established_seconds: Option<u64>,
     pub(crate) hold_time_seconds: Option<u64>,
+    /// Announced by the peer: accepted and rejected ones.
     pub(crate) prefixes_received: usize,
+    pub(crate) prefixes_accepted: usize,
     pub(crate) prefixes_rejected: usize,
     pub(crate) prefixes_stale: usize,
     pub(crate) prefixes_sent: usize,
@@ -44,6 +49,16 @@ pub(crate) struct Session {
     pub(crate) last_down: Option<String>,
 }
 
+/// A listening socket of the speaker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Listener {
+    pub(crate) address: String,
+    /// Why it does not listen.
+    pub(crate) error: Option<String>,
+    /// Connections closed unread because they came from no configured peer.
+    pub(crate) refused: u64,
+}
+
 /// The kernel's routes of ours.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -52,6 +67,12 @@ pub(crate) struct Routes {
     pub(crate) in_kernel: usize,
     pub(crate) learned: usize,
     pub(crate) failed: Vec<FailedRoute>,
+    /// Routes in whose place another's route is.
+    #[serde(default)]
+    pub(crate) clashes: usize,
+    /// Gateways that BFD lost, and from which packets were turned away, since the agent started.
+    #[serde(default)]
+    pub(crate) gateway_downs: u64,
     /// Whether peers have said all they had since this agent started.
     pub(crate) initial_sync: bool,
 }
@@ -143,8 +164,11 @@ impl Report {
             "AS",
             "STATE",
             "FOR",
-            "RECEIVED",
+            "ACCEPTED",
+            "REJECTED",
+            "STALE",
             "SENT",
+            "BFD",
             "LAST DOWN",
         ])];
         for session in &self.sessions {
@@ -156,8 +180,16 @@ impl Report {
                 session
                     .established_seconds
                     .map_or("-".to_owned(), |seconds| format!("{seconds}s")),
-                session.prefixes_received.to_string(),
+                session.prefixes_accepted.to_string(),
+                session.prefixes_rejected.to_string(),
+                session.prefixes_stale.to_string(),
                 session.prefixes_sent.to_string(),
+                match session.bfd_up {
+                    None => "-",
+                    Some(true) => "Up",
+                    Some(false) => "Down",
+                }
+                .to_owned(),
                 session.last_down.clone().unwrap_or_else(|| "-".to_owned()),
             ]);
         }
@@ -188,6 +220,23 @@ impl Report {
             out,
             &format!("routes: {in_kernel} in the kernel of {desired} desired, {learned} learned"),
         );
+        if self.routes.clashes > 0 {
+            let count = self.routes.clashes;
+            line(
+                out,
+                &format!(
+                    "{count} routes are not in the kernel: another's is in their place, and is left alone"
+                ),
+            );
+        }
+        for listener in &self.listeners {
+            if let Some(error) = &listener.error {
+                line(
+                    out,
+                    &format!("BGP does not listen on {}: {error}", listener.address),
+                );
+            }
+        }
         for route in failed {
             line(
                 out,
@@ -258,22 +307,30 @@ pub(crate) mod tests {
                 state: "Established".to_owned(),
                 established_seconds: Some(5),
                 hold_time_seconds: Some(9),
-                prefixes_received: 3,
-                prefixes_rejected: 0,
-                prefixes_stale: 0,
+                prefixes_received: 4,
+                prefixes_accepted: 3,
+                prefixes_rejected: 1,
+                prefixes_stale: 2,
                 prefixes_sent: 1,
                 updates_received: 4,
                 updates_sent: 2,
                 max_prefixes: 100,
                 bfd_up: Some(true),
-                flaps: 0,
-                last_down: None,
+                flaps: 1,
+                last_down: Some("hold timer expired".to_owned()),
+            }],
+            listeners: vec![Listener {
+                address: "10.0.0.9:179".to_owned(),
+                error: None,
+                refused: 7,
             }],
             routes: Routes {
                 desired: 4,
                 in_kernel: 4,
                 learned: 3,
                 failed: vec![],
+                clashes: 0,
+                gateway_downs: 1,
                 initial_sync: true,
             },
             endpoints: vec![Endpoint {
@@ -304,13 +361,34 @@ pub(crate) mod tests {
 
     #[test]
     fn the_table_says_what_matters_at_a_glance() {
-        let table = example().table();
+        let expected = "\
+node n1: ready (portolan 0.0.0)
+source: manifests /m, in sync
+
+PEER  ADDRESS       AS     STATE        FOR  ACCEPTED  REJECTED  STALE  SENT  BFD  LAST DOWN
+tor   10.0.0.1:179  65000  Established  5s   3         1         2      1     Up   hold timer expired
+
+POD       ADDRESSES   INTERFACE
+shop/web  10.244.1.1  ptl0123456789a
+
+routes: 4 in the kernel of 4 desired, 3 learned
+policy: 1 policies, 3 chains, 2 sets, last write took 12 ms
+problem: a.yaml:3: no
+";
+        assert_eq!(example().table(), expected);
+    }
+
+    #[test]
+    fn what_is_not_as_it_should_be_has_a_line() {
+        let mut report = example();
+        report.routes.clashes = 2;
+        report.listeners[0].error = Some("address in use".to_owned());
+        report.sessions[0].bfd_up = Some(false);
+        let table = report.table();
         for part in [
-            "node n1: ready",
-            "Established",
-            "shop/web",
-            "4 desired",
-            "problem: a.yaml:3: no",
+            "2 routes are not in the kernel: another's",
+            "BGP does not listen on 10.0.0.9:179: address in use",
+            " Down ",
         ] {
             assert!(table.contains(part), "{part} is missing in\n{table}");
         }
@@ -319,7 +397,9 @@ pub(crate) mod tests {
     #[test]
     fn json_uses_the_names_that_programs_rely_on() {
         let json = serde_json::to_value(example()).unwrap();
-        assert_eq!(json["sessions"][0]["prefixesReceived"], 3);
+        assert_eq!(json["sessions"][0]["prefixesReceived"], 4);
+        assert_eq!(json["sessions"][0]["prefixesAccepted"], 3);
+        assert_eq!(json["listeners"][0]["refused"], 7);
         assert_eq!(json["endpoints"][0]["podIPs"][0], "10.244.1.1");
         assert_eq!(json["endpoints"][0]["containerID"], "c1");
         assert_eq!(json["routes"]["inKernel"], 4);

@@ -16,6 +16,9 @@ const GATHER: Duration = Duration::from_millis(2);
 /// How often the whole table is compared although no notice came.
 const DRIFT_CHECK: Duration = Duration::from_secs(60);
 
+/// So many clashes are named in the log; more are counted.
+const NAMED: usize = 8;
+
 /// The routes that follow from this node's own state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Local {
@@ -44,6 +47,10 @@ pub(crate) struct Applied {
     pub(crate) links: u64,
     /// Learned routes seen so far.
     pub(crate) learned: usize,
+    /// Routes in whose place another's route is.
+    pub(crate) clashes: usize,
+    /// Gateways that BFD lost, since the start.
+    pub(crate) gateway_downs: u64,
 }
 
 /// Everything the task waits for.
@@ -61,6 +68,7 @@ struct Routing {
     learned: HashMap<IpNet, Target>,
     initial_sync: bool,
     links: u64,
+    gateway_downs: u64,
 }
 
 /// Runs until the local routes' sender is gone.
@@ -80,6 +88,7 @@ pub(crate) async fn run_task(
         learned: HashMap::new(),
         initial_sync: false,
         links: 0,
+        gateway_downs: 0,
     };
     let mut drift = tokio::time::interval(DRIFT_CHECK);
     let mut events: Option<RouteEvents> = None;
@@ -177,6 +186,7 @@ impl Routing {
                     .table
                     .handle_gateway_down(gateway.address, gateway.link)
                     .await;
+                self.gateway_downs += 1;
                 info!(gateway = %gateway.address, groups = done.groups, "packets no longer go to a gateway that BFD lost");
             }
             RouteEvent::GatewayUp(gateway) => {
@@ -232,8 +242,14 @@ impl Routing {
             return;
         }
         let report = self.table.apply().await;
-        for clash in &report.clashes {
+        for clash in report.clashes.iter().take(NAMED) {
             warn!(prefix = %clash.prefix, protocol = clash.protocol, "a route of someone else is in the way; it is left alone");
+        }
+        if report.clashes.len() > NAMED {
+            warn!(
+                count = report.clashes.len() - NAMED,
+                "more routes of someone else are in the way"
+            );
         }
         let status = self.table.status();
         let problems = self.table.problems().into_iter();
@@ -249,6 +265,8 @@ impl Routing {
                 initial_sync: self.initial_sync,
                 links: self.links,
                 learned: self.learned.len(),
+                clashes: status.clashes,
+                gateway_downs: self.gateway_downs,
             };
         });
     }

@@ -71,6 +71,7 @@ pub(crate) fn report(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ready,
         sessions: Vec::new(),
+        listeners: Vec::new(),
         routes: report::Routes {
             desired: routing.desired,
             in_kernel: routing.in_kernel,
@@ -80,6 +81,8 @@ pub(crate) fn report(
                 .into_iter()
                 .map(|(prefix, reason)| report::FailedRoute { prefix, reason })
                 .collect(),
+            clashes: routing.clashes,
+            gateway_downs: routing.gateway_downs,
             initial_sync: routing.initial_sync,
         },
         endpoints: core.endpoints().into_iter().map(describe).collect(),
@@ -111,14 +114,27 @@ async fn with_sessions(mut report: Report, speaker: Option<bgp_speaker::Handle>)
     let Some(speaker) = speaker else {
         return report;
     };
-    match speaker.status().await {
-        Ok(peers) => report.sessions = peers.into_iter().map(session).collect(),
+    let asked = async { Ok((speaker.status().await?, speaker.listeners().await?)) };
+    let answer: Result<_, bgp_speaker::Stopped> = asked.await;
+    match answer {
+        Ok((peers, listeners)) => {
+            report.sessions = peers.into_iter().map(session).collect();
+            report.listeners = listeners.into_iter().map(listener).collect();
+        }
         Err(error) => {
             report.ready = false;
             report.errors.push(error.to_string());
         }
     }
     report
+}
+
+fn listener(held: bgp_speaker::ListenerStatus) -> report::Listener {
+    report::Listener {
+        address: held.address.to_string(),
+        error: held.error,
+        refused: held.refused,
+    }
 }
 
 fn session(peer: PeerStatus) -> report::Session {
@@ -135,7 +151,8 @@ fn session(peer: PeerStatus) -> report::Session {
             .negotiated
             .as_ref()
             .map(|agreed| agreed.hold_time.as_secs()),
-        prefixes_received: peer.counts.accepted,
+        prefixes_received: peer.counts.accepted + peer.counts.rejected,
+        prefixes_accepted: peer.counts.accepted,
         prefixes_rejected: peer.counts.rejected,
         prefixes_stale: peer.counts.stale,
         prefixes_sent: peer.counts.sent,
