@@ -191,6 +191,27 @@ mod tests {
     }
 
     #[test]
+    fn help_teaches_by_examples_that_are_valid_command_lines() {
+        let mut command = Cli::command();
+        let bgp = command.find_subcommand_mut("bgp").unwrap();
+        let help =
+            bgp.render_long_help().to_string() + &Cli::command().render_long_help().to_string();
+        let lines = help.lines().filter_map(|line| {
+            let line = line.trim().split('|').next()?.split("   ").next()?;
+            line.starts_with("portolan ")
+                .then(|| line.trim().to_owned())
+        });
+        let mut count = 0;
+        for line in lines {
+            let words = line.replace("'maintenance is over'", "over");
+            let parsed = Cli::try_parse_from(words.split_whitespace());
+            assert!(parsed.is_ok(), "{line}: {parsed:?}");
+            count += 1;
+        }
+        assert!(count > 15, "{help}");
+    }
+
+    #[test]
     fn durations_carry_their_unit() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));

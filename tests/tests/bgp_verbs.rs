@@ -114,7 +114,7 @@ route-map out permit 10
                 let peers = lab.agent.bgp(&["peers"])?;
                 let counts = [0, 1].map(|i| {
                     (
-                        peers[i]["prefixesReceived"].as_u64(),
+                        peers[i]["prefixesAccepted"].as_u64(),
                         peers[i]["prefixesRejected"].as_u64(),
                     )
                 });

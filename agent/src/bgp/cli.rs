@@ -11,8 +11,24 @@ use super::view::BgpQuestion;
 use crate::cli::Output;
 use crate::control;
 
+const EXAMPLES: &str = "Examples:
+  portolan bgp peers                       which sessions are up, and why one is down
+  portolan bgp peer tor-a                  what that session agreed on: capabilities, timers, BFD
+  portolan bgp routes                      all routes; `>` marks the best path, `=` one used beside it
+  portolan bgp routes 10.244.0.0/16        only that prefix and those inside it
+  portolan bgp received tor-a              what a peer announced, and why some of it is not used
+  portolan bgp advertised tor-a            what a peer is told
+  portolan bgp explain 10.244.3.0/24       why a route won, which rule rejected another, who is told
+  portolan bgp refresh tor-a               ask for all routes again; the session stays up
+  portolan bgp reset tor-a --message 'maintenance is over'
+  portolan bgp peers -o json | jq -r '.[] | select(.state != \"Established\") | .name'
+
+When a route is missing: `peers` (is the session up?), `received` (was it announced, and accepted?), `explain` (did
+another path win?), then `portolan status` (did the kernel take it?).";
+
 /// Flags and verbs of `portolan bgp`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct BgpArgs {
     #[command(subcommand)]
     verb: BgpVerb,

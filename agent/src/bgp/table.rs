@@ -37,7 +37,7 @@ fn render_peers(out: &mut String, peers: &[PeerView]) {
         "AS",
         "STATE",
         "FOR",
-        "RECEIVED",
+        "ACCEPTED",
         "REJECTED",
         "STALE",
         "SENT",
@@ -56,7 +56,7 @@ fn render_peers(out: &mut String, peers: &[PeerView]) {
                 peer.state.clone()
             },
             or_dash(peer.established_seconds.map(duration)),
-            peer.prefixes_received.to_string(),
+            peer.prefixes_accepted.to_string(),
             peer.prefixes_rejected.to_string(),
             peer.prefixes_stale.to_string(),
             peer.prefixes_sent.to_string(),
@@ -87,8 +87,9 @@ fn render_peer(out: &mut String, peer: &PeerView) {
     row(
         "prefixes",
         format!(
-            "{} received, {} rejected, {} stale, {} sent; at most {} of each family",
+            "{} received, {} accepted, {} rejected, {} stale, {} sent; at most {} of each family",
             peer.prefixes_received,
+            peer.prefixes_accepted,
             peer.prefixes_rejected,
             peer.prefixes_stale,
             peer.prefixes_sent,
@@ -210,68 +211,4 @@ fn duration(seconds: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::view::{AttributesView, ExplainedPath, SentView};
-    use super::*;
-
-    fn path() -> PathView {
-        PathView {
-            prefix: "10.1.0.0/16".parse().unwrap(),
-            path_id: 0,
-            peer: Some("tor".to_owned()),
-            best: true,
-            multipath: false,
-            stale: true,
-            problem: None,
-            attributes: AttributesView {
-                next_hop: "10.0.0.1".to_owned(),
-                as_path: "65000".to_owned(),
-                origin: "IGP".to_owned(),
-                communities: vec!["no-export".to_owned()],
-                ..AttributesView::default()
-            },
-        }
-    }
-
-    #[test]
-    fn a_route_shows_its_mark_its_path_and_its_notes() {
-        let table = render(&BgpAnswer::Received(vec![path()]));
-        for part in ["10.1.0.0/16", "65000 IGP", "stale, no-export", ">"] {
-            assert!(table.contains(part), "{part} is missing in\n{table}");
-        }
-    }
-
-    #[test]
-    fn no_peers_says_what_makes_one() {
-        let table = render(&BgpAnswer::Peers(Vec::new()));
-        assert!(table.contains("BGPPeer"), "{table}");
-    }
-
-    #[test]
-    fn an_explanation_names_every_path_and_every_peer() {
-        let told = ExplainView {
-            prefix: "10.1.0.0/16".parse().unwrap(),
-            paths: vec![ExplainedPath {
-                path: path(),
-                outcome: "best: the only path".to_owned(),
-            }],
-            sent: vec![SentView {
-                peer: "node2".to_owned(),
-                sent: false,
-                reason: "a node is no transit".to_owned(),
-            }],
-        };
-        let text = render(&BgpAnswer::Explain(told));
-        assert!(text.contains("from tor, next hop 10.0.0.1"), "{text}");
-        assert!(
-            text.contains("not sent to node2: a node is no transit"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn durations_have_two_units() {
-        let texts = [59, 192, 18_420, 1_051_200].map(duration);
-        assert_eq!(texts, ["59s", "3m12s", "5h7m", "12d4h"]);
-    }
-}
+mod tests;
