@@ -36,6 +36,9 @@ bfd
 !
 ";
 
+/// Plain ToRs help others restart; these say that they keep forwarding over restarts of their own.
+const GRACEFUL: &str = " bgp graceful-restart\n bgp graceful-restart preserve-fw-state\n";
+
 const CONFIGURATION: &str = "
 apiVersion: portolan.io/v1alpha1
 kind: BGPConfiguration
@@ -61,6 +64,11 @@ struct Lab {
 impl Lab {
     /// `watch` is what the node's BGPPeers say besides address and AS.
     fn new(tag: &str, watch: &str, routes: usize) -> Self {
+        Self::below(tag, watch, routes, "")
+    }
+
+    /// The same with more in the ToRs' bgpd.
+    fn below(tag: &str, watch: &str, routes: usize, more: &str) -> Self {
         let rack = Rack::new(tag).unwrap();
         let node = rack.machine("node").unwrap();
         let outside = rack.empty("outside").unwrap();
@@ -68,7 +76,7 @@ impl Lab {
         let mut manifests = vec![CONFIGURATION.to_owned()];
         let mut tors = Vec::new();
         for number in 1..=2 {
-            tors.push(tor(&rack, (&node, &outside), number, watch, routes));
+            tors.push(tor(&rack, (&node, &outside), number, (watch, routes, more)));
             manifests.push(format!(
                 "apiVersion: portolan.io/v1alpha1\nkind: BGPPeer\nmetadata: {{name: tor{number}}}\nspec: {{peerAddress: 10.6{number}.0.1, sourceAddress: 10.6{number}.0.2, asNumber: 6500{number}, {watch}}}\n"
             ));
@@ -157,8 +165,7 @@ fn tor(
     rack: &Rack,
     (node, outside): (&Netns, &Netns),
     number: u8,
-    watch: &str,
-    routes: usize,
+    (watch, routes, more): (&str, usize, &str),
 ) -> Tor {
     let netns = rack.machine(&format!("tor{number}")).unwrap();
     let segment = format!("seg{number}");
@@ -200,13 +207,49 @@ fn tor(
         String::new()
     };
     let config = format!(
-        "router bgp 6500{number}\n bgp router-id 10.6{number}.0.1\n no bgp ebgp-requires-policy\n timers bgp 1 3\n {neighbor} remote-as 64512\n {neighbor} timers connect 1\n{bfd} address-family ipv4 unicast\n  redistribute kernel\n"
+        "router bgp 6500{number}\n bgp router-id 10.6{number}.0.1\n no bgp ebgp-requires-policy\n{more} timers bgp 1 3\n {neighbor} remote-as 64512\n {neighbor} timers connect 1\n{bfd} address-family ipv4 unicast\n  redistribute kernel\n"
     );
     let mut frr = Frr::start(&netns, &config).unwrap();
     if watch == BFD {
         frr.start_bfdd(&netns, BFDD).unwrap();
     }
     Tor { frr, netns }
+}
+
+/// What the kernel says of next hops and routes from its making on.
+struct Watch {
+    monitor: Process,
+    group: String,
+}
+
+impl Watch {
+    fn of(lab: &Lab) -> Self {
+        let route = lab.node.ip("route show 192.0.2.10/32 proto 179").unwrap();
+        let mut words = route.split_whitespace().skip_while(|word| *word != "nhid");
+        let group = words.nth(1).unwrap().to_owned();
+        let mut command = lab.node.command("ip");
+        command.args(["monitor", "label", "nexthop", "route"]);
+        let log = lab.rack.manifests().join("../monitor.log");
+        let monitor = Process::start("ip monitor", command, &log).unwrap();
+        Self { monitor, group }
+    }
+
+    /// One message to the kernel moved all routes: the group lost its gateway before any route was written.
+    fn tells_that_the_group_came_first(&self) {
+        let log = self.monitor.log();
+        let group = format!("id {} group ", self.group);
+        let first = log.lines().position(|line| line.contains(&group));
+        let first = first.unwrap_or_else(|| panic!("{group}: {}", head(&log)));
+        let replaced = log.lines().nth(first).unwrap();
+        assert!(!replaced.contains('/'), "one gateway left: {replaced}");
+        let before = log.lines().take(first);
+        let routes = before.filter(|line| line.contains("10.128.")).count();
+        assert_eq!(routes, 0, "{}", head(&log));
+    }
+}
+
+fn head(log: &str) -> String {
+    log.lines().take(20).collect::<Vec<_>>().join("\n")
 }
 
 /// How many probes go out in a time.
@@ -233,6 +276,7 @@ fn a_silent_cut_loses_no_more_than_the_detection_time_and_the_healed_link_is_use
     .unwrap();
     let groups = lab.node.ip("nexthop show proto 179").unwrap();
     assert!(groups.contains("group"), "{groups}");
+    let watch = Watch::of(&lab);
     let (lost, took) = lab.cut(
         "BFD, a silent cut of one ToR of two",
         Duration::from_secs(5),
@@ -248,7 +292,55 @@ fn a_silent_cut_loses_no_more_than_the_detection_time_and_the_healed_link_is_use
     );
     let log = lab.agent.log();
     assert!(log.contains("BFD: the path to the peer is gone"), "{log}");
+    watch.tells_that_the_group_came_first();
     lab.rack.heal("seg1", "node1").unwrap();
+    lab.wait_for_both();
+}
+
+#[test]
+fn a_silent_cut_of_a_tor_with_graceful_restart_is_no_restart() {
+    require_root!();
+    let mut lab = Lab::below("fgr", BFD, 0, GRACEFUL);
+    lab.start();
+    wait_bfd_up(&lab);
+    let title = "BFD, a silent cut of a ToR with graceful restart";
+    let (lost, took) = lab.cut(title, Duration::from_secs(5));
+    let most = worth(DETECTION + MARGIN);
+    assert!(
+        lost > 0 && lost <= most,
+        "{lost} lost, {took:?}\n{}",
+        lab.agent.log_end()
+    );
+    lab.rack.heal("seg1", "node1").unwrap();
+    lab.wait_for_both();
+}
+
+#[test]
+fn a_tor_whose_control_plane_dies_keeps_its_routes_though_bfd_goes_down() {
+    require_root!();
+    // FRR's C bit is 0: after the end of its session, BFD down says that its control plane restarts (RFC 5882 §4.3.1).
+    let mut lab = Lab::below("fcp", BFD, 0, GRACEFUL);
+    lab.start();
+    wait_bfd_up(&lab);
+    let flows = [("pod → outside", &lab.pod, &lab.outside)]
+        .map(|(name, from, to)| (&from.netns, flow(name, Kind::NewTcp, to, 200)));
+    let (tor, agent) = (&mut lab.tors[0], &lab.agent);
+    let outcomes = measure(&flows, Duration::from_secs(8), || {
+        tor.frr.kill_bgpd()?;
+        tor.frr.kill_bfdd()?;
+        eventually(PATIENCE, "BFD down and stale routes", || {
+            let peer = agent.bgp(&["peer", "tor1"])?;
+            ensure!(peer["bfd"] == "Down", "{peer}");
+            ensure!(peer["prefixesStale"].as_u64() > Some(0), "{peer}");
+            Ok(())
+        })?;
+        tor.frr.restart_bgpd(&tor.netns)?;
+        tor.frr.start_bfdd(&tor.netns, BFDD)
+    });
+    let title = "bgpd and bfdd of one ToR of two by kill -9";
+    let (_, lost) = sum(title, &flows, &outcomes.unwrap()).unwrap();
+    assert_eq!(lost, 0, "{}", lab.agent.log_end());
+    wait_bfd_up(&lab);
     lab.wait_for_both();
 }
 
