@@ -104,7 +104,7 @@ impl Driver {
                         igp_cost: u32::from(cost),
                     },
                 };
-                speaker.handle_next_hop(address, state);
+                speaker.handle_next_hops([(address, state)]);
             }
             20 => match input.u8() % 4 {
                 0 => speaker.handle_bfd_up(now, peer),

@@ -7,5 +7,7 @@ mod lab;
 mod limits;
 mod next_hops;
 mod nodes;
+mod reflection;
 mod reload;
 mod restart;
+mod router;
