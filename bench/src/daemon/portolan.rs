@@ -145,19 +145,23 @@ fn yaml(setup: &Setup<'_>) -> String {
     let addresses: Vec<String> = listening(setup)
         .map(|address| format!("{{type: InternalIP, address: {address}}}"))
         .collect();
+    let several = setup.kernel == Kernel::Multipath;
     let mut text = format!(
         "apiVersion: v1\nkind: Node\nmetadata:\n  name: bench\n  annotations:\n    \
          portolan.io/as-number: \"{DAEMON_AS}\"\n    portolan.io/router-id: {DAEMON_ID}\n\
          spec:\n  podCIDRs: [10.244.1.0/24]\nstatus:\n  addresses: [{}]\n---\n\
          apiVersion: portolan.io/v1alpha1\nkind: BGPConfiguration\nmetadata:\n  name: default\n\
-         spec:\n  nodeToNodeMeshEnabled: false\n",
+         spec:\n  nodeToNodeMeshEnabled: false\n  multipath: {several}\n  multipathRelax: {several}\n---\n\
+         apiVersion: portolan.io/v1alpha1\nkind: BGPFilter\nmetadata:\n  name: everything\n\
+         spec:\n  exportV4:\n    - {{source: RemotePeers, action: Accept}}\n",
         addresses.join(", ")
     );
     for peer in setup.peers {
         let _ = write!(
             text,
             "---\napiVersion: portolan.io/v1alpha1\nkind: BGPPeer\nmetadata:\n  name: as{}\n\
-             spec:\n  peerAddress: {}\n  asNumber: {}\n  passive: true\n",
+             spec:\n  peerAddress: {}\n  asNumber: {}\n  passive: true\n  filters: [everything]\n  \
+             maxPrefixes: {{limit: 2000000}}\n",
             peer.asn, peer.address, peer.asn
         );
     }

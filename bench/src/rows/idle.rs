@@ -31,7 +31,7 @@ pub(super) fn load(peers: u8, prefixes: usize) -> Idle {
 impl Load for Idle {
     fn measure(&self, daemon: Daemon) -> Result<Sample> {
         let rig = Rig::new(self.peers, 1)?;
-        with_daemon(daemon, &rig, Kernel::Untouched, || self.run(&rig))
+        with_daemon(daemon, &rig, Kernel::Best, || self.run(&rig))
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bgp_proto::speaker::{Action, Restart, Speaker, StopAs};
+use bgp_proto::speaker::{Action, Gateway, Restart, Speaker, StopAs};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
@@ -37,6 +37,8 @@ pub(crate) struct Actor {
     discovered: mpsc::Receiver<UnnumberedEvent>,
     tracked: watch::Sender<Arc<BTreeSet<IpAddr>>>,
     track_at: Instant,
+    /// Gateways that may serve again once the route changes of now are handed on.
+    gateways_back: Vec<Gateway>,
 }
 
 /// Read pieces that wait; also how many are taken before timers and peers that wait for UPDATEs have their turn.
@@ -88,6 +90,7 @@ impl Actor {
             discovered: unnumbered::spawn(wanted),
             tracked,
             track_at: now,
+            gateways_back: Vec::new(),
         };
         actor.apply(config);
         actor
@@ -235,7 +238,7 @@ impl Actor {
                     }
                 }
                 Action::GatewayDown(gateway) => self.events.gateway_down(gateway),
-                Action::GatewayUp(gateway) => self.events.gateway_up(gateway),
+                Action::GatewayUp(gateway) => self.gateways_back.push(gateway),
                 Action::InitialSync => {
                     self.push_changes(usize::MAX);
                     self.events.initial_sync();
@@ -249,6 +252,11 @@ impl Actor {
     fn flush(&mut self) {
         self.follow();
         self.push_changes(CHANGES_AT_ONCE);
+        if !self.speaker.has_work() {
+            for gateway in self.gateways_back.drain(..) {
+                self.events.gateway_up(gateway);
+            }
+        }
         let carriers: Vec<_> = self
             .speaker
             .established()

@@ -1,6 +1,6 @@
 //! Route changes on their way out: a map that holds the last word per prefix, never a queue that grows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bgp_proto::speaker::Gateway;
@@ -30,8 +30,12 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     changes: HashMap<IpNet, RouteChange>,
-    /// The last word on each gateway; `true`: it is up.
-    gateways: BTreeMap<Gateway, bool>,
+    /// Gateways that are lost: told before everything else.
+    lost: BTreeSet<Gateway>,
+    /// Gateways that are back: told after the changes that came before them, which may be what they are back for.
+    back: BTreeSet<Gateway>,
+    /// Those of `back` whose turn it is, so that a busy table can't put them off.
+    back_next: BTreeSet<Gateway>,
     sync: Sync,
     closed: bool,
 }
@@ -72,15 +76,16 @@ impl RouteSender {
     }
 
     pub(crate) fn gateway_down(&self, gateway: Gateway) {
-        self.gateway(gateway, false);
+        let mut state = self.shared.lock();
+        state.back.remove(&gateway);
+        state.back_next.remove(&gateway);
+        state.lost.insert(gateway);
+        drop(state);
+        self.shared.notify.notify_one();
     }
 
     pub(crate) fn gateway_up(&self, gateway: Gateway) {
-        self.gateway(gateway, true);
-    }
-
-    fn gateway(&self, gateway: Gateway, up: bool) {
-        self.shared.lock().gateways.insert(gateway, up);
+        self.shared.lock().back.insert(gateway);
         self.shared.notify.notify_one();
     }
 
@@ -118,12 +123,14 @@ impl Shared {
 
 impl State {
     fn take(&mut self) -> Option<Option<RouteEvent>> {
-        if let Some((gateway, up)) = self.gateways.pop_first() {
-            return Some(Some(if up {
-                RouteEvent::GatewayUp(gateway)
-            } else {
-                RouteEvent::GatewayDown(gateway)
-            }));
+        if let Some(gateway) = self.lost.pop_first() {
+            return Some(Some(RouteEvent::GatewayDown(gateway)));
+        }
+        if self.changes.is_empty() {
+            self.back_next.append(&mut self.back);
+        }
+        if let Some(gateway) = self.back_next.pop_first() {
+            return Some(Some(RouteEvent::GatewayUp(gateway)));
         }
         let sync_is_due = match self.sync {
             Sync::NotDue => false,
@@ -138,6 +145,7 @@ impl State {
             if self.sync == Sync::AfterChanges {
                 self.sync = Sync::Next;
             }
+            self.back_next.append(&mut self.back);
             let changes = std::mem::take(&mut self.changes).into_values().collect();
             return Some(Some(RouteEvent::Changes(changes)));
         }
@@ -200,6 +208,11 @@ mod tests {
         sender.gateway_down(gateway);
         let first = events.next().await;
         assert_eq!(first, Some(RouteEvent::GatewayDown(gateway)));
+        sender.gateway_up(gateway);
+        assert!(matches!(events.next().await, Some(RouteEvent::Changes(_))));
+        sender.push([change("10.1.0.0/16", [2; 4])]);
+        let up = events.next().await;
+        assert_eq!(up, Some(RouteEvent::GatewayUp(gateway)), "not put off");
         assert!(matches!(events.next().await, Some(RouteEvent::Changes(_))));
     }
 }

@@ -59,9 +59,9 @@ pub enum Action {
         /// Which.
         peer: Arc<str>,
     },
-    /// Packets must no longer go to this gateway, at once: BFD says that it is unreachable.
+    /// Packets must no longer go to this gateway, at once: BFD says that it is unreachable, or all its routes go.
     GatewayDown(Gateway),
-    /// The gateway may be used again.
+    /// The gateway may be used again, once the route changes so far are taken.
     GatewayUp(Gateway),
     /// Everything peers of an earlier run had to say has been said, or was waited for long enough (RFC 4724 §4.1).
     /// What is in the kernel and was not announced again may be swept once the route changes so far are taken.

@@ -168,6 +168,13 @@ fn went_down(
         Vec::new()
     };
     let families: Vec<Family> = kept.iter().map(|(family, _)| *family).collect();
+    // All its routes go: packets leave its gateway at once, before the RIB has looked at every one of them.
+    if let Some(gateway) = peer.gateway.filter(|_| families.is_empty())
+        && peer.gateway_down.is_none()
+    {
+        actions.push_back(Action::GatewayDown(gateway));
+        actions.push_back(Action::GatewayUp(gateway));
+    }
     rib.handle_peer_down(peer.rib_id, &families);
     peer.stale_until = kept.into_iter().collect();
     peer.last = Some(up.negotiated);
