@@ -17,6 +17,7 @@ mod limits;
 mod multipath;
 mod next_hops;
 mod node;
+mod openings;
 mod raw;
 mod reflection;
 mod refresh;

@@ -112,8 +112,9 @@ fn a_reset_is_seen_by_frr_as_cease_administrative_reset_and_the_session_comes_ba
     ours.establishes("tor");
     frr.has(&[OURS]);
     ours.reset("tor", "try again");
-    shows("FRR", &["Administrative Reset"], || {
-        frr.vtysh(&["show bgp neighbors 10.0.0.2"])
+    // Its log keeps what the next try would overwrite in its state.
+    shows("FRR", &["Cease/Administrative Reset"], || {
+        Ok(frr.vtysh(&["show bgp neighbors 10.0.0.2"])? + &frr.log_end())
     });
     ours.establishes("tor");
     frr.has(&[OURS]);
