@@ -199,3 +199,26 @@ async fn the_end_and_a_reset_are_told() {
     };
     assert!(reason.contains("reset"), "{reason}");
 }
+
+#[tokio::test]
+async fn the_last_words_reach_a_peer_that_is_still_writing() {
+    let (inbox, _received) = mpsc::channel(1);
+    let (connection, mut peer) = connected(1, &inbox).await;
+    // The inbox is soon full, so that this stays unread.
+    peer.write_all(&[1; 64 * 1024]).unwrap();
+    sleep(Duration::from_millis(50)).await;
+    connection.send(Bytes::from_static(b"last words"));
+    let closing = tokio::spawn(connection.close());
+    let peer = tokio::task::spawn_blocking(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        // A peer that was reset would be told so here.
+        for _ in 0..10 {
+            peer.write_all(&[2; 1024]).unwrap();
+        }
+        let mut words = Vec::new();
+        peer.read_to_end(&mut words).unwrap();
+        words
+    });
+    assert_eq!(peer.await.unwrap(), b"last words");
+    closing.await.unwrap();
+}

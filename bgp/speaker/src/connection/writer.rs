@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{Notify, mpsc};
 
@@ -157,7 +158,23 @@ pub(super) async fn write_all(mut stream: OwnedWriteHalf, mut from: Pieces, to: 
         }
     }
     // An error means that the peer closed first.
-    let _ = stream.shutdown().await;
+    if stream.shutdown().await.is_ok() {
+        read_out(&stream).await;
+    }
+}
+
+/// Reads what still comes, to the end: a socket closed with unread bytes is reset by the kernel, and a peer that
+/// writes at that moment never gets to read our last words (a NOTIFICATION).
+async fn read_out(stream: &OwnedWriteHalf) {
+    let stream: &TcpStream = stream.as_ref();
+    let mut ignored = [0; 4096];
+    while stream.readable().await.is_ok() {
+        match stream.try_read(&mut ignored) {
+            Ok(read) if read > 0 => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            _ => return,
+        }
+    }
 }
 
 impl Pieces {
