@@ -33,14 +33,6 @@ fn is_as_trans_to(netns: &Netns, router: &dyn Router) {
 }
 
 #[test]
-fn bird_with_two_byte_as_numbers_takes_us_for_as_trans() {
-    require_root!();
-    let (tor, node) = link("wb");
-    let bird = Bird::start(&tor, &bird_config("enable as4 off;", "")).unwrap();
-    is_as_trans_to(&node, &bird);
-}
-
-#[test]
 fn openbgpd_with_two_byte_as_numbers_takes_us_for_as_trans() {
     require_root!();
     let (tor, node) = link("wo");
