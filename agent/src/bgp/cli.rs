@@ -88,7 +88,7 @@ enum BgpVerb {
         /// The peer's name.
         peer: String,
     },
-    /// End a session (Cease, Administrative Reset) and start it again at once.
+    /// End a session (Cease, Administrative Reset) and start it again a second later.
     Reset {
         /// The peer's name.
         peer: String,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -45,6 +45,8 @@ pub enum StopAs {
 /// Cease subcodes (RFC 4486).
 const ADMINISTRATIVE_SHUTDOWN: u8 = 2;
 const ADMINISTRATIVE_RESET: u8 = 4;
+/// How long a session that was reset rests.
+const RESET_PAUSE: Duration = Duration::from_secs(1);
 
 impl Speaker {
     /// A speaker that has no peers yet: `configure` it next.
@@ -238,15 +240,15 @@ impl Speaker {
         }
     }
 
-    /// Ends a session and tries it again at once (Cease, Administrative Reset); false: there is no such peer.
+    /// Ends a session (Cease, Administrative Reset) and tries it again a second later; false: there is no such peer.
     pub fn reset(&mut self, now: Instant, peer: &str, text: &str) -> bool {
         let known = self.peers.contains_key(peer);
         self.act(now, peer, |peer, _| {
             let cease = Notification::cease_with_text(ADMINISTRATIVE_RESET, text);
             peer.session.handle_stop(now, Stop::Notify(cease));
-            if peer.config.shutdown.is_none() {
-                peer.session.handle_start(now);
-            }
+            // A new connection within a millisecond is taken for a graceful restart by FRR, which may drop the old
+            // one before it has read why it ended.
+            peer.restart_at = Some(now + RESET_PAUSE);
         });
         known
     }

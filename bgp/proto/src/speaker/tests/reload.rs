@@ -96,6 +96,23 @@ fn another_as_ends_every_session_and_every_route() {
 }
 
 #[test]
+fn a_reset_says_why_and_the_session_comes_back() {
+    let mut lab = Lab::pair(55, |_, _| {});
+    lab.run_until(SOON, "routes", Lab::converged);
+    lab.with(0, |speaker, now, _| {
+        assert!(speaker.reset(now, &peer_name(1), "new cable"))
+    });
+    lab.run(Duration::from_millis(500));
+    assert!(!lab.is_up(0, 1), "it rests, so that the peer reads why");
+    let (_, last) = lab.nodes[1].events.last().unwrap();
+    assert!(
+        matches!(last, PeerEvent::Down { reason, .. } if reason.contains("new cable")),
+        "{last:?}"
+    );
+    lab.run_until(SOON * 2, "back", |lab| lab.is_up(0, 1) && lab.converged());
+}
+
+#[test]
 fn a_refresh_asked_for_is_answered_and_nothing_is_lost() {
     let mut lab = Lab::pair(54, |_, _| {});
     lab.run_until(SOON, "routes", Lab::converged);
