@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::rib::NextHopState;
 use bgp_speaker::Handle;
 use routes::{NextHopTracker, Reach};
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 /// How long after an error the kernel is asked again; meanwhile what was known holds.
@@ -14,23 +16,32 @@ const RETRY: Duration = Duration::from_secs(5);
 /// So many next hops that come or go at once are named in the log; more are counted.
 const NAMED: usize = 8;
 
-/// Runs until the speaker ends.
-pub(crate) async fn run_task(speaker: Handle) {
+/// Next hops behind a router: the router's address, and the interface it is on.
+pub(crate) type Routers = BTreeMap<IpAddr, (IpAddr, Option<u32>)>;
+
+/// Runs until the speaker ends; the routing task is told of routers.
+pub(crate) async fn run_task(speaker: Handle, routers: watch::Sender<Arc<Routers>>) {
     let mut told = Told::default();
-    while let Err(error) = track(&speaker, &mut told).await {
+    while let Err(error) = track(&speaker, &mut told, &routers).await {
         warn!(%error, "next hops are not tracked; trying again in {} s", RETRY.as_secs());
         tokio::time::sleep(RETRY).await;
     }
 }
 
 /// Watches until the speaker ends.
-async fn track(speaker: &Handle, told: &mut Told) -> Result<(), routes::Error> {
+async fn track(
+    speaker: &Handle,
+    told: &mut Told,
+    routers: &watch::Sender<Arc<Routers>>,
+) -> Result<(), routes::Error> {
     let mut tracker = NextHopTracker::open().await?;
     let mut used = speaker.next_hops();
     loop {
         let addresses = tracked(&used.borrow_and_update());
         let answers = tracker.watch(addresses).await?;
-        if !tell(speaker, told.replace(&answers)).await {
+        let news = told.replace(&answers);
+        told.publish(routers);
+        if !tell(speaker, news).await {
             return Ok(());
         }
         loop {
@@ -41,7 +52,9 @@ async fn track(speaker: &Handle, told: &mut Told) -> Result<(), routes::Error> {
                 },
                 changes = tracker.next() => changes?,
             };
-            if !tell(speaker, told.update(&changes)).await {
+            let news = told.update(&changes);
+            told.publish(routers);
+            if !tell(speaker, news).await {
                 return Ok(());
             }
         }
@@ -67,6 +80,7 @@ async fn tell(speaker: &Handle, news: BTreeMap<IpAddr, NextHopState>) -> bool {
 #[derive(Debug, Default)]
 struct Told {
     states: BTreeMap<IpAddr, NextHopState>,
+    routers: Routers,
 }
 
 impl Told {
@@ -77,6 +91,8 @@ impl Told {
             .into_iter()
             .partition(|(address, _)| answers.contains_key(address));
         self.states = kept;
+        self.routers
+            .retain(|address, _| answers.contains_key(address));
         let mut news = self.update(answers);
         // Forgotten, so that what is known does not grow with what peers once announced.
         news.extend(gone.into_keys().map(|address| (address, UNKNOWN)));
@@ -87,6 +103,10 @@ impl Told {
     fn update(&mut self, answers: &BTreeMap<IpAddr, Reach>) -> BTreeMap<IpAddr, NextHopState> {
         let mut news = BTreeMap::new();
         for (address, reach) in answers {
+            match reach.via {
+                Some(router) => self.routers.insert(*address, (router, reach.link)),
+                None => self.routers.remove(address),
+            };
             let state = state(*reach);
             let before = if state == UNKNOWN {
                 self.states.remove(address)
@@ -102,6 +122,16 @@ impl Told {
             info!(count = news.len() - NAMED, "more next hops changed");
         }
         news
+    }
+
+    fn publish(&self, routers: &watch::Sender<Arc<Routers>>) {
+        routers.send_if_modified(|held| {
+            let news = **held != self.routers;
+            if news {
+                *held = Arc::new(self.routers.clone());
+            }
+            news
+        });
     }
 }
 
@@ -198,6 +228,25 @@ mod tests {
             news([(1, NextHopState::Unreachable)]),
             "told anew when it comes back"
         );
+    }
+
+    #[test]
+    fn the_router_before_a_next_hop_is_known_while_it_is_in_use() {
+        let mut told = Told::default();
+        let router = Reach {
+            via: Some([10, 0, 0, 254].into()),
+            ..routed(20)
+        };
+        told.replace(&answers([(1, router), (2, connected(0))]));
+        let sender = watch::Sender::new(Arc::default());
+        told.publish(&sender);
+        let known: Routers = [([10, 0, 0, 1].into(), ([10, 0, 0, 254].into(), Some(2)))].into();
+        assert_eq!(**sender.borrow(), known);
+        told.update(&answers([(1, connected(0))]));
+        assert_eq!(told.routers, Routers::new());
+        told.update(&answers([(1, router)]));
+        told.replace(&answers([]));
+        assert_eq!(told.routers, Routers::new());
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The task that owns our routes in the kernel: pods and Pod CIDRs of this node, and what BGP has learned.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::num::NonZeroU8;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bgp_proto::rib::NextHop;
@@ -10,6 +12,8 @@ use ipnet::IpNet;
 use routes::{Gateway, Monitor, Notice, RouteTable, Sweep, Target};
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
+
+use crate::nexthops::Routers;
 
 /// How long changes are gathered before they are written.
 const GATHER: Duration = Duration::from_millis(2);
@@ -57,6 +61,7 @@ pub(crate) struct Applied {
 enum Input {
     Local,
     Learned(RouteEvent),
+    Resolved,
     Notice(Notice),
     Retry,
     Closed,
@@ -65,7 +70,9 @@ enum Input {
 struct Routing {
     table: RouteTable,
     local: Local,
-    learned: HashMap<IpNet, Target>,
+    /// As BGP gave them: a gateway may be behind a router.
+    learned: HashMap<IpNet, Vec<Gateway>>,
+    routers: Arc<Routers>,
     initial_sync: bool,
     links: u64,
     gateway_downs: u64,
@@ -78,6 +85,7 @@ struct Routing {
 pub(crate) async fn run_task(
     mut local: watch::Receiver<Local>,
     mut speaker: oneshot::Receiver<RouteEvents>,
+    mut routers: watch::Receiver<Arc<Routers>>,
     applied: watch::Sender<Applied>,
 ) -> Result<(), routes::Error> {
     let table = RouteTable::open().await?;
@@ -86,6 +94,7 @@ pub(crate) async fn run_task(
         table,
         local: Local::default(),
         learned: HashMap::new(),
+        routers: Arc::default(),
         initial_sync: false,
         links: 0,
         gateway_downs: 0,
@@ -109,6 +118,7 @@ pub(crate) async fn run_task(
                 Some(event) => Input::Learned(event),
                 None => { events = None; continue }
             },
+            Ok(()) = routers.changed() => Input::Resolved,
             notice = monitor.next() => Input::Notice(notice),
             _ = drift.tick() => Input::Notice(Notice::Overrun),
             () = until(retry) => Input::Retry,
@@ -120,6 +130,7 @@ pub(crate) async fn run_task(
                 routing.set_local(local.borrow_and_update().clone());
             }
             Input::Learned(event) => routing.set_learned(event).await,
+            Input::Resolved => routing.set_routers(routers.borrow_and_update().clone()),
             Input::Notice(notice) => routing.look_again(&notice).await,
             Input::Retry => {}
         }
@@ -133,6 +144,33 @@ fn gateway(hop: NextHop) -> Gateway {
         link: hop.link,
         weight: NonZeroU8::new(hop.weight).unwrap_or(NonZeroU8::MIN),
     }
+}
+
+/// The kernel takes gateways on its links only: one behind a router becomes that router. Two behind the same one
+/// become one of both weights.
+fn resolve(gateways: &[Gateway], routers: &Routers) -> Vec<Gateway> {
+    let mut resolved: Vec<Gateway> = Vec::with_capacity(gateways.len());
+    for gateway in gateways {
+        let router = routers.get(&gateway.address);
+        let (address, link) = match router.filter(|_| gateway.link.is_none()) {
+            Some((router, link)) => (*router, link.filter(|_| is_link_local(*router))),
+            None => (gateway.address, gateway.link),
+        };
+        let same = |held: &&mut Gateway| (held.address, held.link) == (address, link);
+        match resolved.iter_mut().find(same) {
+            Some(held) => held.weight = held.weight.saturating_add(gateway.weight.get()),
+            None => resolved.push(Gateway {
+                address,
+                link,
+                weight: gateway.weight,
+            }),
+        }
+    }
+    resolved
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// The next event of the speaker; never, as long as there is none.
@@ -201,8 +239,7 @@ impl Routing {
                         self.learned.remove(&change.prefix);
                     } else {
                         let gateways = change.next_hops.into_iter().map(gateway);
-                        self.learned
-                            .insert(change.prefix, Target::Gateways(gateways.collect()));
+                        self.learned.insert(change.prefix, gateways.collect());
                     }
                     self.place_learned(change.prefix);
                 }
@@ -223,10 +260,22 @@ impl Routing {
     }
 
     fn learned_target(&self, prefix: &IpNet) -> Option<Target> {
-        self.learned
-            .get(prefix)
-            .filter(|_| self.local.install_learned)
-            .cloned()
+        let gateways = self.learned.get(prefix)?;
+        let wanted = self.local.install_learned;
+        wanted.then(|| Target::Gateways(resolve(gateways, &self.routers)))
+    }
+
+    /// Next hops are behind other routers now: what goes by way of them is written anew.
+    fn set_routers(&mut self, routers: Arc<Routers>) {
+        let before = std::mem::replace(&mut self.routers, routers);
+        let moved =
+            |gateway: &Gateway| before.get(&gateway.address) != self.routers.get(&gateway.address);
+        let concerned = self.learned.iter();
+        let concerned = concerned.filter(|(_, gateways)| gateways.iter().any(moved));
+        let prefixes: Vec<IpNet> = concerned.map(|(prefix, _)| *prefix).collect();
+        for prefix in prefixes {
+            self.place_learned(prefix);
+        }
     }
 
     async fn look_again(&mut self, notice: &Notice) {
@@ -269,5 +318,38 @@ impl Routing {
                 gateway_downs: self.gateway_downs,
             };
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gateway(last: u8, weight: u8) -> Gateway {
+        Gateway {
+            address: [10, 0, 0, last].into(),
+            link: None,
+            weight: NonZeroU8::new(weight).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_next_hop_behind_a_router_becomes_that_router_and_a_neighbour_stays() {
+        let router: IpAddr = [10, 0, 0, 1].into();
+        let local: IpAddr = "fe80::1".parse().unwrap();
+        let routers = Routers::from([
+            ([10, 0, 0, 8].into(), (router, Some(3))),
+            ([10, 0, 0, 9].into(), (router, Some(3))),
+            ([10, 0, 0, 7].into(), (local, Some(4))),
+        ]);
+        let both = resolve(&[gateway(8, 2), gateway(2, 1), gateway(9, 3)], &routers);
+        assert_eq!(both, [gateway(1, 5), gateway(2, 1)]);
+        let on_link = resolve(&[gateway(7, 1)], &routers);
+        assert_eq!((on_link[0].address, on_link[0].link), (local, Some(4)));
+        let unnumbered = Gateway {
+            link: Some(9),
+            ..gateway(8, 1)
+        };
+        assert_eq!(resolve(&[unnumbered], &routers), [unnumbered]);
     }
 }

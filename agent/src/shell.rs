@@ -32,6 +32,7 @@ pub(crate) struct Shell {
     pub(crate) speaker: Option<bgp_speaker::Handle>,
     compiled: Option<Compiled>,
     configured: watch::Sender<bgp_status::Configured>,
+    routers: watch::Sender<Arc<nexthops::Routers>>,
     status: StatusWriter,
     route_events: Option<oneshot::Sender<RouteEvents>>,
     pub(crate) messages: mpsc::Sender<Message>,
@@ -58,13 +59,15 @@ impl Shell {
         let (routing_report, routing_applied) = watch::channel(routing::Applied::default());
         let (route_events, speaker_started) = oneshot::channel();
         let (pods, pods_goal) = watch::channel(Vec::new());
+        let (routers, known_routers) = watch::channel(Arc::default());
         if args.has(Feature::Policy) {
             tokio::spawn(firewall::run_task(firewall_goal, firewall_report));
         } else {
             tokio::spawn(firewall::pass_through(firewall_goal, firewall_report));
         }
         tokio::spawn(async move {
-            if let Err(error) = routing::run_task(local_goal, speaker_started, routing_report).await
+            if let Err(error) =
+                routing::run_task(local_goal, speaker_started, known_routers, routing_report).await
             {
                 error!(%error, "routes cannot be programmed: is the agent root, with NET_ADMIN?");
             }
@@ -82,6 +85,7 @@ impl Shell {
             speaker: None,
             compiled: None,
             configured: watch::Sender::default(),
+            routers,
             status: manifests.status.clone(),
             // Dropped where no speaker will come: then nobody is waited for.
             route_events: args.has(Feature::Bgp).then_some(route_events),
@@ -136,7 +140,7 @@ impl Shell {
             // The routing task may have ended; it has said why.
             let _ = sender.send(events);
         }
-        tokio::spawn(nexthops::run_task(speaker.clone()));
+        tokio::spawn(nexthops::run_task(speaker.clone(), self.routers.clone()));
         tokio::spawn(bgp_status::run_task(
             speaker.clone(),
             self.configured.subscribe(),

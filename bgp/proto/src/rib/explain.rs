@@ -21,7 +21,7 @@ pub struct Explanation {
     pub prefix: IpNet,
     /// Every path, the best one first.
     pub paths: Vec<PathExplanation>,
-    /// Every peer, by name: whether it is sent the best path.
+    /// Every peer, by name: whether it is sent the best path; nothing where no path is used.
     pub exports: Vec<Export>,
 }
 
@@ -76,11 +76,11 @@ impl Rib {
                 .map(|lost| std::cmp::Reverse(lost.step));
             (!explained.path.best, explained.path.verdict, lost)
         });
-        let mut exports: Vec<Export> = self
-            .peers
-            .iter()
-            .map(|(id, peer)| self.explain_export(id.index, peer, &prefix, best))
-            .collect();
+        let export = |best| {
+            let peers = self.peers.iter();
+            peers.map(move |(id, peer)| self.explain_export(id.index, peer, &prefix, best))
+        };
+        let mut exports: Vec<Export> = best.into_iter().flat_map(export).collect();
         exports.sort_by(|one, other| one.peer.cmp(&other.peer));
         Explanation {
             prefix,
@@ -146,14 +146,8 @@ impl Rib {
         Some(peer.policy.import.filters.name_of(judged.rule?).to_owned())
     }
 
-    fn explain_export(
-        &self,
-        index: u16,
-        peer: &Peer,
-        prefix: &IpNet,
-        best: Option<&Path>,
-    ) -> Export {
-        let refusal = best.and_then(|best| self.refusal(index, peer, prefix, best));
+    fn explain_export(&self, index: u16, peer: &Peer, prefix: &IpNet, best: &Path) -> Export {
+        let refusal = self.refusal(index, peer, prefix, best);
         let rule = match refusal {
             Some(Refusal::Filter(rule)) => {
                 Some(peer.policy.export.filters.name_of(rule).to_owned())

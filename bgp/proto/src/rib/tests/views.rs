@@ -88,7 +88,8 @@ fn an_explanation_names_the_step_at_which_each_path_lost_and_to_whom() {
     let own = rib.explain(net("10.1.0.0/24"));
     assert!(own.exports.iter().all(|export| export.refusal.is_none()));
     assert_eq!(own.paths[1].lost.as_ref().unwrap().step, Step::Originated);
-    assert!(rib.explain(net("192.0.2.0/24")).paths.is_empty());
+    let unknown = rib.explain(net("192.0.2.0/24"));
+    assert!(unknown.paths.is_empty() && unknown.exports.is_empty());
 }
 
 #[test]
