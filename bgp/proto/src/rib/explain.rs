@@ -76,12 +76,13 @@ impl Rib {
                 .map(|lost| std::cmp::Reverse(lost.step));
             (!explained.path.best, explained.path.verdict, lost)
         });
-        let export = |best| {
+        let mut exports = Vec::new();
+        if let Some(best) = best {
             let peers = self.peers.iter();
-            peers.map(move |(id, peer)| self.explain_export(id.index, peer, &prefix, best))
-        };
-        let mut exports: Vec<Export> = best.into_iter().flat_map(export).collect();
-        exports.sort_by(|one, other| one.peer.cmp(&other.peer));
+            exports
+                .extend(peers.map(|(id, peer)| self.explain_export(id.index, peer, &prefix, best)));
+        }
+        exports.sort_by(|one: &Export, other| one.peer.cmp(&other.peer));
         Explanation {
             prefix,
             paths: explained,
