@@ -9,6 +9,7 @@ use api::{Change, Event, Key, NamespacedName, Resource};
 use ipam::{Holder, Lease};
 use ipnet::IpNet;
 use routes::Target;
+use tracing::info;
 
 use crate::leases::{Leases, host_interface};
 use crate::speaker;
@@ -90,6 +91,15 @@ impl Core {
 
     fn handle_change(&mut self, change: Change) {
         self.policy.handle(&change);
+        // What follows from it for peers is told when it is handed to the speaker.
+        if self.in_sync && is_of_bgp(&change.key) {
+            let what = match (&change.value, self.store.contains_key(&change.key)) {
+                (None, _) => "is gone",
+                (Some(_), true) => "has changed",
+                (Some(_), false) => "is new",
+            };
+            info!("{} {what}", change.key);
+        }
         match change.value {
             Some(value) => self.store.insert(change.key, value),
             None => self.store.remove(&change.key),
@@ -324,6 +334,13 @@ impl Core {
             self.node
         )
     }
+}
+
+fn is_of_bgp(key: &Key) -> bool {
+    matches!(
+        key,
+        Key::BgpConfiguration(_) | Key::BgpPeer(_) | Key::BgpFilter(_)
+    )
 }
 
 #[cfg(test)]

@@ -245,7 +245,10 @@ impl Routing {
                 }
             }
             RouteEvent::InitialSync => {
-                info!("peers have sent what they had; stale routes of an earlier run go now");
+                info!(
+                    learned = self.learned.len(),
+                    "peers have sent what they had; stale routes of an earlier run go now"
+                );
                 self.initial_sync = true;
                 self.table.permit_sweep(Sweep::Learned);
             }
