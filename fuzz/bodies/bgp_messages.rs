@@ -77,7 +77,7 @@ pub fn open(input: &mut Input<'_>, asn: Asn) -> Message {
         capabilities.push(Capability::Unknown { code, value });
     }
     Message::Open(Open {
-        asn: if has(10) {
+        asn: if has(10) && has(11) && has(12) {
             Asn(u32::from(input.u16()))
         } else {
             asn
@@ -91,19 +91,19 @@ pub fn open(input: &mut Input<'_>, asn: Asn) -> Message {
 /// Anything a peer may say on a session, as its other side would write it.
 pub fn message(input: &mut Input<'_>, asn: Asn, context: &WireContext) -> Bytes {
     let mut out = BytesMut::new();
-    match input.u8() % 12 {
+    match input.u8() % 24 {
         0 => open(input, asn).encode(&WireContext::default(), &mut out),
         1 | 2 => Message::Keepalive.encode(context, &mut out),
-        3..=6 => {
+        3..=13 | 21.. => {
             let attributes = Arc::new(attributes(input, asn, context));
             let prefixes = prefixes(input, context);
             encode_updates(&attributes, &prefixes, context, &mut out);
         }
-        7 => {
+        14 | 15 => {
             encode_withdrawals(&prefixes(input, context), context, &mut out);
         }
-        8 => encode_end_of_rib(FAMILIES[usize::from(input.u8() % 2)], context, &mut out),
-        9 => {
+        16 => encode_end_of_rib(FAMILIES[usize::from(input.u8() % 2)], context, &mut out),
+        17 | 18 => {
             let kinds = [RefreshKind::Request, RefreshKind::Begin, RefreshKind::End];
             let refresh = RouteRefresh {
                 family: FAMILIES[usize::from(input.u8() % 2)],
@@ -111,7 +111,7 @@ pub fn message(input: &mut Input<'_>, asn: Asn, context: &WireContext) -> Bytes 
             };
             Message::RouteRefresh(refresh).encode(context, &mut out);
         }
-        10 => {
+        19 => {
             let notification = Notification {
                 code: input.u8() % 8,
                 subcode: input.u8() % 12,
@@ -122,7 +122,7 @@ pub fn message(input: &mut Input<'_>, asn: Asn, context: &WireContext) -> Bytes 
         _ => return garbage(input),
     }
     // One octet of some messages is another: what a decoder would never be sent by a friend.
-    if input.u8().is_multiple_of(8) && !out.is_empty() {
+    if input.u8().is_multiple_of(64) && !out.is_empty() {
         let at = usize::from(input.u16()) % out.len();
         out[at] ^= input.u8();
     }

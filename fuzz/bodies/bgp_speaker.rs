@@ -73,6 +73,7 @@ impl Driver {
             0..=7 => {
                 let context = self.context(peer);
                 let bytes = message(input, settings::asn_of(peer), &context);
+                let direction = self.speaker.carrier(peer).unwrap_or(direction);
                 self.bytes(peer, direction, &bytes);
             }
             8..=11 => {

@@ -150,6 +150,10 @@ impl Books {
             if let Some(path) = route.paths.iter().find(learned) {
                 assert!(path.reachable && path.verdict == Verdict::Accepted);
                 best.insert(route.prefix);
+                let held = self.routes.get(&route.prefix).into_iter().flatten();
+                let hop = path.attributes.next_hop;
+                let uses_it = held.into_iter().any(|held| held.address == hop);
+                assert!(uses_it, "{} does not go to {hop}", route.prefix);
             }
         }
         let kernel: BTreeSet<IpNet> = self.routes.keys().copied().collect();
@@ -166,17 +170,17 @@ impl Books {
             assert!(counts.stale <= received.len());
             let established = status.state == State::Established;
             assert_eq!(established, self.up.contains_key(&status.name));
-            let advertised: BTreeSet<Nlri> = speaker
-                .advertised(&status.name, usize::MAX)
-                .unwrap()
-                .into_iter()
-                .map(|(nlri, _)| nlri)
-                .collect();
+            let advertised = speaker.advertised(&status.name, usize::MAX).unwrap();
             if let Some(told) = self.up.get(&status.name)
                 && !speaker.is_in_initial_sync()
             {
-                let told: BTreeSet<Nlri> = told.keys().copied().collect();
-                assert_eq!(told, advertised, "{} was told otherwise", status.name);
+                let advertised: Told = advertised.into_iter().collect();
+                let prefixes = |told: &Told| told.keys().copied().collect::<Vec<_>>();
+                let said = (prefixes(told), prefixes(&advertised));
+                assert_eq!(said.0, said.1, "{} was told otherwise", status.name);
+                for ((nlri, told), meant) in told.iter().zip(advertised.values()) {
+                    assert_eq!(visible(told), visible(meant), "{nlri:?}");
+                }
             }
         }
     }
@@ -186,4 +190,18 @@ impl Books {
         assert!(self.dialling.is_empty() && self.open.is_empty() && self.up.is_empty());
         assert!(self.routes.is_empty(), "{:?}", self.routes);
     }
+}
+
+/// What every peer sees as it was meant, whatever was agreed on with it.
+fn visible(attributes: &PathAttributes) -> impl PartialEq + std::fmt::Debug + use<> {
+    (
+        attributes.origin,
+        attributes.next_hop,
+        attributes.med,
+        attributes.local_pref,
+        attributes.communities.clone(),
+        attributes.originator_id,
+        attributes.cluster_list.clone(),
+        attributes.only_to_customer,
+    )
 }

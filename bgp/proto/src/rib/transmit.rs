@@ -115,9 +115,12 @@ pub(super) fn candidate(
 #[derive(Default)]
 pub(super) struct Exports {
     answers: Vec<Result<Arc<PathAttributes>, Refusal>>,
-    by_path: HashMap<(AttributesId, u16), usize, FxBuildHasher>,
-    last: Option<((AttributesId, u16), usize)>,
+    by_path: HashMap<Question, usize, FxBuildHasher>,
+    last: Option<(Question, usize)>,
 }
+
+/// Attributes, source, and whether the prefix is IPv6: families differ in next hops, and in whether they are spoken.
+type Question = (AttributesId, u16, bool);
 
 impl Exports {
     /// The place of the answer for a path.
@@ -128,7 +131,8 @@ impl Exports {
         prefix: &IpNet,
         route: &Route,
     ) -> usize {
-        let question = (route.attributes, route.source);
+        let six = matches!(prefix, IpNet::V6(_));
+        let question = (route.attributes, route.source, six);
         let blind = key.is_blind_to_prefixes();
         if let Some((asked, at)) = self.last
             && asked == question
