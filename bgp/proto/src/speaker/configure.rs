@@ -1,7 +1,7 @@
 //! A configuration applied as a difference: what a change does not concern is not touched.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::config::{Config, PeerConfig};
 use super::core::{Speaker, rib_config};
@@ -15,6 +15,10 @@ use crate::wire::Notification;
 const ADMINISTRATIVE_SHUTDOWN: u8 = 2;
 const PEER_DE_CONFIGURED: u8 = 3;
 const OTHER_CONFIGURATION_CHANGE: u8 = 6;
+
+/// How long a speaker that was restarted waits for BFD before it tries a session without. Until it is up BFD sends
+/// once a second (RFC 5880 §6.8.3), and needs three packets.
+const BFD_AFTER_RESTART: Duration = Duration::from_secs(5);
 
 impl Speaker {
     /// Brings the speaker to this configuration.
@@ -128,9 +132,18 @@ impl Speaker {
         peer.unseen_until = peer.range.is_some().then(|| now + UNSEEN_TIME);
         // Who comes by a range is not expected, so it is not waited for either.
         peer.synced = peer.range.is_some();
+        // BFD that ended with the earlier run may still be up at the peer: a session that stands before the peer sees
+        // it go down would be ended for it, and not gracefully (RFC 5882 §4.3).
+        let restarted = restarting && self.restart.forwarding_preserved;
+        let awaits_bfd = restarted && peer.config.bfd.is_some() && peer.range.is_none();
         self.peers.insert(Arc::clone(&name), peer);
         self.act(now, &name, |peer, _| {
-            if peer.config.shutdown.is_none() {
+            if peer.config.shutdown.is_some() {
+                return;
+            }
+            if awaits_bfd {
+                peer.restart_at = Some(now + BFD_AFTER_RESTART);
+            } else {
                 peer.session.handle_start(now);
             }
         });

@@ -56,7 +56,8 @@ impl Speaker {
     /// A peer on an interface showed itself, or the driver wants a dial tried at once: the next dial is due now.
     pub fn handle_discovered(&mut self, now: Instant, peer: &str) {
         self.act(now, peer, |peer, _| {
-            if peer.up.is_none() && peer.config.shutdown.is_none() {
+            let waits = peer.restart_at.is_some();
+            if peer.up.is_none() && peer.config.shutdown.is_none() && !waits {
                 peer.session.handle_start(now);
             }
         });
@@ -71,6 +72,9 @@ impl Speaker {
             }
             peer.bfd_up = Some(true);
             peer.session.handle_bfd(now, true);
+            if !peer.over_limit && peer.restart_at.take().is_some() {
+                peer.session.handle_start(now);
+            }
             events.extend(peer.gateway_down.take().map(Action::GatewayUp));
         });
         self.actions.extend(events);

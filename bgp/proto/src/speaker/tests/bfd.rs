@@ -95,3 +95,45 @@ fn strict_mode_waits_for_bfd() {
     bfd_up(&mut lab);
     lab.run_until(Duration::from_secs(60), "with it", Lab::converged);
 }
+
+/// Restarts the first speaker; BFD of its earlier run is still up at the second.
+fn restarted_within_the_detection_time() -> Lab {
+    let mut lab = watched(false);
+    lab.run_until(SOON, "routes", Lab::converged);
+    bfd_up(&mut lab);
+    lab.run(SOON * 4);
+    lab.kill(0);
+    lab.run(Duration::from_millis(100));
+    lab.boot(0, true);
+    lab.run(Duration::from_secs(2));
+    assert!(
+        !lab.is_up(0, 1),
+        "the second would end it when it sees BFD go down"
+    );
+    lab.with(1, |speaker, now, _| {
+        speaker.handle_bfd_down(now, &peer_name(0), false);
+    });
+    assert!(lab.nodes[1].routes.contains_key(&pod_cidr(0)));
+    lab
+}
+
+#[test]
+fn a_restarted_speaker_connects_once_bfd_is_up_again() {
+    let mut lab = restarted_within_the_detection_time();
+    bfd_up(&mut lab);
+    lab.run_until(Duration::from_secs(1), "the session", |lab| lab.is_up(0, 1));
+    assert_eq!(
+        (&lab.nodes[0].lost[..], &lab.nodes[1].lost[..]),
+        (&[][..], &[][..])
+    );
+}
+
+#[test]
+fn a_restarted_speaker_does_not_wait_for_ever_for_a_peer_without_bfd() {
+    let mut lab = restarted_within_the_detection_time();
+    lab.run_until(Duration::from_secs(4), "the session", |lab| lab.is_up(0, 1));
+    assert_eq!(
+        (&lab.nodes[0].lost[..], &lab.nodes[1].lost[..]),
+        (&[][..], &[][..])
+    );
+}
