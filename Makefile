@@ -1,8 +1,9 @@
 # Names only: what they do is in scripts/.
-.PHONY: bench soak demo test fuzz clean-lab
+.PHONY: bench soak demo test fuzz show-ten clean-lab
 demo: ; @KEEP=$(KEEP) scripts/demo
 test: ; @scripts/test
 bench: ; @scripts/bench
 soak: ; @scripts/bench soak
 fuzz: ; @scripts/fuzz
+show-ten: ; @scripts/show-ten
 clean-lab: ; @scripts/demo clean

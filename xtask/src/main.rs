@@ -15,7 +15,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Chore {
-    /// Check what the compiler does not: crate arrows, purity, file heads and lengths, forbidden words.
+    /// Check what the compiler does not: crate arrows, purity, file heads and lengths, forbidden words, tests that pages name.
     Tidy,
 }
 

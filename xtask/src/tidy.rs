@@ -1,6 +1,7 @@
 //! `tidy`: the rules of ARCHITECTURE.md that no lint knows.
 
 mod arrows;
+mod conformance;
 mod files;
 
 use anyhow::Context;
@@ -27,7 +28,9 @@ pub(crate) fn run() -> anyhow::Result<Tally> {
         .context("cannot read the workspace")?;
     let mut tally = Tally::default();
     arrows::check(&metadata, &mut tally);
-    files::check(metadata.workspace_root.as_std_path(), &mut tally)?;
+    let root = metadata.workspace_root.as_std_path();
+    files::check(root, &mut tally)?;
+    conformance::check(root, &mut tally)?;
     if tally.files == 0 || tally.crates == 0 {
         anyhow::bail!("nothing was read: tidy is broken");
     }

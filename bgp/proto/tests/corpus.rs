@@ -68,17 +68,17 @@ fn every_file_of_the_corpus_holds() {
 
 #[test]
 fn every_file_of_the_corpus_of_bfd_holds() {
-    replay("bfd_packet", 24, bfd_packet::check);
+    replay("bfd_packet", 60, bfd_packet::check);
 }
 
 #[test]
 fn every_file_of_the_corpus_of_sessions_holds() {
-    replay("bgp_session", 24, bgp_session::check);
+    replay("bgp_session", 50, bgp_session::check);
 }
 
 #[test]
 fn every_file_of_the_corpus_of_speakers_holds() {
-    replay("bgp_speaker", 24, bgp_speaker::check);
+    replay("bgp_speaker", 30, bgp_speaker::check);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod bfd;
 mod dynamic;
 mod families;
+mod initial_sync;
 mod lab;
 mod limits;
 mod next_hops;
