@@ -80,7 +80,7 @@ impl Lab {
  no bgp ebgp-requires-policy
  no bgp network import-check
  neighbor {NODE} remote-as 64512
- neighbor {NODE} timers connect 1
+ neighbor {NODE} timers connect 10
  address-family ipv4 unicast
   neighbor {NODE} route-map out out
   network 10.100.1.0/24
@@ -307,12 +307,15 @@ fn refresh_asks_for_all_again_reset_starts_a_session_again_and_a_wrong_name_is_t
         .bgp(&["reset", "tor1", "--message", "new optics"])
         .unwrap();
     assert_eq!(said["done"], "tor1 starts again");
-    lab.until("FRR is told, and the session comes back", || {
+    lab.until("FRR is told why", || {
         let neighbor = lab.neighbor(0)?;
-        let reason = neighbor["lastNotificationReason"]
-            .as_str()
-            .unwrap_or_default();
+        let reason = neighbor["lastNotificationReason"].as_str();
+        let reason = reason.unwrap_or_default();
         ensure!(reason.contains("Administrative Reset"), "{neighbor}");
+        Ok(())
+    });
+    lab.until("the session comes back", || {
+        let neighbor = lab.neighbor(0)?;
         ensure!(neighbor["connectionsEstablished"] == 2, "{neighbor}");
         lab.agent.ensure_established(TORS[0])
     });
