@@ -78,7 +78,7 @@ fn every_file_of_the_corpus_of_sessions_holds() {
 
 #[test]
 fn every_file_of_the_corpus_of_speakers_holds() {
-    replay("bgp_speaker", 30, bgp_speaker::check);
+    replay("bgp_speaker", 50, bgp_speaker::check);
 }
 
 #[test]
