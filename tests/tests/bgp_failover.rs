@@ -373,11 +373,13 @@ fn bfd_of(tor: &Tor) -> Result<(u64, String)> {
     Ok((downs, status.context("no BFD peer")?.to_owned()))
 }
 
+/// BFD up as the ToRs see it, and the sessions too: FRR makes BFD anew once a session tells its source address.
 fn wait_bfd_up(lab: &Lab) {
-    let up = eventually(PATIENCE, "BFD up on both ToRs", || {
-        for tor in &lab.tors {
+    let up = eventually(PATIENCE, "sessions and BFD up on both ToRs", || {
+        for (tor, address) in lab.tors.iter().zip(["10.61.0.1", "10.62.0.1"]) {
             let (_, status) = bfd_of(tor)?;
             ensure!(status == "up", "{status}");
+            lab.agent.ensure_established(address)?;
         }
         Ok(())
     });
