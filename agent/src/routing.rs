@@ -225,7 +225,7 @@ impl Routing {
                     .handle_gateway_down(gateway.address, gateway.link)
                     .await;
                 self.gateway_downs += 1;
-                info!(gateway = %gateway.address, groups = done.groups, "packets no longer go to a gateway that BFD lost");
+                info!(gateway = %gateway.address, groups = done.groups, "packets no longer go to this gateway: BFD lost it, or all its routes go");
             }
             RouteEvent::GatewayUp(gateway) => {
                 self.table

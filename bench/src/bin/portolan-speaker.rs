@@ -11,6 +11,11 @@ use bgp_speaker::{Config, Forwarding, Peer, Shutdown, spawn_after};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> Result<()> {
+    // Its end is shown when a measurement fails.
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     let file = std::env::args_os().nth(1).context("no file is named")?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

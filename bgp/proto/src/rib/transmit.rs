@@ -178,17 +178,31 @@ struct Batch {
     /// Source, place of the answer, prefix.
     announced: Vec<(u16, u32, Nlri)>,
     withdrawn: Vec<(Audience, Nlri)>,
+    /// About how many octets that makes, and not many fewer than it will.
+    octets: usize,
 }
+
+/// An UPDATE without attributes and prefixes, and what an attribute set costs at least.
+const MESSAGE_OCTETS: usize = 64;
+/// The longest prefix on the wire, with a Path Identifier.
+const PREFIX_OCTETS: usize = 4 + 1 + 16;
 
 impl Batch {
     fn announce(&mut self, prefix: IpNet, route: &Route, export: usize) {
         let path_id = route.path_id;
+        let same = |last: &(u16, u32, Nlri)| (last.0, last.1 as usize) == (route.source, export);
+        if !self.announced.last().is_some_and(same) {
+            let attributes = self.exports.answer(export);
+            self.octets += MESSAGE_OCTETS + attributes.map_or(0, |held| octets_of(held));
+        }
+        self.octets += PREFIX_OCTETS.min(5 + usize::from(prefix.prefix_len()).div_ceil(8));
         let export = u32::try_from(export).unwrap_or(u32::MAX);
         self.announced
             .push((route.source, export, Nlri { prefix, path_id }));
     }
 
     fn withdraw(&mut self, audience: Audience, prefix: IpNet, path_id: u32) {
+        self.octets += PREFIX_OCTETS;
         self.withdrawn.push((audience, Nlri { prefix, path_id }));
     }
 
@@ -242,6 +256,18 @@ impl Batch {
             }
         }
     }
+}
+
+/// About how many octets the parts of variable length take.
+fn octets_of(attributes: &PathAttributes) -> usize {
+    let path = attributes.as_path.iter();
+    let path: usize = path.map(|segment| 2 + 4 * segment.asns.len()).sum();
+    let unknown = attributes.unknown.iter();
+    let unknown: usize = unknown.map(|one| 4 + one.value.len()).sum();
+    path + unknown
+        + 4 * (attributes.communities.len() + attributes.cluster_list.len())
+        + 8 * attributes.extended_communities.len()
+        + 12 * attributes.large_communities.len()
 }
 
 #[derive(Default)]
@@ -304,7 +330,7 @@ impl Group {
         let mut batch = Batch::default();
         let mut changed = Vec::new();
         let mut seen = 0;
-        while seen < wanted {
+        while seen < wanted && batch.octets < budget {
             let next = self.pending.pop().or_else(|| self.next_scanned(tables));
             let Some(id) = next else { break };
             seen += 1;
@@ -413,6 +439,7 @@ impl Group {
         let mut batch = Batch::default();
         let mut seen = 0;
         while seen < wanted
+            && batch.octets < budget
             && let Some(id) = behind.queue.pop()
         {
             seen += 1;
@@ -426,7 +453,7 @@ impl Group {
             }
             dump.begun = true;
             let end = tables.prefixes.end();
-            while seen < wanted && dump.next < end {
+            while seen < wanted && batch.octets < budget && dump.next < end {
                 let id = dump.next;
                 dump.next += 1;
                 if dump.refresh.is_none_or(|of| tables.prefixes.is_of(id, of)) {

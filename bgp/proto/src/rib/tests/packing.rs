@@ -81,6 +81,34 @@ fn a_budget_bounds_what_is_taken_at_once_and_end_of_rib_comes_last() {
 }
 
 #[test]
+fn a_budget_holds_also_when_what_comes_is_much_longer_than_what_was() {
+    let mut rib = Rib::new(rib_config(), 1);
+    let feed = up(&mut rib, policy(), external_peer(1));
+    let peer = up(&mut rib, transit(), external_peer(2));
+    let prefixes: Vec<String> = many(3_000).iter().map(ToString::to_string).collect();
+    for (number, prefix) in (1..).zip(&prefixes) {
+        let path = attributes(&[65_001, number, 7, 8, 9]);
+        rib.handle_update(feed, &announce(&[prefix], path)).unwrap();
+    }
+    sent(&mut rib, peer);
+    // Withdrawals take four octets each, so a guess from them would be far off.
+    for prefix in prefixes.iter().take(1_000) {
+        rib.handle_update(feed, &withdraw(&[prefix])).unwrap();
+    }
+    sent(&mut rib, peer);
+    rib.handle_route_refresh(peer, refresh(RefreshKind::Request));
+    let mut told = 0;
+    while let Some(bytes) = rib.poll_transmit(peer, 8_192) {
+        assert!(bytes.len() < 2 * 8_192, "{}", bytes.len());
+        told += updates(bytes)
+            .iter()
+            .map(|update| update.announced.len())
+            .sum::<usize>();
+    }
+    assert_eq!(told, 2_000);
+}
+
+#[test]
 fn ten_thousand_withdrawals_are_packed_too() {
     let mut rib = Rib::new(rib_config(), 1);
     let peer = up(&mut rib, policy(), external_peer(1));
