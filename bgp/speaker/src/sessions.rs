@@ -9,7 +9,7 @@ use bgp_proto::session::Direction;
 use tokio::net::TcpStream;
 
 use crate::actor::Actor;
-use crate::bfd::BfdEvent;
+use crate::bfd::{BfdEvent, Diagnostic};
 use crate::config::Target;
 use crate::connection::{Connection, Event};
 use crate::listener::Accepted;
@@ -87,11 +87,26 @@ impl Actor {
         let now = Instant::now();
         match event {
             BfdEvent::Up { peer } => self.speaker.handle_bfd_up(now, &peer),
+            // The peer's own doing, not the path's: it is up again soon, or its session ends by itself.
             BfdEvent::Down {
                 peer,
                 remote_admin_down: true,
                 ..
+            }
+            | BfdEvent::Down {
+                peer,
+                begun_anew: true,
+                ..
             } => self.speaker.handle_bfd_admin_down(now, &peer),
+            BfdEvent::Down {
+                peer,
+                diagnostic: Diagnostic::NeighborSignaledSessionDown,
+                control_plane_independent,
+                ..
+            } => {
+                self.speaker
+                    .handle_bfd_signaled_down(now, &peer, control_plane_independent);
+            }
             BfdEvent::Down {
                 peer,
                 control_plane_independent,

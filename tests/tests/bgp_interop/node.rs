@@ -12,7 +12,9 @@ use bgp_proto::rib::{NextHop, RouteView};
 use bgp_proto::session::{PeerAs, State};
 use bgp_proto::speaker::{Advertised, Gateway, PeerStatus, Received};
 use bgp_proto::wire::{Asn, PathAttributes};
-use bgp_speaker::{Config, Handle, Peer, RouteEvent, RouteEvents, Shutdown, spawn};
+use bgp_speaker::{
+    Config, Forwarding, Handle, Peer, RouteEvent, RouteEvents, Shutdown, spawn_after,
+};
 use ipnet::IpNet;
 use nix::sched::{CloneFlags, setns};
 use tests::netns::Netns;
@@ -66,7 +68,12 @@ pub struct Node {
 }
 
 impl Node {
+    /// A speaker whose routes of an earlier life are still in the kernel, or so it says.
     pub fn start(netns: &Netns, config: Config) -> Self {
+        Self::start_after(netns, config, Forwarding::Preserved)
+    }
+
+    pub fn start_after(netns: &Netns, config: Config, forwarding: Forwarding) -> Self {
         let file = File::open(netns.path()).unwrap();
         let heard = Arc::new(Mutex::new(Heard::default()));
         let (kill, killed) = oneshot::channel();
@@ -79,7 +86,7 @@ impl Node {
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let (handle, events) = spawn(config);
+                let (handle, events) = spawn_after(config, forwarding);
                 give.send(handle).unwrap();
                 tokio::select! {
                     () = listen(events, &told) => {}

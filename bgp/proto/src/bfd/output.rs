@@ -21,6 +21,9 @@ pub enum BfdOutput {
         /// The peer has gone to AdminDown: its operator ended BFD, which says nothing about the path, and the
         /// routing protocol's session stays (RFC 5882 §4.2).
         remote_admin_down: bool,
+        /// The peer's session is another one that has just begun: it was made anew (FRR does that when it learns the
+        /// address of a BGP session) or its process restarted. What was heard of it came over the path.
+        begun_anew: bool,
     },
 }
 

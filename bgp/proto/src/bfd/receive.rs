@@ -24,6 +24,9 @@ impl BfdSession {
         if yours != 0 && yours != self.local_discriminator {
             return Received::WrongDiscriminator;
         }
+        let known = self.remote.discriminator;
+        let begun_anew =
+            known != 0 && known != packet.my_discriminator && packet.diagnostic == Diagnostic::None;
         self.learn(packet);
         if packet.final_bit && self.poll == Poll::Sent {
             self.end_poll();
@@ -34,7 +37,7 @@ impl BfdSession {
         }
         self.received_at = Some(now);
         let before = self.state;
-        self.step(packet.state);
+        self.step(packet.state, begun_anew);
         if packet.poll {
             self.send_final();
         } else if self.state != before {
@@ -56,10 +59,12 @@ impl BfdSession {
     }
 
     /// The state machine of RFC 5880 §6.2 by the state received.
-    fn step(&mut self, received: SessionState) {
+    fn step(&mut self, received: SessionState, begun_anew: bool) {
         use SessionState::{AdminDown, Down, Init, Up};
         match (self.state, received) {
-            (Init | Up, AdminDown) | (Up, Down) => self.neighbor_signaled_down(received),
+            (Init | Up, AdminDown) | (Up, Down) => {
+                self.neighbor_signaled_down(received, begun_anew);
+            }
             (Down, Down) => {
                 self.state = Init;
                 self.diagnostic = Diagnostic::None;
@@ -69,7 +74,7 @@ impl BfdSession {
         }
     }
 
-    fn neighbor_signaled_down(&mut self, received: SessionState) {
+    fn neighbor_signaled_down(&mut self, received: SessionState, begun_anew: bool) {
         let was = self.state;
         let diagnostic = Diagnostic::NeighborSignaledSessionDown;
         self.leave(SessionState::Down, diagnostic);
@@ -77,6 +82,7 @@ impl BfdSession {
             self.outputs.push_back(BfdOutput::Down {
                 diagnostic,
                 remote_admin_down: received == SessionState::AdminDown,
+                begun_anew,
             });
         }
     }

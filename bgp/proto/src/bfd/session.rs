@@ -245,6 +245,7 @@ impl BfdSession {
                 self.outputs.push_back(BfdOutput::Down {
                     diagnostic,
                     remote_admin_down: false,
+                    begun_anew: false,
                 });
             }
             self.send_change(now);

@@ -63,61 +63,6 @@ impl Speaker {
         });
     }
 
-    /// BFD says that the path to a peer is there.
-    pub fn handle_bfd_up(&mut self, now: Instant, peer: &str) {
-        let mut events = Vec::new();
-        self.act(now, peer, |peer, _| {
-            if peer.bfd_up != Some(true) {
-                events.push(Action::Event(Arc::clone(&peer.name), PeerEvent::BfdUp));
-            }
-            peer.bfd_up = Some(true);
-            peer.session.handle_bfd(now, true);
-            if !peer.over_limit && peer.restart_at.take().is_some() {
-                peer.session.handle_start(now);
-            }
-            events.extend(peer.gateway_down.take().map(Action::GatewayUp));
-        });
-        self.actions.extend(events);
-    }
-
-    /// BFD says that the path to a peer is gone: packets leave its gateway at once, then the session ends.
-    ///
-    /// `independent`: both sides said that BFD outlives their control planes (the C bit). Then stale routes of a peer
-    /// that restarts go too; else its BFD went down with it, which is no news (RFC 5882 §4.3.2).
-    pub fn handle_bfd_down(&mut self, now: Instant, peer: &str, independent: bool) {
-        let Some(held) = self.peers.get_mut(peer) else {
-            return;
-        };
-        held.bfd_up = Some(false);
-        let name = Arc::clone(&held.name);
-        let restarts = held.up.is_none() && !held.stale_until.is_empty();
-        if restarts && !independent {
-            return;
-        }
-        self.actions
-            .push_back(Action::Event(name, PeerEvent::BfdDown));
-        let gateway = held.gateway;
-        if held.gateway_down.is_none() && (held.up.is_some() || restarts) {
-            held.gateway_down = gateway;
-            self.actions.extend(gateway.map(Action::GatewayDown));
-        }
-        self.act(now, peer, |peer, rib| {
-            peer.session.handle_bfd(now, false);
-            if restarts {
-                peer.stale_until.clear();
-                rib.sweep_stale(peer.rib_id, None);
-            }
-        });
-    }
-
-    /// The peer stopped BFD on purpose (AdminDown): that says nothing of the path (RFC 5882 §4.2).
-    pub fn handle_bfd_admin_down(&mut self, now: Instant, peer: &str) {
-        self.act(now, peer, |peer, _| {
-            peer.bfd_up = None;
-            peer.session.handle_bfd(now, true);
-        });
-    }
-
     /// Families of a peer's session, for what asks by family.
     #[must_use]
     pub fn families(&self, peer: &str) -> Vec<Family> {

@@ -10,6 +10,7 @@ mod core;
 mod dynamic;
 mod events;
 mod follow;
+mod liveness;
 mod peer;
 mod restart;
 mod status;

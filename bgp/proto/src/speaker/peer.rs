@@ -41,6 +41,9 @@ pub(super) struct Peer {
     /// BFD told that its path is gone, and not yet that it is back.
     pub(super) gateway_down: Option<Gateway>,
     pub(super) bfd_up: Option<bool>,
+    pub(super) bfd_up_at: Option<Instant>,
+    /// BFD is said to be down, and when that is believed; with the C bit.
+    pub(super) bfd_doubt: Option<(Instant, bool)>,
     pub(super) updates: (u64, u64),
     pub(super) flaps: u64,
     pub(super) last_down: Option<(Instant, String)>,
@@ -110,6 +113,8 @@ impl Peer {
             synced: false,
             gateway_down: None,
             bfd_up: None,
+            bfd_up_at: None,
+            bfd_doubt: None,
             updates: (0, 0),
             flaps: 0,
             last_down: None,
@@ -136,7 +141,14 @@ impl Peer {
     /// The earliest of its timers.
     pub(super) fn timeout(&self) -> Option<Instant> {
         let stale = self.stale_until.values().map(|stale| stale.until).min();
-        let own = [self.restart_at, stale, self.silent_at(), self.unseen_until];
+        let doubt = self.bfd_doubt.map(|(at, _)| at);
+        let own = [
+            self.restart_at,
+            stale,
+            self.silent_at(),
+            self.unseen_until,
+            doubt,
+        ];
         own.into_iter()
             .chain([self.session.poll_timeout()])
             .flatten()

@@ -11,6 +11,7 @@ use crate::rib::Rib;
 impl Speaker {
     /// Does what is due for one peer.
     pub(super) fn peer_timeout(&mut self, now: Instant, name: &Arc<str>) {
+        self.end_bfd_doubt(now, name);
         let mut events = Vec::new();
         self.act(now, name, |peer, rib| {
             if peer.session.poll_timeout().is_some_and(|at| at <= now) {

@@ -83,6 +83,7 @@ mod tests {
             peer: peer.to_owned(),
             diagnostic: Diagnostic::NeighborSignaledSessionDown,
             remote_admin_down,
+            begun_anew: false,
             control_plane_independent: false,
         }
     }

@@ -59,6 +59,8 @@ pub enum BfdEvent {
         diagnostic: Diagnostic,
         /// The peer's operator ended BFD; the path has not failed (RFC 5882 §4.2).
         remote_admin_down: bool,
+        /// The peer's session is another one that has just begun; the path has not failed either.
+        begun_anew: bool,
         /// Both sides had set C: the failure is one of the forwarding plane, whatever restarts (RFC 5882 §4.3).
         control_plane_independent: bool,
     },

@@ -341,10 +341,12 @@ impl Entry {
             BfdOutput::Down {
                 diagnostic,
                 remote_admin_down,
+                begun_anew,
             } => BfdEvent::Down {
                 peer,
                 diagnostic: *diagnostic,
                 remote_admin_down: *remote_admin_down,
+                begun_anew: *begun_anew,
                 control_plane_independent: status.control_plane_independent,
             },
             BfdOutput::Up | BfdOutput::Send(_) => BfdEvent::Up { peer },

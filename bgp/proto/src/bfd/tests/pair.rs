@@ -8,6 +8,7 @@ fn expired() -> BfdOutput {
     BfdOutput::Down {
         diagnostic: Diagnostic::ControlDetectionTimeExpired,
         remote_admin_down: false,
+        begun_anew: false,
     }
 }
 
@@ -64,6 +65,7 @@ fn a_cut_one_way_is_told_to_the_side_that_still_hears() {
     let signaled = BfdOutput::Down {
         diagnostic: Diagnostic::NeighborSignaledSessionDown,
         remote_admin_down: false,
+        begun_anew: false,
     };
     assert_eq!(pair.said(0), [BfdOutput::Up, signaled]);
     let remote = pair.sides[0].status().remote_diagnostic;
@@ -87,6 +89,7 @@ fn admin_down_reaches_the_peer_as_no_failure_of_the_path_even_when_packets_are_l
     let signaled = BfdOutput::Down {
         diagnostic: Diagnostic::NeighborSignaledSessionDown,
         remote_admin_down: true,
+        begun_anew: false,
     };
     assert_eq!(pair.said(1), [BfdOutput::Up, signaled]);
     assert_eq!(pair.sides[1].status().remote_state, SessionState::AdminDown);
@@ -107,6 +110,17 @@ fn a_peer_that_restarts_with_another_discriminator_is_found_and_comes_up_again()
     pair.sides[1].handle_start(now);
     pair.collect(1);
     pair.run(SECOND * 10);
+    let anew = BfdOutput::Down {
+        diagnostic: Diagnostic::NeighborSignaledSessionDown,
+        remote_admin_down: false,
+        begun_anew: true,
+    };
+    let told = pair.said(0);
+    assert_eq!(
+        told,
+        [BfdOutput::Up, anew, BfdOutput::Up],
+        "no word of a failed path"
+    );
     assert_eq!(pair.states(), Pair::both_up());
     assert_eq!(pair.sides[0].status().remote_discriminator, 77);
     assert_eq!(pair.said(0).len(), 3, "Up, Down, Up");

@@ -28,6 +28,7 @@ fn every_state_takes_every_received_state_as_the_rfc_says() {
         vec![BfdOutput::Down {
             diagnostic: neighbor,
             remote_admin_down,
+            begun_anew: false,
         }]
     };
     let table = [
@@ -96,7 +97,7 @@ fn silence_for_a_detection_time_ends_init_and_up_and_forgets_the_peer_in_all() {
         if told_down {
             assert!(matches!(
                 events[0],
-                BfdOutput::Down { remote_admin_down: false, diagnostic } if diagnostic == expired
+                BfdOutput::Down { remote_admin_down: false, begun_anew: false, diagnostic } if diagnostic == expired
             ));
         }
     }

@@ -86,6 +86,41 @@ fn a_peer_that_stops_bfd_on_purpose_keeps_its_session() {
     assert_eq!(lab.nodes[0].gateways, []);
 }
 
+fn signaled_down(lab: &mut Lab) {
+    lab.with(0, |speaker, now, _| {
+        speaker.handle_bfd_signaled_down(now, &peer_name(1), false);
+    });
+}
+
+#[test]
+fn a_peer_that_makes_its_bfd_session_anew_at_the_start_ends_nothing() {
+    let mut lab = watched(false);
+    lab.run_until(SOON, "routes", Lab::converged);
+    bfd_up(&mut lab);
+    lab.run(Duration::from_millis(5));
+    signaled_down(&mut lab);
+    lab.run(Duration::from_secs(1));
+    bfd_up(&mut lab);
+    lab.run(SOON);
+    assert!(lab.is_up(0, 1));
+    assert_eq!(lab.nodes[0].gateways, []);
+    // Later its word is the path's.
+    signaled_down(&mut lab);
+    assert!(!lab.is_up(0, 1));
+}
+
+#[test]
+fn a_peer_that_says_down_at_the_start_and_stays_so_is_believed() {
+    let mut lab = watched(false);
+    lab.run_until(SOON, "routes", Lab::converged);
+    bfd_up(&mut lab);
+    signaled_down(&mut lab);
+    lab.run(Duration::from_millis(2_900));
+    assert!(lab.is_up(0, 1));
+    lab.run(Duration::from_millis(200));
+    assert_eq!(lab.nodes[0].gateways, [(false, address(1))]);
+}
+
 #[test]
 fn strict_mode_waits_for_bfd() {
     let mut lab = watched(true);
