@@ -91,6 +91,7 @@ mod tests {
             peer: peer.to_owned(),
             diagnostic: Diagnostic::Reserved(9),
             remote_admin_down: true,
+            begun_anew: false,
             control_plane_independent: false,
         };
         let mut octets = frame(&Said::Event(event("a"))).unwrap();
