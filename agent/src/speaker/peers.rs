@@ -115,14 +115,12 @@ fn add_mesh(view: &View<'_>, into: &mut BTreeMap<String, Peer>) {
             own_addresses: view.node.internal_ips.clone(),
             ..PeerConfig::new(session::PeerAs::Number(asn))
         };
-        let external = own_as(view.node, view.configuration) != asn.0;
         let socket = SocketOptions {
             // Nodes of one cluster may be a router apart.
             ttl: Ttl::of_peer(false, None, None),
             source: source(view, None, Some(address)),
             ..SocketOptions::default()
         };
-        tracing::trace!(node = other.name, external, "mesh peer");
         into.insert(
             format!("mesh/{}", other.name),
             Peer {

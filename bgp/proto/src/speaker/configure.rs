@@ -176,14 +176,6 @@ impl Speaker {
                 (Some(_), None) => peer.session.handle_start(now),
                 _ => {}
             }
-            reflector_role_changed(&before, peer, rib);
         });
-    }
-}
-
-/// What a client is sent differs from what others are: the policy says so, but routes learned must be judged again too.
-fn reflector_role_changed(before: &PeerConfig, peer: &Peer, rib: &mut Rib) {
-    if before.route_reflector_client != peer.config.route_reflector_client {
-        rib.handle_policy(peer.rib_id, policy(&peer.name, &peer.config));
     }
 }
