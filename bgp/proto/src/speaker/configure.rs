@@ -7,7 +7,6 @@ use super::config::{Config, PeerConfig};
 use super::core::{Speaker, rib_config};
 use super::events::Action;
 use super::peer::{Peer, UNSEEN_TIME, graceful_restart, long_lived, policy, session_config};
-use crate::rib::Rib;
 use crate::session::Stop;
 use crate::wire::Notification;
 
