@@ -240,7 +240,10 @@ impl Actor {
                 Action::GatewayDown(gateway) => self.events.gateway_down(gateway),
                 Action::GatewayUp(gateway) => self.gateways_back.push(gateway),
                 Action::InitialSync => {
-                    self.push_changes(usize::MAX);
+                    // Not before everything is decided: what is not announced again by then is swept.
+                    while self.speaker.has_work() {
+                        self.push_changes(usize::MAX);
+                    }
                     self.events.initial_sync();
                 }
                 Action::Event(peer, event) => log::peer_event(&peer, &event),
