@@ -200,6 +200,16 @@ pub struct RangeConfig {
     pub peer: PeerConfig,
 }
 
+impl RangeConfig {
+    /// A peer of the range: it dials, whatever its configuration says.
+    pub(super) fn one_of_it(&self) -> PeerConfig {
+        PeerConfig {
+            passive: true,
+            ..self.peer.clone()
+        }
+    }
+}
+
 /// What is known of an earlier run when a speaker starts (RFC 4724 §4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restart {

@@ -182,7 +182,7 @@ impl Speaker {
     /// UPDATEs due to a peer, about `budget` bytes of them, for the connection that carries its session.
     pub fn poll_transmit(&mut self, peer: &str, budget: usize) -> Option<(Direction, Bytes)> {
         let peer = self.peers.get_mut(peer)?;
-        let direction = peer.up.as_ref()?.negotiated.direction;
+        let direction = peer.carrier()?;
         let bytes = self.rib.poll_transmit(peer.rib_id, budget)?;
         peer.updates.1 += messages_in(&bytes);
         Some((direction, bytes))
@@ -204,10 +204,9 @@ impl Speaker {
 
     /// Names of the peers with an Established session, and the connection that carries it.
     pub fn established(&self) -> impl Iterator<Item = (&Arc<str>, Direction)> {
-        self.peers.iter().filter_map(|(name, peer)| {
-            let up = peer.up.as_ref()?;
-            Some((name, up.negotiated.direction))
-        })
+        self.peers
+            .iter()
+            .filter_map(|(name, peer)| Some((name, peer.carrier()?)))
     }
 
     /// The state of a peer's session.

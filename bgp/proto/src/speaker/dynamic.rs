@@ -31,8 +31,7 @@ impl Speaker {
             self.actions.push_back(Action::Event(range, event));
             return None;
         }
-        let mut peer = config.peer.clone();
-        peer.passive = true;
+        let peer = config.one_of_it();
         self.apply_peer(now, Arc::clone(&name), peer, Some(range));
         Some(name)
     }
@@ -46,8 +45,7 @@ impl Speaker {
             .collect();
         for (name, range) in held {
             if let Some(config) = self.config.ranges.get(&*range) {
-                let mut peer = config.peer.clone();
-                peer.passive = true;
+                let peer = config.one_of_it();
                 self.apply_peer(now, name, peer, Some(range));
             }
         }
@@ -74,6 +72,6 @@ impl Speaker {
     /// The connection that carries a peer's session.
     #[must_use]
     pub fn carrier(&self, peer: &str) -> Option<Direction> {
-        super::follow::carrier(self.peers.get(peer)?)
+        self.peers.get(peer)?.carrier()
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::events::{Action, Endpoints, Gateway, PeerEvent};
 use super::peer::{Peer, Stale, Up};
 use crate::rib::{PeerInfo, Rib};
-use crate::session::{Direction, Down, Negotiated, Output, Stop};
+use crate::session::{Down, Negotiated, Output, Stop};
 use crate::wire::{Family, GracefulRestart, Update};
 
 /// How long a peer that is back may take to announce what is stale anew.
@@ -90,7 +90,6 @@ fn went_up(
     if let Some(gateway) = peer.gateway_down.take() {
         actions.push_back(Action::GatewayUp(gateway));
     }
-    peer.last = None;
     peer.up = Some(Up {
         negotiated,
         since: now,
@@ -177,7 +176,6 @@ fn went_down(
     }
     rib.handle_peer_down(peer.rib_id, &families);
     peer.stale_until = kept.into_iter().collect();
-    peer.last = Some(up.negotiated);
     peer.last_down = Some((now, down.reason.clone()));
     let event = PeerEvent::Down {
         reason: down.reason,
@@ -206,7 +204,7 @@ fn retained(peer: &Peer, negotiated: &Negotiated, now: Instant) -> Vec<(Family, 
             .find(|said| said.family == *family)
             .map(|said| Duration::from_secs(said.stale_time.into()).min(granted))
             .filter(|time| !time.is_zero());
-        if listed.is_none() && long.is_none() || wait.is_zero() && long.is_none() {
+        if wait.is_zero() && long.is_none() {
             return None;
         }
         let until = now + wait;
@@ -244,9 +242,4 @@ fn is_listed(said: &GracefulRestart, family: Family, preserved: bool) -> bool {
     said.families
         .iter()
         .any(|(listed, kept)| *listed == family && (*kept || !preserved))
-}
-
-/// The connection that carries the Established session.
-pub(super) fn carrier(peer: &Peer) -> Option<Direction> {
-    Some(peer.up.as_ref()?.negotiated.direction)
 }

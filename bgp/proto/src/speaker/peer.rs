@@ -30,8 +30,6 @@ pub(super) struct Peer {
     pub(super) up: Option<Up>,
     /// When what is stale of a family goes, or becomes long-lived stale.
     pub(super) stale_until: BTreeMap<Family, Stale>,
-    /// What its last session agreed on, for as long as its routes are kept.
-    pub(super) last: Option<Negotiated>,
     /// The session was ended for too many prefixes.
     pub(super) over_limit: bool,
     /// When it is tried again.
@@ -107,7 +105,6 @@ impl Peer {
             gateway: None,
             up: None,
             stale_until: BTreeMap::new(),
-            last: None,
             over_limit: false,
             restart_at: None,
             synced: false,
@@ -120,6 +117,11 @@ impl Peer {
             last_down: None,
             armed: None,
         }
+    }
+
+    /// The connection that carries the Established session.
+    pub(super) fn carrier(&self) -> Option<Direction> {
+        Some(self.up.as_ref()?.negotiated.direction)
     }
 
     /// The two ends of one of its connections, while there is one.
