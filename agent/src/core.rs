@@ -204,7 +204,7 @@ impl Core {
         self.errors.clear();
         self.policy.set_endpoints(self.policy_endpoints());
         let compiled = self.policy.compile();
-        self.unsupported = compiled.unsupported.clone();
+        self.unsupported = compiled.problems.iter().map(ToString::to_string).collect();
         let speaker = match self.speaker_config() {
             Ok(compiled) => {
                 let told = compiled.refused.iter();
@@ -358,6 +358,7 @@ mod tests {
             name: name.to_owned(),
             labels: api::Labels::new(),
             internal_ips: vec!["10.10.1.2".parse().unwrap()],
+            addresses: Vec::new(),
             pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
             as_number: None,
             router_id: None,

@@ -244,7 +244,7 @@ async fn restore_rules(family: Family, text: Option<&str>) -> Result<(), ExecErr
     }
 }
 
-fn all_sets(compiled: &Compiled) -> BTreeMap<SetName, IpSet> {
+fn all_sets(compiled: &Compiled) -> BTreeMap<SetName, Arc<IpSet>> {
     let FamilyRules { sets: v4, .. } = &compiled.v4;
     v4.iter()
         .chain(&compiled.v6.sets)

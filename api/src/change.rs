@@ -3,7 +3,8 @@
 use std::fmt;
 
 use crate::resources::{
-    BgpConfiguration, BgpFilter, BgpPeer, Namespace, NetworkPolicy, Node, Pod, Secret,
+    BgpConfiguration, BgpFilter, BgpPeer, ClusterNetworkPolicy, Namespace, NetworkPolicy, Node,
+    Pod, Secret,
 };
 
 /// The name of a namespaced object.
@@ -50,6 +51,8 @@ pub enum Key {
     Pod(NamespacedName),
     /// A NetworkPolicy.
     NetworkPolicy(NamespacedName),
+    /// A ClusterNetworkPolicy.
+    ClusterNetworkPolicy(String),
 }
 
 impl fmt::Display for Key {
@@ -64,6 +67,7 @@ impl fmt::Display for Key {
             Self::Node(name) => write!(f, "Node {name}"),
             Self::Pod(name) => write!(f, "Pod {name}"),
             Self::NetworkPolicy(name) => write!(f, "NetworkPolicy {name}"),
+            Self::ClusterNetworkPolicy(name) => write!(f, "ClusterNetworkPolicy {name}"),
         }
     }
 }
@@ -87,6 +91,8 @@ pub enum Resource {
     Pod(Pod),
     /// A NetworkPolicy.
     NetworkPolicy(NetworkPolicy),
+    /// A ClusterNetworkPolicy.
+    ClusterNetworkPolicy(ClusterNetworkPolicy),
 }
 
 /// One object's new state; `None` means that it is absent. A removal may be repeated or spurious.

@@ -1,6 +1,7 @@
 //! Names that a kernel program may be told: made by hashing or checked against their grammar.
 
 use std::fmt;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -102,7 +103,7 @@ pub struct NameError(String);
 
 /// The name of a chain of ours: `PTL-`, at most 28 letters, digits and dashes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChainName(String);
+pub struct ChainName(Arc<str>);
 
 impl ChainName {
     /// A chain named by a constant: `PTL-<name>`.
@@ -126,7 +127,7 @@ impl ChainName {
     pub(crate) fn read(text: &str) -> Option<Self> {
         let ours = text.strip_prefix(CHAIN_PREFIX)?;
         let valid = text.len() <= CHAIN_LENGTH && !ours.is_empty() && ours.bytes().all(is_word);
-        valid.then(|| Self(text.to_owned()))
+        valid.then(|| Self(text.into()))
     }
 
     /// The name.
@@ -143,7 +144,7 @@ impl fmt::Display for ChainName {
 
 /// The name of a set of ours: `ptl4-` or `ptl6-`, at most 31 letters, digits and dashes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SetName(String);
+pub struct SetName(Arc<str>);
 
 impl SetName {
     /// A set named by a constant: `ptl4-<name>`.
@@ -177,7 +178,7 @@ impl SetName {
     /// The set through which this one is replaced.
     pub(crate) fn temporary(&self) -> Self {
         let prefix = self.0.get(..5).unwrap_or_default();
-        Self(format!("{prefix}tmp-{}", short_hash(&[&self.0], 16)))
+        Self(format!("{prefix}tmp-{}", short_hash(&[self.as_str()], 16)).into())
     }
 
     /// A name read back from the kernel, if it is one of ours.
@@ -186,7 +187,7 @@ impl SetName {
             .iter()
             .find_map(|family| text.strip_prefix(family.set_prefix()))?;
         let valid = text.len() <= SET_LENGTH && !ours.is_empty() && ours.bytes().all(is_word);
-        valid.then(|| Self(text.to_owned()))
+        valid.then(|| Self(text.into()))
     }
 
     fn checked(name: String) -> Self {

@@ -30,12 +30,25 @@ pub enum Match {
     Protocol(Protocol),
     /// One of these destination ports of the rule's protocol ([`PortRange::chunks`] keeps to the limit).
     DestinationPorts(Vec<PortRange>),
+    /// One source port of the rule's protocol.
+    SourcePort(u16),
     /// The ICMPv6 type.
     Icmpv6Type(u8),
     /// A TCP packet that does not open a connection (no SYN, or with ACK, RST or FIN).
     TcpNotSyn,
     /// One of these conntrack states.
     CtState(BTreeSet<CtState>),
+    /// A packet of the direction opposite to the one that opened the connection.
+    CtReply,
+    /// The source address is one of this host's.
+    SourceLocal,
+    /// The destination address is one of this host's.
+    DestinationLocal,
+    /// At most so many packets a second (and as many at once).
+    Limit {
+        /// Packets a second.
+        rate: u16,
+    },
     /// Membership in a set.
     Set {
         /// Which set.
@@ -51,6 +64,8 @@ pub enum Match {
         value: u32,
         /// The mask.
         mask: u32,
+        /// Whether it must be another value.
+        negated: bool,
     },
 }
 
@@ -96,7 +111,7 @@ impl Protocol {
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Icmp => "icmp",
             Self::IpInIp => "4",
@@ -229,6 +244,8 @@ pub enum SetDirection {
     SourceAndIn,
     /// The destination address and the interface it leaves by.
     DestinationAndOut,
+    /// The destination address, protocol and port (`hash:ip,port`).
+    DestinationAndPort,
 }
 
 impl SetDirection {
@@ -237,7 +254,7 @@ impl SetDirection {
             Self::Source => "src",
             Self::Destination => "dst",
             Self::SourceAndIn => "src,src",
-            Self::DestinationAndOut => "dst,dst",
+            Self::DestinationAndOut | Self::DestinationAndPort => "dst,dst",
         }
     }
 }
@@ -261,6 +278,18 @@ pub enum Action {
         value: u32,
         /// The mask.
         mask: u32,
+    },
+    /// Shows the packet to whoever listens to the group, and goes on.
+    Nflog {
+        /// The NFLOG group.
+        group: u16,
+        /// What the listener is told (a chain's name: no word from outside).
+        prefix: ChainName,
+    },
+    /// Holds the packet until a program has said what becomes of it; without a program it goes on as accepted.
+    Nfqueue {
+        /// The queue's number.
+        queue: u16,
     },
 }
 
@@ -337,20 +366,40 @@ impl Rule {
                 let not = if *negated { "! " } else { "" };
                 write!(text, "-m set {not}--match-set {name} {} ", direction.name())
             }
-            Match::Mark { value, mask } => write!(text, "-m mark --mark {value:#x}/{mask:#x} "),
+            Match::SourcePort(port) => {
+                let module = self.protocol_name().unwrap_or("tcp");
+                write!(text, "-m {module} --sport {port} ")
+            }
+            Match::CtReply => write!(text, "-m conntrack --ctdir REPLY "),
+            Match::SourceLocal => write!(text, "-m addrtype --src-type LOCAL "),
+            Match::DestinationLocal => write!(text, "-m addrtype --dst-type LOCAL "),
+            Match::Limit { rate } => {
+                write!(text, "-m limit --limit {rate}/sec --limit-burst {rate} ")
+            }
+            Match::Mark {
+                value,
+                mask,
+                negated,
+            } => {
+                let not = if *negated { "! " } else { "" };
+                write!(text, "-m mark {not}--mark {value:#x}/{mask:#x} ")
+            }
         }
     }
 
     fn write_ports(&self, text: &mut String, ranges: &[PortRange]) -> fmt::Result {
-        let module = self.matches.iter().find_map(|condition| match condition {
-            Match::Protocol(protocol) => Some(protocol.name()),
-            _ => None,
-        });
-        if let ([range], Some(module)) = (ranges, module) {
+        if let ([range], Some(module)) = (ranges, self.protocol_name()) {
             return write!(text, "-m {module} --dport {range} ");
         }
         let list: Vec<String> = ranges.iter().map(PortRange::to_string).collect();
         write!(text, "-m multiport --dports {} ", list.join(","))
+    }
+
+    fn protocol_name(&self) -> Option<&'static str> {
+        self.matches.iter().find_map(|condition| match condition {
+            Match::Protocol(protocol) => Some(protocol.name()),
+            _ => None,
+        })
     }
 
     fn render_action(&self) -> String {
@@ -361,6 +410,10 @@ impl Rule {
             Action::Accept => "-j ACCEPT".to_owned(),
             Action::Drop => "-j DROP".to_owned(),
             Action::SetMark { value, mask } => format!("-j MARK --set-xmark {value:#x}/{mask:#x}"),
+            Action::Nflog { group, prefix } => {
+                format!("-j NFLOG --nflog-prefix {prefix} --nflog-group {group}")
+            }
+            Action::Nfqueue { queue } => format!("-j NFQUEUE --queue-num {queue} --queue-bypass"),
         }
     }
 }
@@ -374,10 +427,17 @@ impl Match {
             Self::InInterface(_) => 2,
             Self::OutInterface(_) => 3,
             Self::Protocol(_) => 4,
-            Self::DestinationPorts(_) | Self::Icmpv6Type(_) | Self::TcpNotSyn => 5,
+            Self::DestinationPorts(_)
+            | Self::SourcePort(_)
+            | Self::Icmpv6Type(_)
+            | Self::TcpNotSyn => 5,
             Self::CtState(_) => 6,
-            Self::Set { .. } => 7,
-            Self::Mark { .. } => 8,
+            Self::CtReply => 7,
+            Self::SourceLocal => 8,
+            Self::DestinationLocal => 9,
+            Self::Set { .. } => 10,
+            Self::Mark { .. } => 11,
+            Self::Limit { .. } => 12,
         }
     }
 }

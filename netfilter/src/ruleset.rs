@@ -1,6 +1,7 @@
 //! All that we want in the tables of one family.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::names::{Builtin, ChainName, Table};
 use crate::rule::Rule;
@@ -30,8 +31,8 @@ pub struct Hook {
 pub struct TableRules {
     /// Rules in built-in chains; several at one place stand in this order.
     pub hooks: Vec<Hook>,
-    /// Chains of ours.
-    pub chains: BTreeMap<ChainName, Vec<Rule>>,
+    /// Chains of ours. What did not change since the last compilation is the same allocation.
+    pub chains: BTreeMap<ChainName, Arc<[Rule]>>,
 }
 
 /// What we want in all tables of a family; the default is nothing at all.

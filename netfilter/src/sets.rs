@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::names::{Family, InterfaceName, SetName};
+use crate::rule::Protocol;
 use crate::save::ParseError;
 
 /// How many members a set of ours may get.
@@ -21,16 +22,24 @@ pub enum SetKind {
     HashNet,
     /// Networks behind an interface: `hash:net,iface`.
     HashNetIface,
+    /// Addresses with a protocol and a port: `hash:ip,port`.
+    HashIpPort,
 }
 
 impl SetKind {
-    const ALL: [Self; 3] = [Self::HashIp, Self::HashNet, Self::HashNetIface];
+    const ALL: [Self; 4] = [
+        Self::HashIp,
+        Self::HashNet,
+        Self::HashNetIface,
+        Self::HashIpPort,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::HashIp => "hash:ip",
             Self::HashNet => "hash:net",
             Self::HashNetIface => "hash:net,iface",
+            Self::HashIpPort => "hash:ip,port",
         }
     }
 }
@@ -44,6 +53,8 @@ pub enum Member {
     Net(IpNet),
     /// A network behind an interface (`hash:net,iface`).
     NetIface(IpNet, InterfaceName),
+    /// An address with a port of TCP, UDP or SCTP (`hash:ip,port`).
+    IpPort(IpAddr, Protocol, u16),
 }
 
 impl fmt::Display for Member {
@@ -52,6 +63,9 @@ impl fmt::Display for Member {
             Self::Ip(address) => write!(f, "{address}"),
             Self::Net(net) => write!(f, "{net}"),
             Self::NetIface(net, interface) => write!(f, "{net},{interface}"),
+            Self::IpPort(address, protocol, port) => {
+                write!(f, "{address},{}:{port}", protocol.name())
+            }
         }
     }
 }
@@ -108,6 +122,13 @@ impl IpSet {
         if self.kind == SetKind::HashNet && family_of(net.addr()) == self.family {
             self.members
                 .extend(storable(net).into_iter().map(Member::Net));
+        }
+    }
+
+    /// Adds an address with a port to a `hash:ip,port`.
+    pub fn insert_ip_port(&mut self, address: IpAddr, protocol: Protocol, port: u16) {
+        if self.kind == SetKind::HashIpPort && family_of(address) == self.family {
+            self.members.insert(Member::IpPort(address, protocol, port));
         }
     }
 
@@ -235,6 +256,18 @@ fn read_member(kind: SetKind, text: &str) -> Option<Member> {
     match kind {
         SetKind::HashIp => text.parse().ok().map(Member::Ip),
         SetKind::HashNet => read_net(text).map(Member::Net),
+        SetKind::HashIpPort => {
+            let (address, rest) = text.split_once(',')?;
+            let (protocol, port) = rest.split_once(':')?;
+            let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+                .into_iter()
+                .find(|one| one.name() == protocol)?;
+            Some(Member::IpPort(
+                address.parse().ok()?,
+                protocol,
+                port.parse().ok()?,
+            ))
+        }
         SetKind::HashNetIface => {
             let (net, interface) = text.split_once(',')?;
             Some(Member::NetIface(

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use reconcile::DeltaMap;
 
@@ -25,7 +26,7 @@ pub struct SetPlan {
 }
 
 /// Compares the sets that are there with those that are wanted.
-pub fn plan_sets(actual: &ActualSets, desired: &BTreeMap<SetName, IpSet>) -> SetPlan {
+pub fn plan_sets(actual: &ActualSets, desired: &BTreeMap<SetName, Arc<IpSet>>) -> SetPlan {
     let wanted = desired
         .iter()
         .map(|(name, set)| (name.clone(), ActualSet::of(set)))

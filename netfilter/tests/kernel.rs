@@ -151,6 +151,7 @@ fn every_kind(family: Family) -> Vec<Rule> {
             [Match::Mark {
                 value: 0x10000,
                 mask: 0x10000,
+                negated: false,
             }],
             Action::Return,
         ),
@@ -158,6 +159,7 @@ fn every_kind(family: Family) -> Vec<Rule> {
             [Match::Mark {
                 value: 0,
                 mask: 0xf0000,
+                negated: false,
             }],
             Action::Goto(ChainName::fixed("OTHER")),
         ),
@@ -239,16 +241,17 @@ fn example(family: Family) -> Ruleset {
                 [Match::Mark {
                     value: 0x10000,
                     mask: 0x10000,
+                    negated: false,
                 }],
                 Action::Accept,
             ),
         },
     ];
     let chains = BTreeMap::from([
-        (ChainName::fixed("FORWARD"), every_kind(family)),
+        (ChainName::fixed("FORWARD"), every_kind(family).into()),
         (
             ChainName::fixed("OTHER"),
-            vec![Rule::new([], Action::Return)],
+            vec![Rule::new([], Action::Return)].into(),
         ),
     ]);
     let raw_chain = ChainName::fixed("PREROUTING");
@@ -258,7 +261,7 @@ fn example(family: Family) -> Ruleset {
             position: HookPosition::First,
             rule: Rule::new([], Action::Jump(raw_chain.clone())),
         }],
-        chains: BTreeMap::from([(raw_chain, vec![Rule::new([], Action::Return)])]),
+        chains: BTreeMap::from([(raw_chain, vec![Rule::new([], Action::Return)].into())]),
     };
     Ruleset {
         tables: BTreeMap::from([
@@ -271,7 +274,10 @@ fn example(family: Family) -> Ruleset {
 fn make_sets(family: Family) {
     let name = set_name(family);
     let set = IpSet::new(name.clone(), family, SetKind::HashNetIface);
-    let made = plan_sets(&ActualSets::default(), &BTreeMap::from([(name, set)]));
+    let made = plan_sets(
+        &ActualSets::default(),
+        &BTreeMap::from([(name, set.into())]),
+    );
     run("ipset", &["restore", "-exist"], &made.before.unwrap());
 }
 

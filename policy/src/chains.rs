@@ -1,6 +1,7 @@
 //! One family's chains, hooks and sets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use api::NamespacedName;
 use api::resources::{PolicyRule, Port, PortMatch, Protocol as PolicyProtocol};
@@ -9,7 +10,7 @@ use netfilter::{
     PortRange, Protocol, Rule, Ruleset, SetDirection, SetKind, SetName, Table, TableRules,
 };
 
-use crate::dispatch::{Dispatch, bit_sets, insert_endpoint, lookup};
+use crate::dispatch::{Dispatch, bit_sets, insert_endpoint};
 use crate::model::{Model, rules};
 use crate::peers::PeerSets;
 use crate::{Direction, FamilyRules, Isolated, MarkMask};
@@ -27,7 +28,7 @@ pub(crate) fn compile_family(model: &Model<'_>, family: Family) -> FamilyRules {
         marks: model.settings().mark,
     };
     let mut peers = PeerSets::new(model, family);
-    let mut filter = TableRules {
+    let mut filter = Chains {
         hooks: compiler.forward_hooks(),
         chains: BTreeMap::new(),
     };
@@ -52,13 +53,27 @@ pub(crate) fn compile_family(model: &Model<'_>, family: Family) -> FamilyRules {
     let mut sets = peers.finish();
     let of_bits = bit_sets(family, &bits, model.endpoints());
     for set in of_bits.into_iter().chain([compiler.endpoints_set()]) {
-        sets.insert(set.name().clone(), set);
+        sets.insert(set.name().clone(), Arc::new(set));
     }
+    let filter = TableRules {
+        hooks: filter.hooks,
+        chains: shared(filter.chains),
+    };
     let tables = BTreeMap::from([(Table::Raw, compiler.raw()), (Table::Filter, filter)]);
     FamilyRules {
         sets,
         rules: Ruleset { tables },
     }
+}
+
+struct Chains {
+    hooks: Vec<Hook>,
+    chains: BTreeMap<ChainName, Vec<Rule>>,
+}
+
+fn shared(chains: BTreeMap<ChainName, Vec<Rule>>) -> BTreeMap<ChainName, Arc<[Rule]>> {
+    let chains = chains.into_iter();
+    chains.map(|(name, rules)| (name, rules.into())).collect()
 }
 
 struct Compiler<'a> {
@@ -90,7 +105,7 @@ impl Compiler<'_> {
                 position: HookPosition::First,
                 rule: hook,
             }],
-            chains: BTreeMap::from([(chain, rules)]),
+            chains: shared(BTreeMap::from([(chain, rules)])),
         }
     }
 
@@ -291,6 +306,7 @@ impl Compiler<'_> {
         Match::Mark {
             value: bit,
             mask: bit,
+            negated: false,
         }
     }
 
@@ -355,9 +371,9 @@ fn peer_matches(
     let Some(peers) = &rule.peers else {
         return vec![Vec::new()];
     };
-    let direction = match lookup(direction) {
-        SetDirection::SourceAndIn | SetDirection::Source => SetDirection::Destination,
-        SetDirection::DestinationAndOut | SetDirection::Destination => SetDirection::Source,
+    let direction = match direction {
+        Direction::Ingress => SetDirection::Source,
+        Direction::Egress => SetDirection::Destination,
     };
     let names: BTreeSet<SetName> = peers.iter().filter_map(|peer| sets.of(own, peer)).collect();
     names

@@ -6,17 +6,21 @@ mod chains;
 mod dispatch;
 mod index;
 mod model;
+mod objects;
 mod peers;
 #[cfg(test)]
 mod test;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use api::NamespacedName;
+use api::{Key, NamespacedName};
 use netfilter::{InterfaceName, IpSet, Ruleset, SetName};
 
 pub use index::Index;
+pub use objects::Objects;
 
 /// A pod attached to this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +37,7 @@ pub struct Endpoint {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FamilyRules {
     /// The sets, to be there before the rules.
-    pub sets: BTreeMap<SetName, IpSet>,
+    pub sets: BTreeMap<SetName, Arc<IpSet>>,
     /// The chains and hooks.
     pub rules: Ruleset,
 }
@@ -45,8 +49,23 @@ pub struct Compiled {
     pub v4: FamilyRules,
     /// IPv6.
     pub v6: FamilyRules,
-    /// What matches nothing because it is not supported, each naming its object, sorted. Isolation stands.
-    pub unsupported: Vec<String>,
+    /// What could not be compiled, sorted. It matches nothing (under Deny and Pass: everything); isolation stands.
+    pub problems: Vec<Problem>,
+}
+
+/// A part of an object that could not be put into force.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Problem {
+    /// The object.
+    pub key: Key,
+    /// Which part of it, and why.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
 }
 
 /// Where our packet marks lie, and how our interfaces are named.
@@ -56,6 +75,42 @@ pub struct Settings {
     pub mark: MarkMask,
     /// What starts the name of each pod's interface on the host.
     pub interface_prefix: InterfaceName,
+    /// Whether NetworkPolicy's egress rules judge what a pod sends to its own node too.
+    pub egress_to_own_node: EgressToOwnNode,
+    /// Denied packets are shown to this NFLOG group, so many a second and policy; `None`: they are not.
+    pub drop_log: Option<DropLog>,
+    /// Where answers of the DNS are held until their addresses may be used; `None`: domain names match nothing.
+    pub domain_names: Option<DomainNameSettings>,
+}
+
+/// What becomes of a packet from an egress-isolated pod to its own node (semantics 37, D1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EgressToOwnNode {
+    /// NetworkPolicy does not judge it. ClusterNetworkPolicy does.
+    #[default]
+    Allowed,
+    /// It is judged as any other.
+    Policed,
+}
+
+/// How denied packets are shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DropLog {
+    /// The NFLOG group.
+    pub group: u16,
+    /// At most so many packets a second and rule.
+    pub rate: u16,
+}
+
+/// How answers of the DNS are caught.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainNameSettings {
+    /// The NFQUEUE number.
+    pub queue: u16,
+    /// Pods of the cluster's DNS: these labels in this namespace.
+    pub cluster_dns: (String, api::LabelSelector),
+    /// Further resolvers whose answers count.
+    pub resolvers: BTreeSet<IpAddr>,
 }
 
 impl Default for Settings {
@@ -65,18 +120,21 @@ impl Default for Settings {
         Self {
             mark: MarkMask::default(),
             interface_prefix: prefix,
+            egress_to_own_node: EgressToOwnNode::default(),
+            drop_log: None,
+            domain_names: None,
         }
     }
 }
 
-/// The bits of the packet mark that are ours; at least two.
+/// The bits of the packet mark that are ours; at least four.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MarkMask(u32);
 
 impl MarkMask {
-    /// Takes a mask; `None` if it has fewer than two bits.
+    /// Takes a mask; `None` if it has fewer than four bits.
     pub fn new(mask: u32) -> Option<Self> {
-        (mask.count_ones() >= 2).then_some(Self(mask))
+        (mask.count_ones() >= 4).then_some(Self(mask))
     }
 
     /// All our bits.

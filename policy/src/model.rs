@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use api::resources::{NetworkPolicy, Peer, Pod, PolicyRule, PortMatch};
-use api::{LabelSelector, Labels, NamespacedName};
+use api::{Key, LabelSelector, Labels, NamespacedName};
 use netfilter::InterfaceName;
 
 use crate::index::Index;
-use crate::{Direction, Endpoint, Isolated, Settings};
+use crate::{Direction, Endpoint, Isolated, Problem, Settings};
 
 /// A pod that a peer may mean.
 pub(crate) struct PeerPod<'a> {
@@ -21,7 +21,7 @@ pub(crate) struct Model<'a> {
     index: &'a Index,
     no_labels: Labels,
     pub(crate) isolated: BTreeMap<Direction, Isolated>,
-    unsupported: BTreeSet<String>,
+    problems: BTreeSet<Problem>,
     /// Addresses that a local endpoint holds: another pod's object that still names them is out of date.
     held: BTreeMap<IpAddr, &'a NamespacedName>,
     /// Endpoints whose pod has no manifest, by namespace: peers without labels.
@@ -39,16 +39,16 @@ impl<'a> Model<'a> {
                 (Direction::Ingress, Isolated::new()),
                 (Direction::Egress, Isolated::new()),
             ]),
-            unsupported: index.refused.clone(),
+            problems: index.objects.refused.clone(),
             held: BTreeMap::new(),
             unknown: BTreeMap::new(),
             local: BTreeMap::new(),
         };
-        for endpoint in index.endpoints.values() {
+        for endpoint in index.objects.endpoints.values() {
             model.place_endpoint(endpoint);
         }
         model.isolate();
-        for policy in index.policies.values() {
+        for policy in index.objects.policies.values() {
             model.report(policy);
         }
         model
@@ -59,15 +59,15 @@ impl<'a> Model<'a> {
     }
 
     pub(crate) fn endpoints(&self) -> &'a BTreeMap<InterfaceName, Endpoint> {
-        &self.index.endpoints
+        &self.index.objects.endpoints
     }
 
     pub(crate) fn policy(&self, name: &NamespacedName) -> Option<&'a NetworkPolicy> {
-        self.index.policies.get(name)
+        self.index.objects.policies.get(name)
     }
 
-    pub(crate) fn take_unsupported(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.unsupported).into_iter().collect()
+    pub(crate) fn take_problems(&mut self) -> Vec<Problem> {
+        std::mem::take(&mut self.problems).into_iter().collect()
     }
 
     /// The policies that hold for some local endpoint in a direction.
@@ -91,6 +91,7 @@ impl<'a> Model<'a> {
         };
         let chosen = self
             .index
+            .objects
             .namespaces
             .values()
             .filter(|one| selector.matches(&one.labels));
@@ -101,6 +102,7 @@ impl<'a> Model<'a> {
     pub(crate) fn peer_pods(&self, namespace: &str) -> impl Iterator<Item = PeerPod<'_>> {
         let known = self
             .index
+            .objects
             .pods
             .get(namespace)
             .into_iter()
@@ -137,7 +139,7 @@ impl<'a> Model<'a> {
         for address in &endpoint.addresses {
             self.held.insert(*address, &endpoint.pod);
         }
-        match self.index.pod(&endpoint.pod) {
+        match self.index.objects.pod(&endpoint.pod) {
             Some(pod) if is_of(endpoint, pod) => {
                 self.local.entry(&endpoint.pod).or_default().push(endpoint)
             }
@@ -151,13 +153,13 @@ impl<'a> Model<'a> {
 
     fn isolate(&mut self) {
         let mut by_namespace: BTreeMap<&str, Vec<&NetworkPolicy>> = BTreeMap::new();
-        for policy in self.index.policies.values() {
+        for policy in self.index.objects.policies.values() {
             by_namespace
                 .entry(&policy.name.namespace)
                 .or_default()
                 .push(policy);
         }
-        for (interface, endpoint) in &self.index.endpoints {
+        for (interface, endpoint) in &self.index.objects.endpoints {
             let Some(labels) = self.subject_labels(endpoint) else {
                 continue;
             };
@@ -186,7 +188,7 @@ impl<'a> Model<'a> {
     /// its phase doesn't.
     fn subject_labels(&self, endpoint: &Endpoint) -> Option<&'a Labels> {
         static NO_LABELS: Labels = Labels::new();
-        match self.index.pod(&endpoint.pod) {
+        match self.index.objects.pod(&endpoint.pod) {
             None => Some(&NO_LABELS),
             Some(pod) if is_of(endpoint, pod) && (pod.host_network || pod.finished) => None,
             Some(pod) => Some(&pod.labels),
@@ -202,10 +204,10 @@ impl<'a> Model<'a> {
                         Direction::Egress => "egress",
                     };
                     let number = index + 1;
-                    self.unsupported.insert(format!(
-                        "NetworkPolicy {}: {way} rule {number}: {problem}",
-                        policy.name
-                    ));
+                    self.problems.insert(Problem {
+                        key: Key::NetworkPolicy(policy.name.clone()),
+                        message: format!("{way} rule {number}: {problem}"),
+                    });
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! The sets that peers are matched by: one per distinct meaning, shared by all policies.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use api::LabelSelector;
 use api::labels::Requirement;
@@ -14,7 +15,7 @@ use crate::model::Model;
 pub(crate) struct PeerSets<'a> {
     model: &'a Model<'a>,
     family: Family,
-    sets: BTreeMap<SetName, IpSet>,
+    sets: BTreeMap<SetName, Arc<IpSet>>,
 }
 
 impl<'a> PeerSets<'a> {
@@ -26,7 +27,7 @@ impl<'a> PeerSets<'a> {
         }
     }
 
-    pub(crate) fn finish(self) -> BTreeMap<SetName, IpSet> {
+    pub(crate) fn finish(self) -> BTreeMap<SetName, Arc<IpSet>> {
         self.sets
     }
 
@@ -67,7 +68,7 @@ impl<'a> PeerSets<'a> {
                     .flat_map(|pod| pod.addresses)
                     .for_each(|address| set.insert_ip(address));
             }
-            self.sets.insert(name.clone(), set);
+            self.sets.insert(name.clone(), Arc::new(set));
         }
         name
     }
@@ -86,7 +87,7 @@ impl<'a> PeerSets<'a> {
             subtract(block.cidr.trunc(), &except)
                 .into_iter()
                 .for_each(|net| set.insert_net(net));
-            set
+            Arc::new(set)
         });
         Some(name)
     }

@@ -14,6 +14,7 @@ fn node(name: &str, number: u8, asn: Option<u32>) -> Node {
         name: name.to_owned(),
         labels: Labels::from([("kubernetes.io/hostname".to_owned(), name.to_owned())]),
         internal_ips: vec![IpAddr::V4(Ipv4Addr::new(10, 10, number, 2))],
+        addresses: Vec::new(),
         pod_cidrs: vec![format!("10.244.{number}.0/24").parse().unwrap()],
         as_number: asn,
         router_id: None,

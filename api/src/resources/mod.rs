@@ -3,7 +3,9 @@
 mod bgp_configuration;
 mod bgp_filter;
 mod bgp_peer;
+mod cluster_network_policy;
 mod community;
+mod domain_name;
 mod graceful_restart;
 mod namespace;
 mod network_policy;
@@ -14,12 +16,17 @@ pub(crate) mod secret;
 pub use bgp_configuration::{BgpConfiguration, Multipath, PrefixAdvertisement};
 pub use bgp_filter::{BgpFilter, FilterPrefixes, FilterRule, RuleAction, RuleOperation};
 pub use bgp_peer::{AddPaths, Bfd, BgpPeer, Hops, MaxPrefixes, PasswordRef, PeerAs, PeerTarget};
+pub use cluster_network_policy::{
+    ClusterAction, ClusterNetworkPolicy, ClusterPeer, ClusterPort, ClusterRule, ClusterSubject,
+    NamespacedPods, Tier,
+};
 pub use community::{Community, CommunityError};
+pub use domain_name::DomainName;
 pub use graceful_restart::GracefulRestart;
 pub use namespace::Namespace;
 pub use network_policy::{IpBlock, NetworkPolicy, Peer, PolicyRule, Port, PortMatch, Protocol};
 pub use node::Node;
-pub use pod::Pod;
+pub use pod::{ContainerPort, Pod};
 pub use secret::{Secret, SecretValue};
 
 pub use crate::crd::{FilterPeerType, MatchOperator, NextHopMode, Role};

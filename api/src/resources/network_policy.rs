@@ -83,7 +83,7 @@ pub enum PortMatch {
     Any,
     /// `port` to `endPort`, both included; one port if they are equal.
     Range(u16, u16),
-    /// A port by its container's name for it. Not compiled yet: it matches nothing.
+    /// A port by its container's name for it, of the entry's protocol; each destination pod may have another number.
     Named(String),
     /// Something that cannot be compiled (an unknown protocol, say): it matches nothing. The text says why.
     Unsupported(String),

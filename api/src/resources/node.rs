@@ -1,5 +1,6 @@
 //! Node: addresses, Pod CIDRs and the BGP identity that its annotations give it.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
@@ -22,6 +23,8 @@ pub struct Node {
     pub labels: Labels,
     /// `status.addresses` of type InternalIP, in order.
     pub internal_ips: Vec<IpAddr>,
+    /// All of `status.addresses` that are addresses, sorted, each once.
+    pub addresses: Vec<IpAddr>,
     /// `spec.podCIDRs`, host bits cleared, at most one a family.
     pub pod_cidrs: Vec<IpNet>,
     /// Annotation `portolan.io/as-number`.
@@ -46,6 +49,7 @@ impl TryFrom<core::Node> for Node {
             name: subject.name().to_owned(),
             labels: subject.labels(&node.metadata)?,
             internal_ips: internal_ips(&status).map_err(wrong)?,
+            addresses: all_addresses(&status),
             pod_cidrs: pod_cidrs(node.spec.unwrap_or_default()).map_err(wrong)?,
             as_number: subject.annotation(&node.metadata, AS_NUMBER, read_as_number)?,
             router_id: subject.annotation(&node.metadata, ROUTER_ID, read_router_id)?,
@@ -66,6 +70,15 @@ fn internal_ips(status: &core::NodeStatus) -> Result<Vec<IpAddr>, String> {
             entry.address.parse().map_err(wrong)
         })
         .collect()
+}
+
+/// Every entry that is an address: a node's names are among them too.
+fn all_addresses(status: &core::NodeStatus) -> Vec<IpAddr> {
+    let entries = status.addresses.iter().flatten();
+    let addresses: BTreeSet<IpAddr> = entries
+        .filter_map(|entry| entry.address.parse().ok())
+        .collect();
+    addresses.into_iter().collect()
 }
 
 /// `spec.podCIDRs`, or the older `spec.podCIDR` where there are none.

@@ -1,9 +1,11 @@
 //! Pod: where it runs, its labels and its addresses.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as core;
 
+use super::Protocol;
 use crate::metadata::{Subject, is_dns_subdomain};
 use crate::{Labels, NamespacedName, ParseError};
 
@@ -29,6 +31,19 @@ pub struct Pod {
     pub pod_ips: Vec<IpAddr>,
     /// Annotation `portolan.io/ip-addresses`: the addresses it asks for.
     pub fixed_ips: Vec<IpAddr>,
+    /// Ports of its containers that have a name, sidecars and init containers included, sorted, each once.
+    pub named_ports: Vec<ContainerPort>,
+}
+
+/// A port of a container that policies may name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContainerPort {
+    /// Its name.
+    pub name: String,
+    /// Its protocol; absent became TCP.
+    pub protocol: Protocol,
+    /// `containerPort`.
+    pub port: u16,
 }
 
 impl TryFrom<core::Pod> for Pod {
@@ -39,6 +54,7 @@ impl TryFrom<core::Pod> for Pod {
         let labels = subject.labels(&pod.metadata)?;
         let fixed_ips = subject.annotation(&pod.metadata, FIXED_IPS, read_fixed_ips)?;
         let spec = pod.spec.unwrap_or_default();
+        let named_ports = named_ports(&spec);
         let node_name = spec.node_name.filter(|node| !node.is_empty());
         if node_name
             .as_deref()
@@ -58,8 +74,38 @@ impl TryFrom<core::Pod> for Pod {
             finished,
             pod_ips,
             fixed_ips: fixed_ips.unwrap_or_default(),
+            named_ports,
         })
     }
+}
+
+/// Of all containers: a sidecar is an init container that stays (semantics 24). A port that is none is passed over.
+fn named_ports(spec: &core::PodSpec) -> Vec<ContainerPort> {
+    let containers = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten());
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let named: BTreeSet<ContainerPort> = ports.filter_map(named_port).collect();
+    named.into_iter().collect()
+}
+
+fn named_port(port: &core::ContainerPort) -> Option<ContainerPort> {
+    let protocol = match port.protocol.as_deref() {
+        None | Some("" | "TCP") => Protocol::Tcp,
+        Some("UDP") => Protocol::Udp,
+        Some("SCTP") => Protocol::Sctp,
+        Some(_) => return None,
+    };
+    let number = u16::try_from(port.container_port)
+        .ok()
+        .filter(|port| *port > 0)?;
+    let name = port.name.clone().filter(|name| !name.is_empty())?;
+    Some(ContainerPort {
+        name,
+        protocol,
+        port: number,
+    })
 }
 
 /// `status.podIPs`, or the older `status.podIP` where there are none.

@@ -54,6 +54,7 @@ pub(super) fn pod(name: &str, of: &str, addresses: &[&str]) -> Pod {
         finished: false,
         pod_ips: addresses.iter().map(|text| ip(text)).collect(),
         fixed_ips: Vec::new(),
+        named_ports: Vec::new(),
     }
 }
 

@@ -91,6 +91,7 @@ impl<'a> Walk<'a> {
                 Action::Drop => return End::Final(Verdict::Dropped),
                 Action::Return => return End::Returned,
                 Action::SetMark { value, mask } => self.mark = (self.mark & !mask) ^ value,
+                Action::Nflog { .. } | Action::Nfqueue { .. } => {}
                 Action::Goto(chain) => return self.chain(table, chain),
                 Action::Jump(chain) => {
                     if let End::Final(verdict) = self.chain(table, chain) {
@@ -125,7 +126,16 @@ impl<'a> Walk<'a> {
                 direction,
                 negated,
             } => self.is_member(name, *direction) != *negated,
-            Match::Mark { value, mask } => self.mark & mask == *value,
+            Match::Mark {
+                value,
+                mask,
+                negated,
+            } => (self.mark & mask == *value) != *negated,
+            Match::SourcePort(_)
+            | Match::CtReply
+            | Match::SourceLocal
+            | Match::DestinationLocal
+            | Match::Limit { .. } => unreachable!("not compiled yet"),
         }
     }
 
@@ -133,9 +143,9 @@ impl<'a> Walk<'a> {
         let packet = self.packet;
         let (address, interface) = match direction {
             SetDirection::Source | SetDirection::SourceAndIn => (packet.source, &packet.input),
-            SetDirection::Destination | SetDirection::DestinationAndOut => {
-                (packet.destination, &packet.output)
-            }
+            SetDirection::Destination
+            | SetDirection::DestinationAndOut
+            | SetDirection::DestinationAndPort => (packet.destination, &packet.output),
         };
         let set = &self.rules.sets[name];
         let family = if packet.source.is_ipv4() {
@@ -147,6 +157,9 @@ impl<'a> Walk<'a> {
         set.members().iter().any(|member| match member {
             Member::Ip(ip) => *ip == address,
             Member::Net(net) => net.contains(&address),
+            Member::IpPort(ip, protocol, port) => {
+                *ip == address && protocol.number() == packet.protocol && *port == packet.port
+            }
             Member::NetIface(net, name) => net.contains(&address) && name.as_str() == interface,
         })
     }

@@ -232,9 +232,13 @@ fn rule_20_what_cannot_be_compiled_matches_nothing_and_is_reported() {
         rule(Some(vec![Peer::Unsupported("bad CIDR".to_owned())]), None),
     ]);
     assert!(!passes(&cluster, Y, X));
-    let unsupported = cluster.compile().unsupported;
+    let unsupported = cluster.compile().problems;
     assert_eq!(unsupported.len(), 2);
-    assert!(unsupported[0].starts_with("NetworkPolicy a/p: ingress rule 1: named port \"http\""));
+    assert!(
+        unsupported[0]
+            .to_string()
+            .starts_with("NetworkPolicy a/p: ingress rule 1: named port \"http\"")
+    );
     cluster.policies[0]
         .ingress
         .as_mut()
