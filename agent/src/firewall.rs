@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netfilter::{Actual, ActualSets, Family, IpSet, SetName};
+use netfilter::{Actual, ActualSets, Effort, Family, IpSet, SetName};
 use policy::{Compiled, FamilyRules};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -130,10 +130,10 @@ fn nothing_to_do(kernel: &Kernel, compiled: &Compiled) -> bool {
     let sets = netfilter::plan_sets(&kernel.sets, &all_sets(compiled));
     sets.before.is_none()
         && sets.after.is_none()
-        && netfilter::plan(&kernel.v4, &compiled.v4.rules)
+        && netfilter::plan(&kernel.v4, &compiled.v4.rules, Effort::Exact)
             .restore
             .is_none()
-        && netfilter::plan(&kernel.v6, &compiled.v6.rules)
+        && netfilter::plan(&kernel.v6, &compiled.v6.rules, Effort::Exact)
             .restore
             .is_none()
 }
@@ -149,8 +149,8 @@ async fn apply(
         None => read_back().await?,
     };
     let sets = netfilter::plan_sets(&known.sets, &all_sets(compiled));
-    let v4 = netfilter::plan(&known.v4, &compiled.v4.rules);
-    let v6 = netfilter::plan(&known.v6, &compiled.v6.rules);
+    let v4 = netfilter::plan(&known.v4, &compiled.v4.rules, Effort::Exact);
+    let v6 = netfilter::plan(&known.v6, &compiled.v6.rules, Effort::Exact);
     let writes = [&sets.before, &v4.restore, &v6.restore, &sets.after];
     if writes.iter().any(|text| text.is_some()) {
         let start = Instant::now();

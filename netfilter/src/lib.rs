@@ -12,7 +12,7 @@ mod sets;
 mod sets_plan;
 
 pub use names::{Builtin, ChainName, Family, InterfaceName, NameError, SetName, Table, short_hash};
-pub use plan::{Plan, plan};
+pub use plan::{Effort, Plan, plan};
 pub use rule::{Action, CtState, InterfaceMatch, Match, PortRange, Protocol, Rule, SetDirection};
 pub use ruleset::{Hook, HookPosition, Ruleset, TableRules};
 pub use save::{Actual, ParseError};

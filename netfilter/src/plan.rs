@@ -8,6 +8,16 @@ use crate::rule::Rule;
 use crate::ruleset::{HookPosition, Ruleset, TableRules};
 use crate::save::{Actual, ActualTable, Slot, Words};
 
+/// How much of a difference is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// What judges packets rightly, by additions alone where that can be: iptables-nft adds at one price whatever the
+    /// table's size, but is slow to delete. What no packet reaches any more may stay for a later, exact plan.
+    Additive,
+    /// The kernel holds what is wanted and nothing else.
+    Exact,
+}
+
 /// What is to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -17,16 +27,19 @@ pub struct Plan {
     pub rules_written: usize,
     /// What is there once it is written, if no one else writes.
     pub after: Actual,
+    /// Whether an [`Effort::Exact`] plan would still write something.
+    pub leftover: bool,
 }
 
 /// Compares what is there with what is wanted. Chains of ours that are not wanted go, in every table.
-pub fn plan(actual: &Actual, desired: &Ruleset) -> Plan {
+pub fn plan(actual: &Actual, desired: &Ruleset, _effort: Effort) -> Plan {
     let nothing = TableRules::default();
     let empty = ActualTable::default();
     let mut plan = Plan {
         restore: None,
         rules_written: 0,
         after: Actual::default(),
+        leftover: false,
     };
     let mut text = String::new();
     for table in Table::ALL {

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use netfilter::*;
 use nix::sched::{CloneFlags, unshare};
@@ -73,12 +74,12 @@ fn save(program: &str) -> Actual {
 
 /// Carries a plan out and checks that what is read back is what was foretold; returns how many rules it wrote.
 fn apply(program: &str, desired: &Ruleset) -> usize {
-    let made = plan(&save(program), desired);
+    let made = plan(&save(program), desired, Effort::Exact);
     if let Some(text) = &made.restore {
         run(&format!("{program}-restore"), &["--noflush", "-w"], text);
     }
     let read_back = save(program);
-    let again = plan(&read_back, desired);
+    let again = plan(&read_back, desired, Effort::Exact);
     assert_eq!(
         again.restore, None,
         "{program}: not what was wanted after\n{:?}",
@@ -271,6 +272,14 @@ fn example(family: Family) -> Ruleset {
     }
 }
 
+fn edit_forward(ruleset: &mut Ruleset, edit: impl FnOnce(&mut Vec<Rule>)) {
+    let filter = ruleset.tables.get_mut(&Table::Filter).unwrap();
+    let chain = filter.chains.get_mut(&ChainName::fixed("FORWARD")).unwrap();
+    let mut rules = chain.to_vec();
+    edit(&mut rules);
+    *chain = rules.into();
+}
+
 fn make_sets(family: Family) {
     let name = set_name(family);
     let set = IpSet::new(name.clone(), family, SetKind::HashNetIface);
@@ -305,24 +314,21 @@ fn one_changed_rule_writes_one_deletion_and_one_insertion() {
     with_each_program(|program, family| {
         let mut desired = example(family);
         apply(program, &desired);
-        let filter = desired.tables.get_mut(&Table::Filter).unwrap();
-        let chain = filter.chains.get_mut(&ChainName::fixed("FORWARD")).unwrap();
-        chain[7] = Rule::new([], Action::Return);
+        edit_forward(&mut desired, |chain| {
+            chain[7] = Rule::new([], Action::Return);
+        });
         assert_eq!(apply(program, &desired), 2);
-        let filter = desired.tables.get_mut(&Table::Filter).unwrap();
-        let chain = filter.chains.get_mut(&ChainName::fixed("FORWARD")).unwrap();
-        chain.insert(3, Rule::new([], Action::Return));
-        chain.insert(
-            4,
-            Rule::new([Match::Protocol(Protocol::Udp)], Action::Return),
-        );
+        edit_forward(&mut desired, |chain| {
+            chain.insert(3, Rule::new([], Action::Return));
+            chain.insert(
+                4,
+                Rule::new([Match::Protocol(Protocol::Udp)], Action::Return),
+            );
+        });
         assert_eq!(apply(program, &desired), 2);
-        let filter = desired.tables.get_mut(&Table::Filter).unwrap();
-        filter
-            .chains
-            .get_mut(&ChainName::fixed("FORWARD"))
-            .unwrap()
-            .push(Rule::new([], Action::Drop));
+        edit_forward(&mut desired, |chain| {
+            chain.push(Rule::new([], Action::Drop));
+        });
         assert_eq!(apply(program, &desired), 1);
     });
 }
@@ -406,8 +412,9 @@ fn chains_that_refer_to_each_other_go_in_one_transaction_and_others_stay() {
         let mut less = full.clone();
         let filter = less.tables.get_mut(&Table::Filter).unwrap();
         filter.chains.remove(&ChainName::fixed("OTHER"));
-        let chain = filter.chains.get_mut(&ChainName::fixed("FORWARD")).unwrap();
-        chain.retain(|rule| !matches!(rule.action(), Action::Jump(_) | Action::Goto(_)));
+        edit_forward(&mut less, |chain| {
+            chain.retain(|rule| !matches!(rule.action(), Action::Jump(_) | Action::Goto(_)));
+        });
         apply(program, &less);
         apply(program, &full);
         apply(program, &Ruleset::default());
@@ -422,6 +429,8 @@ fn sets_now() -> ActualSets {
 }
 
 fn apply_sets(desired: &BTreeMap<SetName, IpSet>) -> usize {
+    let shared = |(name, set): (&SetName, &IpSet)| (name.clone(), Arc::new(set.clone()));
+    let desired = &desired.iter().map(shared).collect();
     let made = plan_sets(&sets_now(), desired);
     if let Some(text) = &made.before {
         run("ipset", &["restore", "-exist"], text);
@@ -525,7 +534,7 @@ fn what_the_kernel_can_hold_of_a_word_from_outside_leaves_the_lines_as_they_are(
         for word in words {
             filter.chains.insert(
                 ChainName::hashed("PI", &[word]),
-                vec![Rule::new([], Action::Drop)],
+                vec![Rule::new([], Action::Drop)].into(),
             );
         }
         let names: BTreeSet<&ChainName> = filter.chains.keys().collect();

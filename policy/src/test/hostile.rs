@@ -2,7 +2,7 @@
 
 use api::resources::*;
 use api::{LabelSelector, NamespacedName};
-use netfilter::{Actual, ActualSets, plan, plan_sets};
+use netfilter::{Actual, ActualSets, Effort, plan, plan_sets};
 use proptest::prelude::*;
 
 use super::fixture::*;
@@ -93,7 +93,7 @@ fn lines(compiled: &Compiled) -> Vec<String> {
         let sets = plan_sets(&ActualSets::default(), &family.sets)
             .before
             .unwrap_or_default();
-        let rules = plan(&Actual::default(), &family.rules)
+        let rules = plan(&Actual::default(), &family.rules, Effort::Exact)
             .restore
             .unwrap_or_default();
         lines.extend(format!("{sets}{rules}").split('\n').map(str::to_owned));

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use api::resources::Protocol;
-use netfilter::{Actual, ActualSets, parse_sets, plan, plan_sets};
+use netfilter::{Actual, ActualSets, Effort, parse_sets, plan, plan_sets};
 use nix::sched::{CloneFlags, unshare};
 
 use super::fixture::*;
@@ -75,12 +75,20 @@ fn install(programs: [&str; 2], cluster: &Cluster) -> usize {
     let mut written = sets.members_written;
     for (program, family) in programs.into_iter().zip([&compiled.v4, &compiled.v6]) {
         let save = format!("{program}-save");
-        let made = plan(&Actual::parse(&run(&save, &[], "")).unwrap(), &family.rules);
+        let made = plan(
+            &Actual::parse(&run(&save, &[], "")).unwrap(),
+            &family.rules,
+            Effort::Exact,
+        );
         if let Some(text) = &made.restore {
             run(&format!("{program}-restore"), &["--noflush", "-w"], text);
         }
         written += made.rules_written;
-        let again = plan(&Actual::parse(&run(&save, &[], "")).unwrap(), &family.rules);
+        let again = plan(
+            &Actual::parse(&run(&save, &[], "")).unwrap(),
+            &family.rules,
+            Effort::Exact,
+        );
         assert_eq!(again.restore, None, "{program}");
     }
     if let Some(text) = &sets.after {

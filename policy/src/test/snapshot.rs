@@ -2,7 +2,7 @@
 
 use api::resources::Protocol;
 use expect_test::expect;
-use netfilter::{Actual, ActualSets, plan, plan_sets};
+use netfilter::{Actual, ActualSets, Effort, plan, plan_sets};
 
 use super::fixture::*;
 
@@ -23,7 +23,7 @@ fn a_small_example_renders_so() {
     cluster.policies.push(one);
     let compiled = cluster.compile();
     let sets = plan_sets(&ActualSets::default(), &compiled.v4.sets);
-    let rules = plan(&Actual::default(), &compiled.v4.rules);
+    let rules = plan(&Actual::default(), &compiled.v4.rules, Effort::Exact);
     let text = format!(
         "{}{}",
         sets.before.unwrap_or_default(),
