@@ -4,6 +4,8 @@
 
 mod chains;
 mod dispatch;
+mod domain_answer;
+mod domain_cache;
 mod index;
 mod model;
 mod objects;
@@ -19,6 +21,8 @@ use std::sync::Arc;
 use api::{Key, NamespacedName};
 use netfilter::{InterfaceName, IpSet, Ruleset, SetName};
 
+pub use domain_answer::{DnsAnswer, DnsData, DnsRecord, MalformedAnswer};
+pub use domain_cache::{DomainCache, DomainLimits, Learned};
 pub use index::Index;
 pub use objects::Objects;
 
