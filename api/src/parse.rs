@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::crd::{BGPConfiguration, BGPFilter, BGPNodeStatus, BGPPeer};
 use crate::resources::{
-    BgpConfiguration, BgpFilter, BgpPeer, Namespace, NetworkPolicy, Node, Pod, Secret, secret,
+    BgpConfiguration, BgpFilter, BgpPeer, ClusterNetworkPolicy, Namespace, NetworkPolicy, Node,
+    Pod, Secret, cluster_network_policy, secret,
 };
 use crate::{Key, Resource};
 
@@ -81,6 +82,18 @@ pub fn parse(
                 Resource::NetworkPolicy(policy),
             )
         }
+        ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy") => {
+            let manifest = typed::<cluster_network_policy::Manifest>(kind, value)?;
+            let policy = ClusterNetworkPolicy::try_from(manifest)?;
+            (
+                Key::ClusterNetworkPolicy(policy.name.clone()),
+                Resource::ClusterNetworkPolicy(policy),
+            )
+        }
+        (
+            "policy.networking.k8s.io/v1alpha1",
+            "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy",
+        ) => return Err(superseded(kind, &value)),
         ("portolan.io/v1alpha1", "BGPConfiguration") => {
             let config = BgpConfiguration::try_from(typed::<BGPConfiguration>(kind, value)?)?;
             let key = Key::BgpConfiguration(config.name.clone());
@@ -123,6 +136,20 @@ fn unknown(kind: &str, api_version: &str) -> ParseError {
     ParseError::UnknownKind {
         api_version: short(api_version),
         kind: short(kind),
+    }
+}
+
+/// The kinds of v1alpha1 are refused by name: an AdminNetworkPolicy that is passed over would leave open what it closes.
+fn superseded(kind: &str, value: &Value) -> ParseError {
+    let tier = match kind {
+        "AdminNetworkPolicy" => "Admin",
+        _ => "Baseline",
+    };
+    ParseError::Invalid {
+        object: object_text(kind, value),
+        message: format!(
+            "{kind} has been superseded: write a ClusterNetworkPolicy (policy.networking.k8s.io/v1alpha2) with tier {tier}"
+        ),
     }
 }
 

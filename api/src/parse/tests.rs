@@ -316,6 +316,10 @@ fn any_json() -> impl Strategy<Value = Value> {
         "action",
         "data",
         "stringData",
+        "tier",
+        "priority",
+        "subject",
+        "egress",
     ]);
     leaf.prop_recursive(5, 64, 6, move |inner| {
         prop_oneof![
@@ -337,6 +341,8 @@ proptest! {
             ("Node", "v1"), ("Namespace", "v1"), ("Pod", "v1"), ("NetworkPolicy", "networking.k8s.io/v1"),
             ("BGPPeer", "portolan.io/v1alpha1"), ("BGPConfiguration", "portolan.io/v1alpha1"),
             ("BGPFilter", "portolan.io/v1alpha1"), ("BGPNodeStatus", "portolan.io/v1alpha1"), ("Secret", "v1"),
+            ("ClusterNetworkPolicy", "policy.networking.k8s.io/v1alpha2"),
+            ("AdminNetworkPolicy", "policy.networking.k8s.io/v1alpha1"),
         ] {
             let mut value = value.clone();
             if let Some(fields) = value.as_object_mut() {

@@ -1,6 +1,13 @@
 //! ClusterNetworkPolicy (policy.networking.k8s.io/v1alpha2) with every default applied and every CIDR parsed.
 
+mod convert;
+mod manifest;
+#[cfg(test)]
+mod tests;
+
 use ipnet::IpNet;
+
+pub(crate) use manifest::Manifest;
 
 use super::{DomainName, Port};
 use crate::LabelSelector;
@@ -67,7 +74,7 @@ pub struct ClusterRule {
     pub name: String,
     /// What it does.
     pub action: ClusterAction,
-    /// `from` or `to`.
+    /// `from` or `to`; at least one.
     pub peers: Vec<ClusterPeer>,
     /// `protocols`; `None` (absent or empty) matches every port and every protocol.
     pub protocols: Option<Vec<ClusterPort>>,

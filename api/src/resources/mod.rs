@@ -3,7 +3,7 @@
 mod bgp_configuration;
 mod bgp_filter;
 mod bgp_peer;
-mod cluster_network_policy;
+pub(crate) mod cluster_network_policy;
 mod community;
 mod domain_name;
 mod graceful_restart;

@@ -5,6 +5,9 @@ mod legacy_cidr;
 #[cfg(test)]
 mod tests;
 
+pub(super) use convert::is_port_name;
+pub(super) use legacy_cidr::read as read_cidr;
+
 use ipnet::IpNet;
 
 use crate::{LabelSelector, NamespacedName};

@@ -188,7 +188,7 @@ fn port_match(port: Option<IntOrString>, end: Option<i32>) -> Result<PortMatch, 
 }
 
 /// RFC 6335 §5.1: up to 15 of `a-z0-9-`, a letter among them, no dash at an end or beside another.
-fn is_port_name(text: &str) -> bool {
+pub(in crate::resources) fn is_port_name(text: &str) -> bool {
     (1..=15).contains(&text.len())
         && text
             .bytes()

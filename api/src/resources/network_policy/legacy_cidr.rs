@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Reads a CIDR the way Kubernetes reads its legacy fields (leading zeros are decimal) and clears
 /// the host bits. An IPv4-mapped IPv6 CIDR is refused: no packet bears such an address.
-pub(super) fn read(text: &str) -> Option<IpNet> {
+pub(in crate::resources) fn read(text: &str) -> Option<IpNet> {
     let (address, length) = text.split_once('/')?;
     if length.is_empty() || length.len() > 8 || !length.bytes().all(|c| c.is_ascii_digit()) {
         return None;
