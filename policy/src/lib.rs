@@ -6,6 +6,7 @@ mod chains;
 mod dispatch;
 mod domain_answer;
 mod domain_cache;
+mod evaluate;
 mod index;
 mod model;
 mod objects;
@@ -23,6 +24,10 @@ use netfilter::{InterfaceName, IpSet, Ruleset, SetName};
 
 pub use domain_answer::{DnsAnswer, DnsData, DnsRecord, MalformedAnswer};
 pub use domain_cache::{DomainCache, DomainLimits, Learned};
+pub use evaluate::{
+    DecidedBy, Evaluator, Explanation, Flow, Holder, NotMatched, Outcome, PolicyTier, Side, Step,
+    Stranger, Verdict, evaluate,
+};
 pub use index::Index;
 pub use objects::Objects;
 
@@ -165,9 +170,11 @@ impl Default for MarkMask {
 }
 
 /// A direction of traffic, seen from the pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Direction {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// To the pod.
     Ingress,
+    /// From the pod.
     Egress,
 }
 
