@@ -83,6 +83,17 @@ pub(crate) fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
     out.resize(out.len().next_multiple_of(4), 0);
 }
 
+/// Appends one attribute that holds others, which `inside` appends.
+pub(crate) fn nested(out: &mut Vec<u8>, kind: u16, inside: impl FnOnce(&mut Vec<u8>)) {
+    const NLA_F_NESTED: u16 = 0x8000;
+    let start = out.len();
+    out.extend_from_slice(&[0; 2]);
+    out.extend_from_slice(&(kind | NLA_F_NESTED).to_ne_bytes());
+    inside(out);
+    let length = u16::try_from(out.len() - start).unwrap_or(u16::MAX);
+    put(out, start, &length.to_ne_bytes());
+}
+
 /// A message of the library's kinds as bytes.
 pub(crate) fn serialized(message: RouteNetlinkMessage, flags: u16, sequence: u32) -> Vec<u8> {
     let mut header = NetlinkHeader::default();

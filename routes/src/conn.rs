@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use netlink_sys::Socket;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
@@ -91,9 +92,18 @@ impl AsFd for Conn {
 }
 
 impl Conn {
-    /// Opens a socket in the calling thread's network namespace.
+    /// Opens a socket for links and routes in the calling thread's network namespace.
     pub(crate) fn open() -> Result<Self, Error> {
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(|e| Error::Socket("open", e))?;
+        Self::open_for(NETLINK_ROUTE)
+    }
+
+    /// Opens a socket for nfnetlink (conntrack, ipset) in the calling thread's network namespace.
+    pub(crate) fn open_netfilter() -> Result<Self, Error> {
+        Self::open_for(NETLINK_NETFILTER)
+    }
+
+    fn open_for(protocol: isize) -> Result<Self, Error> {
+        let mut socket = Socket::new(protocol).map_err(|e| Error::Socket("open", e))?;
         let address = socket.bind_auto().map_err(|e| Error::Socket("bind", e))?;
         let quirks = [
             socket.set_cap_ack(true),

@@ -1,7 +1,8 @@
-//! The kernel's side by netlink: routes of ours, pods' links, notices of change; it knows no BGP and no Kubernetes.
+//! The kernel's side by netlink: routes of ours, pods' links, conntrack, notices of change; it knows no BGP and no Kubernetes.
 
 mod batch;
 mod conn;
+pub mod conntrack;
 mod failures;
 mod intern;
 mod links;
@@ -9,6 +10,7 @@ mod monitor;
 mod nexthops;
 mod pace;
 mod pod;
+pub mod rule_notices;
 mod sysctl;
 mod table;
 mod target;

@@ -3,8 +3,9 @@
 
 use std::fs::File;
 use std::future::Future;
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
@@ -35,12 +36,28 @@ pub(crate) fn in_netns<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send +
 
 /// Runs `ip`, expecting success; returns what it printed.
 pub(crate) fn ip(arguments: &str) -> String {
-    let output = Command::new("ip")
+    run("ip", arguments)
+}
+
+/// Runs a program, expecting success; returns what it printed.
+pub(crate) fn run(program: &str, arguments: &str) -> String {
+    run_with(program, arguments, "")
+}
+
+/// Runs a program with a text as its input, expecting success; returns what it printed.
+pub(crate) fn run_with(program: &str, arguments: &str, input: &str) -> String {
+    let mut child = Command::new(program)
         .args(arguments.split_whitespace())
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
+    // One that does not read closes it; whether it succeeded is what counts.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {arguments}: {said}");
+    assert!(output.status.success(), "{program} {arguments}: {said}");
     String::from_utf8(output.stdout).unwrap()
 }
 
