@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::firewall::Choice;
 use crate::{bgp, control, run};
 
 /// Kubernetes node networking: BGP, policy and pod attachment in one agent.
@@ -66,6 +67,9 @@ pub struct AgentArgs {
     /// Where /metrics, /livez and /readyz are served.
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// Which iptables back end holds our rules. Rules of others in both are refused until this says which.
+    #[arg(long, value_enum, default_value_t)]
+    pub iptables: Choice,
     /// What to log, in tracing's filter language.
     #[arg(long, default_value = "info", env = "PORTOLAN_LOG")]
     pub log: String,

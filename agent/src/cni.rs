@@ -206,8 +206,12 @@ impl Server {
         netlink: OwnedFd,
     ) -> Result<routes::PodLinkState, CniError> {
         let mut firewall = self.firewall.clone();
-        let chains = firewall.wait_for(|state| state.generation >= generation);
-        if tokio::time::timeout(IN_FORCE, chains).await.is_err() {
+        let chains = firewall.wait_for(|state| state.generation >= generation || state.is_blocked);
+        let is_in_force = match tokio::time::timeout(IN_FORCE, chains).await {
+            Ok(Ok(state)) => state.generation >= generation,
+            Ok(Err(_)) | Err(_) => false,
+        };
+        if !is_in_force {
             let why = self.firewall.borrow().error.clone().unwrap_or_default();
             return Err(CniError::new(
                 ErrorCode::TryAgainLater,

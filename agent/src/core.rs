@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::resources::{BgpConfiguration, Node, Pod};
 use api::{Change, Event, Key, NamespacedName, Resource};
@@ -61,6 +62,8 @@ pub(crate) struct Core {
     leases: Leases,
     links: BTreeSet<String>,
     generation: u64,
+    /// When the oldest change came in that is not in any output yet.
+    oldest: Option<Instant>,
     errors: Vec<String>,
     unsupported: Vec<String>,
 }
@@ -76,6 +79,7 @@ impl Core {
             leases,
             links: BTreeSet::new(),
             generation: 0,
+            oldest: None,
             errors: Vec::new(),
             unsupported: Vec::new(),
         }
@@ -83,6 +87,7 @@ impl Core {
 
     /// Takes one event of a source.
     pub(crate) fn handle_event(&mut self, event: Event) {
+        self.oldest.get_or_insert_with(Instant::now);
         match event {
             Event::InSync => self.in_sync = true,
             Event::Change(change) => self.handle_change(change),
@@ -129,6 +134,7 @@ impl Core {
         if self.own_node().is_none() {
             anyhow::bail!("{}", self.node_missing());
         }
+        self.oldest.get_or_insert_with(Instant::now);
         let annotated = pod
             .as_ref()
             .and_then(|name| self.pod(name))
@@ -218,10 +224,14 @@ impl Core {
                 None
             }
         };
+        let generation = self.generation;
+        let oldest = self.oldest.take().into_iter();
+        let waiting = oldest.map(|at| firewall::Stamp { generation, at });
         Some(Outputs {
             firewall: firewall::Desired {
                 generation: self.generation,
                 compiled: Arc::new(compiled),
+                waiting: waiting.collect(),
             },
             local: routing::Local {
                 generation: self.generation,

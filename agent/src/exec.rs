@@ -36,6 +36,13 @@ pub(crate) enum ExecError {
     },
 }
 
+impl ExecError {
+    /// Whether another holds the lock of the old tables.
+    pub(crate) fn is_locked(&self) -> bool {
+        matches!(self, Self::Failed { message, .. } if message.contains("xtables lock"))
+    }
+}
+
 /// Runs a program with `input` on its standard input and gives its standard output.
 ///
 /// # Errors

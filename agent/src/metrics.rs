@@ -199,6 +199,11 @@ fn node(report: &Report, registry: &mut Registry) {
         ("policy_policies", "NetworkPolicies known", policy.policies),
         ("policy_chains", "Chains of ours", policy.chains),
         ("policy_sets", "Sets of ours", policy.sets),
+        (
+            "policy_problems",
+            "Parts of policies that are not in force as written",
+            policy.unsupported.len(),
+        ),
     ];
     for (name, help, value) in single {
         let gauge: Gauge = Gauge::default();
@@ -213,6 +218,41 @@ fn node(report: &Report, registry: &mut Registry) {
     apply.set(Duration::from_millis(policy.last_apply_milliseconds).as_secs_f64());
     let help = "Time of the last write";
     registry.register_with_unit("policy_last_apply", help, Unit::Seconds, apply);
+    policy_times(report, registry);
+}
+
+fn policy_times(report: &Report, registry: &mut Registry) {
+    let policy = &report.policy;
+    for (name, help, value) in [
+        (
+            "policy_repairs",
+            "Times that another's damage to our rules was repaired",
+            policy.repairs,
+        ),
+        (
+            "policy_read_backs",
+            "Times that the kernel was read back",
+            policy.read_backs,
+        ),
+    ] {
+        let counter: Counter = Counter::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    }
+    for (name, help, times) in [
+        (
+            "policy_apply",
+            "Time of each write of chains and sets",
+            &policy.apply,
+        ),
+        (
+            "policy_event_to_kernel",
+            "Time from a change's arrival to its being in force",
+            &policy.event_to_kernel,
+        ),
+    ] {
+        registry.register_with_unit(name, help, Unit::Seconds, times.clone());
+    }
 }
 
 type Label = Vec<(String, String)>;

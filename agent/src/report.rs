@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use crate::firewall::Histogram;
+
 /// Everything the agent says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -107,6 +109,21 @@ pub(crate) struct Policy {
     pub(crate) writes: u64,
     pub(crate) repairs: u64,
     pub(crate) last_apply_milliseconds: u64,
+    /// The iptables back end that is written to, once decided.
+    #[serde(default)]
+    pub(crate) backend: Option<String>,
+    /// What is not needed any more waits to be removed.
+    #[serde(default)]
+    pub(crate) has_leftover: bool,
+    /// How many times the kernel was read back.
+    #[serde(default)]
+    pub(crate) read_backs: u64,
+    /// How long each write took.
+    #[serde(default)]
+    pub(crate) apply: Histogram,
+    /// From a change's arrival to its being in force.
+    #[serde(default)]
+    pub(crate) event_to_kernel: Histogram,
     /// What matches nothing because it cannot be compiled.
     pub(crate) unsupported: Vec<String>,
 }
@@ -347,6 +364,11 @@ pub(crate) mod tests {
                 writes: 1,
                 repairs: 0,
                 last_apply_milliseconds: 12,
+                backend: Some("nft".to_owned()),
+                has_leftover: false,
+                read_backs: 1,
+                apply: Histogram::default(),
+                event_to_kernel: Histogram::default(),
                 unsupported: vec![],
             },
             sources: vec![Source {

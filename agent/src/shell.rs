@@ -49,11 +49,7 @@ impl Shell {
         messages: mpsc::Sender<Message>,
         forwarding: Forwarding,
     ) -> Self {
-        let nothing = firewall::Desired {
-            generation: 0,
-            compiled: Arc::default(),
-        };
-        let (firewall, firewall_goal) = watch::channel(nothing);
+        let (firewall, firewall_goal) = watch::channel(firewall::Desired::default());
         let (firewall_report, firewall_applied) = watch::channel(firewall::Applied::default());
         let (local, local_goal) = watch::channel(routing::Local::default());
         let (routing_report, routing_applied) = watch::channel(routing::Applied::default());
@@ -61,7 +57,8 @@ impl Shell {
         let (pods, pods_goal) = watch::channel(Vec::new());
         let (routers, known_routers) = watch::channel(Arc::default());
         if args.has(Feature::Policy) {
-            tokio::spawn(firewall::run_task(firewall_goal, firewall_report));
+            let task = firewall::Task::new(args.iptables, firewall_goal, firewall_report);
+            tokio::spawn(task.run());
         } else {
             tokio::spawn(firewall::pass_through(firewall_goal, firewall_report));
         }
@@ -98,7 +95,9 @@ impl Shell {
 
     /// Hands the newest state to every task. Only what differs reaches the kernel or a peer.
     pub(crate) async fn publish(&mut self, outputs: Outputs, pods: Vec<PodStatus>) {
-        self.firewall.send_replace(outputs.firewall);
+        let applied = self.firewall_applied.borrow().generation;
+        self.firewall
+            .send_modify(|state| state.follow(outputs.firewall, applied));
         self.local.send_replace(outputs.local);
         self.pods.send_if_modified(|old| {
             let changed = *old != pods;

@@ -94,6 +94,11 @@ pub(crate) fn report(
             repairs: firewall.repairs,
             last_apply_milliseconds: u64::try_from(firewall.last_duration.as_millis())
                 .unwrap_or(u64::MAX),
+            backend: firewall.backend.map(str::to_owned),
+            has_leftover: firewall.has_leftover,
+            read_backs: firewall.read_backs,
+            apply: firewall.apply,
+            event_to_kernel: firewall.event_to_kernel,
             unsupported: core.unsupported().to_vec(),
         },
         sources: vec![report::Source {

@@ -11,9 +11,9 @@ mod save;
 mod sets;
 mod sets_plan;
 
-pub use names::{Builtin, ChainName, Family, InterfaceName, NameError, SetName, Table, short_hash};
+pub use names::{Builtin, CHAIN_PREFIX, ChainName, Family, InterfaceName, NameError, SetName, Table, short_hash};
 pub use plan::{Effort, Plan, plan};
-pub use rule::{Action, CtState, InterfaceMatch, Match, PortRange, Protocol, Rule, SetDirection};
+pub use rule::{Action, COMMENT_PREFIX, CtState, InterfaceMatch, Match, PortRange, Protocol, Rule, SetDirection};
 pub use ruleset::{Hook, HookPosition, Ruleset, TableRules};
 pub use save::{Actual, ParseError};
 pub use sets::{ActualSets, IpSet, Member, SetKind, parse_sets};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 /// What starts the name of each chain of ours.
-pub(crate) const CHAIN_PREFIX: &str = "PTL-";
+pub const CHAIN_PREFIX: &str = "PTL-";
 const CHAIN_LENGTH: usize = 28;
 const SET_LENGTH: usize = 31;
 

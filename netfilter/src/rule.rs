@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use crate::names::{ChainName, InterfaceName, SetName, short_hash};
 
 /// What starts the comment on each rule of ours.
-pub(crate) const COMMENT_PREFIX: &str = "ptl:";
+pub const COMMENT_PREFIX: &str = "ptl:";
 const COMMENT_DIGITS: usize = 12;
 /// The slots of one multiport match; a range takes two.
 const MULTIPORT_SLOTS: usize = 15;

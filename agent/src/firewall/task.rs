@@ -1,55 +1,23 @@
-//! The task that owns our chains and sets in the kernel: reads back, plans the difference, applies it in order.
+//! The task that owns our chains and sets in the kernel: applies changes at once, heals damage, tidies up in quiet times.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use netfilter::{Actual, ActualSets, Effort, Family, IpSet, SetName};
-use policy::{Compiled, FamilyRules};
+use netfilter::Effort;
+use policy::Compiled;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tokio::time::sleep_until;
+use tracing::{debug, info, warn};
 
-use crate::exec::{ExecError, run};
+use super::backend::{Backend, Choice};
+use super::kernel::{ApplyError, Kernel, remove_rules, remove_sets, wanted_rules};
+use super::notices::Notices;
+use super::pace::{Failure, Leftover, Outcome, Pace, Turn};
+use super::programs::{BackendError, Look, Programs};
+use super::state::{Applied, Desired};
+use crate::exec::ExecError;
 
-/// How often the kernel is read back to find what others did to our rules.
-const DRIFT_CHECK: Duration = Duration::from_secs(30);
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(10);
-
-/// What is to be in the kernel, and which state of the inputs it stands for.
-#[derive(Clone, Debug)]
-pub(crate) struct Desired {
-    /// Grows with every publication; 0 means nothing published yet.
-    pub(crate) generation: u64,
-    /// Sets and chains of both families.
-    pub(crate) compiled: Arc<Compiled>,
-}
-
-/// What the task reports.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Applied {
-    /// The newest generation that is wholly in the kernel.
-    pub(crate) generation: u64,
-    /// Why the newest try failed.
-    pub(crate) error: Option<String>,
-    /// How long the last write took.
-    pub(crate) last_duration: Duration,
-    /// How many times something was written.
-    pub(crate) writes: u64,
-    /// Sets of ours, both families.
-    pub(crate) sets: usize,
-    /// Chains of ours, both families.
-    pub(crate) chains: usize,
-    /// How many times a drift check found our rules changed by another.
-    pub(crate) repairs: u64,
-}
-
-/// What the kernel holds, as read back and as changed by us since.
-struct Kernel {
-    sets: ActualSets,
-    v4: Actual,
-    v6: Actual,
-}
+/// So many rules that nobody needs are too many to wait for a quiet time.
+const TOO_MANY_LEFT: usize = 2000;
 
 /// Where policy is left out: every generation counts as applied, and nothing is written.
 pub(crate) async fn pass_through(
@@ -62,194 +30,279 @@ pub(crate) async fn pass_through(
     }
 }
 
-/// Runs until the desired state's sender is gone.
-pub(crate) async fn run_task(
-    mut desired: watch::Receiver<Desired>,
-    applied: watch::Sender<Applied>,
-) {
-    let mut kernel: Option<Kernel> = None;
-    let mut retry = FIRST_RETRY;
-    loop {
-        let goal = desired.borrow_and_update().clone();
-        let pause = if goal.generation == 0 {
-            DRIFT_CHECK
-        } else {
-            match apply(&mut kernel, &goal.compiled, &applied).await {
-                Ok(()) => {
-                    retry = FIRST_RETRY;
-                    applied.send_modify(|state| {
-                        state.generation = goal.generation;
-                        state.error = None;
-                        (state.sets, state.chains) = sizes(&goal.compiled);
-                    });
-                    DRIFT_CHECK
-                }
-                Err(error) => {
-                    warn!(%error, "cannot program policy; what is in the kernel stays, trying again");
-                    // What is there now is anybody's guess: read it back before the next try.
-                    kernel = None;
-                    applied.send_modify(|state| state.error = Some(error.to_string()));
-                    retry = (retry * 2).min(LAST_RETRY);
-                    retry
-                }
-            }
-        };
-        tokio::select! {
-            changed = desired.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(pause) => {
-                if kernel.is_some() {
-                    check_drift(&mut kernel, &goal.compiled, &applied).await;
-                }
-            }
-        }
-    }
-}
-
-/// Reads the kernel back; what differs from what we believe is repaired by the next pass.
-async fn check_drift(
-    kernel: &mut Option<Kernel>,
-    compiled: &Compiled,
-    applied: &watch::Sender<Applied>,
-) {
-    match read_back().await {
-        Ok(fresh) => {
-            if !nothing_to_do(&fresh, compiled) {
-                warn!("our chains or sets were changed by someone else; repairing them");
-                applied.send_modify(|state| state.repairs += 1);
-            }
-            *kernel = Some(fresh);
-        }
-        Err(error) => {
-            warn!(%error, "cannot read the rules back");
-            *kernel = None;
-        }
-    }
-}
-
-fn nothing_to_do(kernel: &Kernel, compiled: &Compiled) -> bool {
-    let sets = netfilter::plan_sets(&kernel.sets, &all_sets(compiled));
-    sets.before.is_none()
-        && sets.after.is_none()
-        && netfilter::plan(&kernel.v4, &compiled.v4.rules, Effort::Exact)
-            .restore
-            .is_none()
-        && netfilter::plan(&kernel.v6, &compiled.v6.rules, Effort::Exact)
-            .restore
-            .is_none()
-}
-
-/// Sets first, then chains of both families side by side, then the sets nobody needs any more.
-async fn apply(
-    kernel: &mut Option<Kernel>,
-    compiled: &Compiled,
-    applied: &watch::Sender<Applied>,
-) -> Result<(), ApplyError> {
-    let known = match kernel.take() {
-        Some(known) => known,
-        None => read_back().await?,
-    };
-    let sets = netfilter::plan_sets(&known.sets, &all_sets(compiled));
-    let v4 = netfilter::plan(&known.v4, &compiled.v4.rules, Effort::Exact);
-    let v6 = netfilter::plan(&known.v6, &compiled.v6.rules, Effort::Exact);
-    let writes = [&sets.before, &v4.restore, &v6.restore, &sets.after];
-    if writes.iter().any(|text| text.is_some()) {
-        let start = Instant::now();
-        restore_sets(sets.before.as_deref()).await?;
-        let (first, second) = tokio::join!(
-            restore_rules(Family::V4, v4.restore.as_deref()),
-            restore_rules(Family::V6, v6.restore.as_deref()),
-        );
-        first?;
-        second?;
-        restore_sets(sets.after.as_deref()).await?;
-        let took = start.elapsed();
-        info!(milliseconds = took.as_millis(), "programmed policy");
-        applied.send_modify(|state| {
-            state.last_duration = took;
-            state.writes += 1;
-        });
-    }
-    *kernel = Some(Kernel {
-        sets: sets.applied_after,
-        v4: v4.after,
-        v6: v6.after,
-    });
-    Ok(())
-}
-
-/// Removes everything of ours.
+/// Removes everything of ours, from both back ends.
 ///
 /// # Errors
 /// If the kernel cannot be read or written.
 pub(crate) async fn clean() -> Result<(), ApplyError> {
-    let nothing = Compiled::default();
-    let (applied, _) = watch::channel(Applied::default());
-    apply(&mut None, &nothing, &applied).await
-}
-
-/// Why the kernel is not as desired.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ApplyError {
-    /// A program failed.
-    #[error(transparent)]
-    Exec(#[from] ExecError),
-    /// A program's listing is not understood.
-    #[error("cannot understand what {program} printed: {message}")]
-    Listing {
-        /// The program.
-        program: &'static str,
-        /// Why.
-        message: String,
-    },
-}
-
-async fn read_back() -> Result<Kernel, ApplyError> {
-    let (sets, v4, v6) = tokio::try_join!(
-        run("ipset", &["save"], None),
-        run("iptables-save", &[], None),
-        run("ip6tables-save", &[], None),
-    )?;
-    let listing = |program| {
-        move |error: netfilter::ParseError| ApplyError::Listing {
-            program,
-            message: error.to_string(),
+    let look = Look::now().await?;
+    for backend in Backend::BOTH {
+        if let Some(programs) = look.ours_in(backend) {
+            remove_rules(&programs).await?;
         }
-    };
-    Ok(Kernel {
-        sets: netfilter::parse_sets(&sets).map_err(listing("ipset save"))?,
-        v4: Actual::parse(&v4).map_err(listing("iptables-save"))?,
-        v6: Actual::parse(&v6).map_err(listing("ip6tables-save"))?,
-    })
-}
-
-async fn restore_sets(text: Option<&str>) -> Result<(), ExecError> {
-    match text {
-        Some(text) => run("ipset", &["restore", "-exist"], Some(text))
-            .await
-            .map(drop),
-        None => Ok(()),
     }
+    remove_sets().await
 }
 
-async fn restore_rules(family: Family, text: Option<&str>) -> Result<(), ExecError> {
-    let program = match family {
-        Family::V4 => "iptables-restore",
-        Family::V6 => "ip6tables-restore",
-    };
-    match text {
-        Some(text) => run(program, &["--noflush", "--wait", "5"], Some(text))
-            .await
-            .map(drop),
-        None => Ok(()),
+/// The task's state.
+pub(crate) struct Task {
+    choice: Choice,
+    desired: watch::Receiver<Desired>,
+    applied: watch::Sender<Applied>,
+    /// The back end that is written to, once decided.
+    programs: Option<Programs>,
+    /// What is there, unless that is anybody's guess.
+    kernel: Option<Kernel>,
+    /// The other back end, if something of ours is left there.
+    stray: Option<Programs>,
+    pace: Pace,
+    notices: Notices,
+}
+
+impl Task {
+    /// Makes the task; nothing is read or written before [`Self::run`].
+    pub(crate) fn new(
+        choice: Choice,
+        desired: watch::Receiver<Desired>,
+        applied: watch::Sender<Applied>,
+    ) -> Self {
+        Self {
+            choice,
+            desired,
+            applied,
+            programs: None,
+            kernel: None,
+            stray: None,
+            pace: Pace::new(Instant::now()),
+            notices: Notices::new(),
+        }
     }
-}
 
-fn all_sets(compiled: &Compiled) -> BTreeMap<SetName, Arc<IpSet>> {
-    let FamilyRules { sets: v4, .. } = &compiled.v4;
-    v4.iter()
-        .chain(&compiled.v6.sets)
-        .map(|(name, set)| (name.clone(), set.clone()))
-        .collect()
+    /// Runs until the desired state's sender is gone.
+    pub(crate) async fn run(mut self) {
+        let is_published = |goal: &Desired| goal.generation > 0;
+        if self.desired.wait_for(is_published).await.is_err() {
+            return;
+        }
+        let mut turn = Turn::Apply;
+        loop {
+            let goal = self.desired.borrow_and_update().clone();
+            self.step(turn, &goal).await;
+            turn = match self.next_turn().await {
+                Some(turn) => turn,
+                None => return,
+            };
+        }
+    }
+
+    async fn next_turn(&mut self) -> Option<Turn> {
+        if let Some(turn) = self.pace.overdue(Instant::now()) {
+            return Some(turn);
+        }
+        loop {
+            let (at, turn) = self.pace.next();
+            tokio::select! {
+                biased;
+                changed = self.desired.changed() => return changed.ok().map(|()| Turn::Apply),
+                () = self.notices.next() => self.pace.doubt(Instant::now()),
+                () = sleep_until(at.into()) => return Some(turn),
+            }
+        }
+    }
+
+    async fn step(&mut self, turn: Turn, goal: &Desired) {
+        match turn {
+            Turn::Apply if self.pace.is_blocked(Instant::now()) => {}
+            Turn::Apply => self.bring(goal, Effort::Additive).await,
+            Turn::CleanUp => self.bring(goal, Effort::Exact).await,
+            Turn::ReadBack => self.read_back(goal).await,
+            Turn::Recheck => self.recheck(goal).await,
+        }
+    }
+
+    /// Brings the kernel to the desired state, and reports how that went.
+    async fn bring(&mut self, goal: &Desired, effort: Effort) {
+        match self.try_to_bring(goal, effort).await {
+            Ok(outcome) => {
+                self.pace.applied(Instant::now(), outcome);
+                self.report_applied(goal, outcome);
+                self.remove_strays().await;
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    async fn try_to_bring(
+        &mut self,
+        goal: &Desired,
+        effort: Effort,
+    ) -> Result<Outcome, ApplyError> {
+        let is_believed = self.kernel.is_some();
+        match self.write(&goal.compiled, effort).await {
+            // Another may have changed what we believed in: once more, from what is really there.
+            Err(ApplyError::Exec(ExecError::Failed { message, .. })) if is_believed => {
+                debug!(message, "refused; reading back and trying again");
+                self.write(&goal.compiled, effort).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn write(&mut self, compiled: &Compiled, effort: Effort) -> Result<Outcome, ApplyError> {
+        let kernel = match self.kernel.take() {
+            Some(kernel) => kernel,
+            None => self.read().await?,
+        };
+        let Some(programs) = &self.programs else {
+            return Ok(Outcome {
+                has_written: false,
+                leftover: Leftover::None,
+            });
+        };
+        let plans = kernel.plan(compiled, effort);
+        let has_leftover = plans.has_leftover();
+        let has_written = !plans.is_empty();
+        let kernel = if has_written {
+            let start = Instant::now();
+            let kernel = plans.write(programs).await?;
+            let took = start.elapsed();
+            info!(microseconds = took.as_micros(), "programmed policy");
+            self.applied.send_modify(|state| {
+                state.last_duration = took;
+                state.writes += 1;
+                state.apply.observe(took);
+            });
+            kernel
+        } else {
+            plans.unchanged()
+        };
+        let left = kernel.rule_count().saturating_sub(wanted_rules(compiled));
+        let leftover = match has_leftover {
+            false => Leftover::None,
+            true if left > TOO_MANY_LEFT => Leftover::TooMuch,
+            true => Leftover::Some,
+        };
+        self.kernel = Some(kernel);
+        Ok(Outcome {
+            has_written,
+            leftover,
+        })
+    }
+
+    /// Reads the kernel; decides for a back end first where that is not done.
+    async fn read(&mut self) -> Result<Kernel, ApplyError> {
+        self.applied.send_modify(|state| state.read_backs += 1);
+        let start = Instant::now();
+        let kernel = match &self.programs {
+            Some(programs) => Kernel::read(programs).await?,
+            None => self.choose(&Look::now().await?).await?,
+        };
+        self.pace.read_back(start, Instant::now());
+        Ok(kernel)
+    }
+
+    /// Decides for a back end, and gives what is in it.
+    async fn choose(&mut self, look: &Look) -> Result<Kernel, ApplyError> {
+        let programs = look.choose(self.choice)?;
+        let backend = programs.backend;
+        let listings = look.listings.get(&backend).cloned().unwrap_or_default();
+        let kernel = Kernel::of_listings(&programs, &listings).await?;
+        if self.programs.as_ref() != Some(&programs) {
+            info!(backend = backend.name(), "iptables back end");
+            self.applied
+                .send_modify(|state| state.backend = Some(backend.name()));
+        }
+        self.stray = look.ours_in(backend.other());
+        self.programs = Some(programs);
+        Ok(kernel)
+    }
+
+    /// Looks for damage by others. A change that comes meanwhile goes first, unless damage may be there for long.
+    async fn read_back(&mut self, goal: &Desired) {
+        let may_wait = self.pace.may_wait(Instant::now());
+        let mut desired = self.desired.clone();
+        let fresh = tokio::select! {
+            biased;
+            _ = desired.changed(), if may_wait => return,
+            fresh = self.read() => fresh,
+        };
+        match fresh {
+            Ok(fresh) => self.take_fresh(fresh, goal).await,
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    async fn take_fresh(&mut self, fresh: Kernel, goal: &Desired) {
+        let is_known = self.kernel.is_some();
+        let is_damaged = !fresh.plan(&goal.compiled, Effort::Additive).is_empty();
+        self.kernel = Some(fresh);
+        if is_damaged && is_known && self.applied.borrow().generation == goal.generation {
+            warn!("our chains or sets were changed by someone else; repairing them");
+            self.applied.send_modify(|state| state.repairs += 1);
+        }
+        self.bring(goal, Effort::Additive).await;
+    }
+
+    /// Looks whether the host works with another back end now, and removes what of ours is left in the other.
+    async fn recheck(&mut self, goal: &Desired) {
+        self.pace.rechecked(Instant::now());
+        let outcome = match Look::now().await {
+            Ok(look) => self.choose(&look).await,
+            Err(error) => Err(error.into()),
+        };
+        match outcome {
+            Ok(fresh) => self.take_fresh(fresh, goal).await,
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Once ours stand in the back end that the host uses, those in the other go.
+    async fn remove_strays(&mut self) {
+        if let Some(programs) = self.stray.take() {
+            let backend = programs.backend.name();
+            info!(backend, "removing our rules from the other back end");
+            if let Err(error) = remove_rules(&programs).await {
+                warn!(%error, backend, "cannot remove our rules from the other back end");
+            }
+        }
+    }
+
+    fn report_applied(&mut self, goal: &Desired, outcome: Outcome) {
+        let now = Instant::now();
+        self.applied.send_modify(|state| {
+            if outcome.has_written {
+                let waited = goal.waiting.iter();
+                for stamp in waited.filter(|stamp| stamp.generation > state.generation) {
+                    let time = now.saturating_duration_since(stamp.at);
+                    state.event_to_kernel.observe(time);
+                }
+            }
+            state.generation = goal.generation;
+            state.error = None;
+            state.is_blocked = false;
+            state.has_leftover = outcome.leftover != Leftover::None;
+            (state.sets, state.chains) = sizes(&goal.compiled);
+        });
+    }
+
+    fn fail(&mut self, error: &ApplyError) {
+        warn!(%error, "cannot program policy; what is in the kernel stays, trying again");
+        // What is there now is anybody's guess: read it back before the next try.
+        self.kernel = None;
+        let why = match error {
+            ApplyError::Backend(BackendError::Mix(_)) => Failure::Blocked,
+            ApplyError::Exec(error) if error.is_locked() => Failure::Locked,
+            _ => Failure::Other,
+        };
+        if why == Failure::Blocked {
+            self.programs = None;
+        }
+        self.pace.failed(Instant::now(), why);
+        self.applied.send_modify(|state| {
+            state.error = Some(error.to_string());
+            state.is_blocked = why == Failure::Blocked;
+        });
+    }
 }
 
 fn sizes(compiled: &Compiled) -> (usize, usize) {

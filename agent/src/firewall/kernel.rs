@@ -1,0 +1,221 @@
+//! What the kernel holds of ours: read back, compared with what is wanted, and written by iptables' and ipset's programs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use netfilter::{Actual, ActualSets, Effort, Family, IpSet, Plan, Ruleset, SetName, SetPlan};
+use policy::{Compiled, FamilyRules};
+
+use super::programs::{BackendError, Programs, listings};
+use crate::exec::{ExecError, run};
+
+/// Why the kernel is not as desired.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    /// No back end can be worked with.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A program failed.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// A program's listing is not understood.
+    #[error("cannot understand what {program} printed: {message}")]
+    Listing {
+        /// The program.
+        program: &'static str,
+        /// Why.
+        message: String,
+    },
+}
+
+/// What the kernel holds, as read back and as changed by us since.
+#[derive(Clone, Debug)]
+pub(crate) struct Kernel {
+    sets: ActualSets,
+    v4: Actual,
+    v6: Actual,
+}
+
+/// What is to be written to come to a desired state.
+pub(crate) struct Plans {
+    sets: SetPlan,
+    v4: Plan,
+    v6: Plan,
+    effort: Effort,
+}
+
+impl Kernel {
+    /// Reads everything of ours in one back end.
+    ///
+    /// # Errors
+    /// If a program fails or is not understood.
+    pub(crate) async fn read(programs: &Programs) -> Result<Self, ApplyError> {
+        let (sets, [v4, v6]) = tokio::try_join!(save_sets(), listings(programs))?;
+        Self::parse(programs, &sets, &[v4, v6])
+    }
+
+    /// The same where the rules have been listed already.
+    ///
+    /// # Errors
+    /// If a program fails or is not understood.
+    pub(crate) async fn of_listings(
+        programs: &Programs,
+        rules: &[String; 2],
+    ) -> Result<Self, ApplyError> {
+        Self::parse(programs, &save_sets().await?, rules)
+    }
+
+    fn parse(programs: &Programs, sets: &str, [v4, v6]: &[String; 2]) -> Result<Self, ApplyError> {
+        Ok(Self {
+            sets: netfilter::parse_sets(sets).map_err(not_understood("ipset save"))?,
+            v4: Actual::parse(v4).map_err(not_understood(programs.save(Family::V4)))?,
+            v6: Actual::parse(v6).map_err(not_understood(programs.save(Family::V6)))?,
+        })
+    }
+
+    /// How many rules of ours there are, hooks included.
+    pub(crate) fn rule_count(&self) -> usize {
+        self.v4.rule_count() + self.v6.rule_count()
+    }
+
+    /// Compares what is there with what is wanted.
+    pub(crate) fn plan(&self, compiled: &Compiled, effort: Effort) -> Plans {
+        Plans {
+            sets: netfilter::plan_sets(&self.sets, &all_sets(compiled)),
+            v4: netfilter::plan(&self.v4, &compiled.v4.rules, effort),
+            v6: netfilter::plan(&self.v6, &compiled.v6.rules, effort),
+            effort,
+        }
+    }
+}
+
+impl Plans {
+    /// Whether there is nothing to be written.
+    pub(crate) fn is_empty(&self) -> bool {
+        let rules = self.v4.restore.is_none() && self.v6.restore.is_none();
+        let removals = self.effort == Effort::Exact && self.sets.after.is_some();
+        rules && self.sets.before.is_none() && !removals
+    }
+
+    /// Whether something that is not needed any more is there still once this is written.
+    pub(crate) fn has_leftover(&self) -> bool {
+        let sets = self.effort == Effort::Additive && self.sets.after.is_some();
+        sets || self.v4.leftover || self.v6.leftover
+    }
+
+    /// Sets first, then chains of both families side by side, then, if all is to be exact, the sets nobody needs.
+    ///
+    /// # Errors
+    /// If a program refuses; what the kernel holds is unknown then.
+    pub(crate) async fn write(self, programs: &Programs) -> Result<Kernel, ApplyError> {
+        restore_sets(self.sets.before.as_deref()).await?;
+        let (v4, v6) = tokio::join!(
+            restore_rules(programs.restore(Family::V4), self.v4.restore.as_deref()),
+            restore_rules(programs.restore(Family::V6), self.v6.restore.as_deref()),
+        );
+        v4?;
+        v6?;
+        let sets = match self.effort {
+            Effort::Additive => self.sets.applied,
+            Effort::Exact => {
+                restore_sets(self.sets.after.as_deref()).await?;
+                self.sets.applied_after
+            }
+        };
+        Ok(Kernel {
+            sets,
+            v4: self.v4.after,
+            v6: self.v6.after,
+        })
+    }
+
+    /// What the kernel holds if this is empty.
+    pub(crate) fn unchanged(self) -> Kernel {
+        Kernel {
+            sets: self.sets.applied,
+            v4: self.v4.after,
+            v6: self.v6.after,
+        }
+    }
+}
+
+/// Takes all chains and hooks of ours out of one back end.
+///
+/// # Errors
+/// If a program fails or is not understood.
+pub(crate) async fn remove_rules(programs: &Programs) -> Result<(), ApplyError> {
+    let listings = listings(programs).await?;
+    for (family, listing) in [Family::V4, Family::V6].into_iter().zip(&listings) {
+        let there = Actual::parse(listing).map_err(not_understood(programs.save(family)))?;
+        let plan = netfilter::plan(&there, &Ruleset::default(), Effort::Exact);
+        restore_rules(programs.restore(family), plan.restore.as_deref()).await?;
+    }
+    Ok(())
+}
+
+/// Destroys all sets of ours; nothing may refer to them any more.
+///
+/// # Errors
+/// If the program fails or is not understood.
+pub(crate) async fn remove_sets() -> Result<(), ApplyError> {
+    let text = save_sets().await?;
+    let there = netfilter::parse_sets(&text).map_err(not_understood("ipset save"))?;
+    let plan = netfilter::plan_sets(&there, &BTreeMap::new());
+    restore_sets(plan.before.as_deref()).await?;
+    Ok(restore_sets(plan.after.as_deref()).await?)
+}
+
+/// How many rules are wanted, hooks included.
+pub(crate) fn wanted_rules(compiled: &Compiled) -> usize {
+    let families = [&compiled.v4, &compiled.v6];
+    let tables = families
+        .iter()
+        .flat_map(|family| family.rules.tables.values());
+    tables
+        .map(|table| {
+            table.hooks.len()
+                + table
+                    .chains
+                    .values()
+                    .map(|chain| chain.len())
+                    .sum::<usize>()
+        })
+        .sum()
+}
+
+async fn save_sets() -> Result<String, ExecError> {
+    run("ipset", &["save"], None).await
+}
+
+async fn restore_sets(text: Option<&str>) -> Result<(), ExecError> {
+    match text {
+        Some(text) => run("ipset", &["restore", "-exist"], Some(text))
+            .await
+            .map(drop),
+        None => Ok(()),
+    }
+}
+
+async fn restore_rules(program: &'static str, text: Option<&str>) -> Result<(), ExecError> {
+    match text {
+        Some(text) => run(program, &["--noflush", "--wait", "5"], Some(text))
+            .await
+            .map(drop),
+        None => Ok(()),
+    }
+}
+
+fn not_understood(program: &'static str) -> impl Fn(netfilter::ParseError) -> ApplyError {
+    move |error| ApplyError::Listing {
+        program,
+        message: error.to_string(),
+    }
+}
+
+fn all_sets(compiled: &Compiled) -> BTreeMap<SetName, Arc<IpSet>> {
+    let FamilyRules { sets: v4, .. } = &compiled.v4;
+    v4.iter()
+        .chain(&compiled.v6.sets)
+        .map(|(name, set)| (name.clone(), set.clone()))
+        .collect()
+}

@@ -1,0 +1,15 @@
+//! Our chains and sets in the kernel: which iptables back end holds them, what is written when, and how damage heals.
+
+mod backend;
+mod kernel;
+mod latency;
+mod notices;
+mod pace;
+mod programs;
+mod state;
+mod task;
+
+pub(crate) use backend::Choice;
+pub(crate) use latency::Histogram;
+pub(crate) use state::{Applied, Desired, Stamp};
+pub(crate) use task::{Task, clean, pass_through};

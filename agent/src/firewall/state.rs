@@ -1,0 +1,100 @@
+//! What the task is told, and what it reports.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use policy::Compiled;
+
+use super::latency::Histogram;
+
+/// At most so many stamps wait; when more changes come, the oldest ones tell enough.
+const MOST_STAMPS: usize = 64;
+
+/// When the oldest change that a generation holds came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) generation: u64,
+    pub(crate) at: Instant,
+}
+
+/// What is to be in the kernel, and which state of the inputs it stands for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Desired {
+    /// Grows with every publication; 0 means nothing published yet.
+    pub(crate) generation: u64,
+    /// Sets and chains of both families.
+    pub(crate) compiled: Arc<Compiled>,
+    /// Of this generation and of those before it that are not in the kernel.
+    pub(crate) waiting: Vec<Stamp>,
+}
+
+impl Desired {
+    /// The next state after `self`, of which `applied` is the newest generation in the kernel.
+    pub(crate) fn follow(&mut self, mut next: Self, applied: u64) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(|stamp| stamp.generation > applied);
+        waiting.append(&mut next.waiting);
+        waiting.truncate(MOST_STAMPS);
+        *self = Self { waiting, ..next };
+    }
+}
+
+/// What the task reports.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Applied {
+    /// The newest generation that is wholly in the kernel.
+    pub(crate) generation: u64,
+    /// Why the newest try failed.
+    pub(crate) error: Option<String>,
+    /// The error is one that only the host's owner can end: nothing is written until then.
+    pub(crate) is_blocked: bool,
+    /// Which iptables back end is written to.
+    pub(crate) backend: Option<&'static str>,
+    /// What is not needed any more waits to be removed.
+    pub(crate) has_leftover: bool,
+    /// How long the last write took.
+    pub(crate) last_duration: Duration,
+    /// How many times something was written.
+    pub(crate) writes: u64,
+    /// Sets of ours, both families.
+    pub(crate) sets: usize,
+    /// Chains of ours, both families.
+    pub(crate) chains: usize,
+    /// How many times a check found our rules changed by another.
+    pub(crate) repairs: u64,
+    /// How many times the kernel was read back.
+    pub(crate) read_backs: u64,
+    /// How long each write took.
+    pub(crate) apply: Histogram,
+    /// From a change's arrival to its being in force.
+    pub(crate) event_to_kernel: Histogram,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn desired(generation: u64, at: Instant) -> Desired {
+        Desired {
+            generation,
+            waiting: vec![Stamp { generation, at }],
+            ..Desired::default()
+        }
+    }
+
+    #[test]
+    fn a_change_keeps_its_stamp_until_it_is_in_the_kernel() {
+        let start = Instant::now();
+        let mut state = Desired::default();
+        for generation in 1..=3 {
+            state.follow(desired(generation, start), 1);
+        }
+        let waiting: Vec<u64> = state.waiting.iter().map(|stamp| stamp.generation).collect();
+        assert_eq!((state.generation, waiting), (3, vec![2, 3]));
+        for generation in 4..200 {
+            state.follow(desired(generation, start), 1);
+        }
+        assert_eq!(state.waiting.len(), MOST_STAMPS);
+        assert_eq!(state.waiting[0].generation, 2);
+    }
+}
