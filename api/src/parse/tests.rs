@@ -2,6 +2,7 @@
 
 mod bgp;
 mod filter;
+mod pod;
 mod secret;
 
 use proptest::prelude::*;

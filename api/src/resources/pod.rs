@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1 as core;
 
 use super::Protocol;
+use super::network_policy::is_port_name;
 use crate::metadata::{Subject, is_dns_subdomain};
 use crate::{Labels, NamespacedName, ParseError};
 
@@ -100,7 +101,7 @@ fn named_port(port: &core::ContainerPort) -> Option<ContainerPort> {
     let number = u16::try_from(port.container_port)
         .ok()
         .filter(|port| *port > 0)?;
-    let name = port.name.clone().filter(|name| !name.is_empty())?;
+    let name = port.name.clone().filter(|name| is_port_name(name))?;
     Some(ContainerPort {
         name,
         protocol,

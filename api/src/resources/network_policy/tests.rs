@@ -193,6 +193,32 @@ fn semantics_13_a_selector_with_a_wrong_operator_is_an_error_at_the_object() {
 }
 
 #[test]
+fn semantics_13_an_absent_selector_is_nobody_and_an_empty_one_everybody() {
+    for absent in [
+        json!({"podSelector": null, "namespaceSelector": null}),
+        json!({"namespaceSelector": null}),
+        json!({"ipBlock": null}),
+    ] {
+        assert_eq!(
+            peer(absent),
+            Peer::Unsupported("the peer names nobody".to_owned())
+        );
+    }
+    for empty in [
+        json!({}),
+        json!({"matchLabels": {}}),
+        json!({"matchLabels": null, "matchExpressions": []}),
+    ] {
+        let found = peer(json!({"namespaceSelector": empty, "podSelector": null}));
+        let every = Peer::Pods {
+            namespaces: Some(LabelSelector::default()),
+            pods: LabelSelector::default(),
+        };
+        assert_eq!(found, every, "{empty}");
+    }
+}
+
+#[test]
 fn semantics_15_an_empty_value_matches_only_an_empty_value() {
     let selector = policy(json!({"podSelector": {"matchLabels": {"key": ""}}})).pod_selector;
     assert!(selector.matches(&labels(&[("key", "")])));
@@ -236,6 +262,49 @@ fn semantics_20_an_unknown_protocol_matches_nothing_and_isolation_stands() {
 }
 
 #[test]
+fn semantics_20_an_unknown_protocol_costs_neither_its_rule_nor_the_policy_what_is_known() {
+    let found = policy(json!({"ingress": [
+        {"ports": [{"protocol": "QUIC", "port": 443}, {"protocol": "UDP", "port": 53}]},
+        {"ports": [{"protocol": "QUIC"}]},
+    ]}));
+    let rules = found.ingress.expect("isolation stands");
+    let ports = rules[0].ports.as_ref().expect("ports");
+    let why = "protocol \"QUIC\" is unknown".to_owned();
+    assert_eq!(ports[0].port, PortMatch::Unsupported(why));
+    assert_eq!(ports[1].protocol, Protocol::Udp);
+    assert_eq!(ports[1].port, PortMatch::Range(53, 53));
+    let alone = rules[1].ports.as_ref().map(Vec::len);
+    assert_eq!(alone, Some(1), "without it the rule would allow every port");
+}
+
+#[test]
+fn semantics_22_a_named_port_is_of_its_entrys_protocol() {
+    for (protocol, read) in [
+        (json!(null), Protocol::Tcp),
+        (json!(""), Protocol::Tcp),
+        (json!("UDP"), Protocol::Udp),
+        (json!("SCTP"), Protocol::Sctp),
+    ] {
+        let found = port(json!({"protocol": protocol, "port": "dns"}));
+        let expected = Port {
+            protocol: read,
+            port: PortMatch::Named("dns".to_owned()),
+        };
+        assert_eq!(found, expected, "{protocol}");
+    }
+    let longest = port(json!({"port": "fifteen-letters"})).port;
+    assert_eq!(longest, PortMatch::Named("fifteen-letters".to_owned()));
+    let digits_first = port(json!({"port": "8080-a"})).port;
+    assert_eq!(digits_first, PortMatch::Named("8080-a".to_owned()));
+}
+
+#[test]
+fn semantics_26_a_rule_keeps_as_many_ports_as_it_has() {
+    let many: Vec<Value> = (1..=40).map(|number| json!({"port": number})).collect();
+    assert_eq!(ports(json!(many)).map(|ports| ports.len()), Some(40));
+}
+
+#[test]
 fn semantics_22_a_named_port_keeps_its_name_if_it_is_one() {
     assert_eq!(
         port(json!({"port": "http"})).port,
@@ -275,6 +344,8 @@ fn semantics_25_end_port_is_included_not_less_than_port_and_needs_a_number() {
         json!({"port": 65536}),
         json!({"port": -1}),
         json!({"port": 80, "endPort": 65536}),
+        json!({"port": 80, "endPort": 0}),
+        json!({"port": 80, "endPort": -1}),
     ] {
         let found = port(wrong.clone()).port;
         assert!(matches!(found, PortMatch::Unsupported(_)), "{wrong}");
@@ -377,6 +448,8 @@ fn semantics_56_policy_types_default_to_ingress_and_to_egress_only_with_egress_r
         (json!({"policyTypes": [], "egress": [{}]}), true, true),
         (json!({"policyTypes": ["Egress"]}), false, true),
         (json!({"policyTypes": ["Ingress", "Egress"]}), true, true),
+        (json!({"policyTypes": null, "egress": null}), true, false),
+        (json!({"policyTypes": ["Ingress", "Ingress"]}), true, false),
     ] {
         let policy = policy(spec.clone());
         assert_eq!(
