@@ -9,8 +9,18 @@ use std::path::Path;
 /// The folder in the directory where agents publish.
 pub(crate) const STATUS_FOLDER: &str = ".status";
 
-/// How the names of files end in which agents tell people of their sessions: nobody reads configuration there.
+/// How the name of the file ends in which an agent tells people of its sessions.
 pub(crate) const BGP_STATUS_ENDING: &str = ".bgpnodestatus.json";
+
+/// How the name of the file ends in which an agent tells people what is wrong with objects.
+pub(crate) const EVENTS_ENDING: &str = ".events.json";
+
+/// Whether a file of the status folder, by its name, is for people: nobody reads configuration there.
+pub(crate) fn is_for_people(file_name: &str) -> bool {
+    [BGP_STATUS_ENDING, EVENTS_ENDING]
+        .iter()
+        .any(|ending| file_name.ends_with(ending))
+}
 
 /// Larger files are refused: a manifest is written by people.
 pub(crate) const MAX_FILE_SIZE: u64 = 4 * 1024 * 1024;
@@ -42,9 +52,9 @@ pub(crate) struct FileRead {
 pub(crate) fn read(directory: &Path) -> io::Result<Snapshot> {
     let status_folder = directory.join(STATUS_FOLDER);
     let follow = |path: &Path| fs::metadata(path);
-    let manifests = read_folder(directory, &["yaml", "yml", "json"], None, follow)?;
+    let manifests = read_folder(directory, &["yaml", "yml", "json"], |_| false, follow)?;
     let no_links = |path: &Path| fs::symlink_metadata(path);
-    let statuses = match read_folder(&status_folder, &["json"], Some(BGP_STATUS_ENDING), no_links) {
+    let statuses = match read_folder(&status_folder, &["json"], is_for_people, no_links) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
         other => other?,
     };
@@ -68,7 +78,7 @@ fn identity_of(metadata: &Metadata) -> (u64, u64) {
 fn read_folder(
     folder: &Path,
     extensions: &[&str],
-    for_people: Option<&str>,
+    is_passed_over: impl Fn(&str) -> bool,
     look: impl Fn(&Path) -> io::Result<Metadata>,
 ) -> io::Result<BTreeMap<String, FileRead>> {
     let mut files = BTreeMap::new();
@@ -79,7 +89,7 @@ fn read_folder(
         if name.starts_with('.') || !extension.is_some_and(|text| extensions.contains(&text)) {
             continue;
         }
-        if for_people.is_some_and(|ending| name.ends_with(ending)) {
+        if is_passed_over(name) {
             continue;
         }
         let path = folder.join(name);

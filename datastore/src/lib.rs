@@ -11,7 +11,7 @@ mod watch;
 use std::path::PathBuf;
 
 pub use refresh::Refresher;
-pub use status::{PodStatus, StatusWriter};
+pub use status::{EventRecord, EventType, PodStatus, Regarding, StatusWriter};
 pub use watch::{Manifests, watch_manifests};
 
 /// Why the directory cannot be used at all. What is wrong with one file is a [`Problem`] instead.
@@ -35,7 +35,7 @@ pub enum Error {
     },
     /// The name is no name of a node, or too long for a file's.
     #[error(
-        "{0:?} cannot be a node's name: it is no DNS-1123 subdomain of at most 235 characters, or ends with .bgpnodestatus"
+        "{0:?} cannot be a node's name: it is no DNS-1123 subdomain of at most 235 characters, or ends with .bgpnodestatus or .events"
     )]
     NodeName(String),
     /// The node's status file cannot be written.

@@ -10,7 +10,7 @@ use api::metadata::is_dns_subdomain;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::directory::{self, BGP_STATUS_ENDING, STATUS_FOLDER};
+use crate::directory::{self, STATUS_FOLDER};
 use crate::document::Contents;
 use crate::held::HeldFiles;
 use crate::merge::{State, difference, merge};
@@ -51,7 +51,7 @@ pub struct Manifests {
 /// [`Manifests::problems`].
 pub fn watch_manifests(dir: &Path, node: &str) -> Result<Manifests, Error> {
     // A node's name becomes that of files, which have at most 255 characters, and no two may be the same.
-    let is_taken = format!("{node}.json").ends_with(BGP_STATUS_ENDING);
+    let is_taken = directory::is_for_people(&format!("{node}.json"));
     if !is_dns_subdomain(node) || node.len() > LONGEST_NODE_NAME || is_taken {
         return Err(Error::NodeName(node.to_owned()));
     }
@@ -288,7 +288,7 @@ impl Watches {
 /// Whether only files are concerned that nobody reads configuration from.
 fn is_for_people(event: &notify::Event) -> bool {
     let is_one = |path: &PathBuf| {
-        path.to_string_lossy().ends_with(BGP_STATUS_ENDING)
+        directory::is_for_people(&path.to_string_lossy())
             && path
                 .parent()
                 .is_some_and(|folder| folder.ends_with(STATUS_FOLDER))
@@ -329,9 +329,10 @@ mod tests {
             "else every read would lead to the next"
         );
         let status = folder.path().join(STATUS_FOLDER);
-        let status = status.join(format!("n1{BGP_STATUS_ENDING}"));
-        std::fs::write(status, "{}").expect("a file");
-        assert!(wait().await.is_err(), "what agents tell people");
+        for ending in [directory::BGP_STATUS_ENDING, directory::EVENTS_ENDING] {
+            std::fs::write(status.join(format!("n1{ending}")), "{}").expect("a file");
+            assert!(wait().await.is_err(), "what agents tell people");
+        }
         std::fs::write(&file, "# something").expect("a file");
         assert!(wait().await.is_ok());
     }

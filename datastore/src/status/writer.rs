@@ -1,4 +1,4 @@
-//! Publishes this node's pods and its BGP sessions in a file each, whole or not at all.
+//! Publishes this node's pods, its BGP sessions and its events in a file each, whole or not at all.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use api::crd::{BGPNodeStatus, BgpNodeStatusSpec, BgpNodeStatusStatus};
 use serde::Serialize;
 
+use super::events::{self, EventRecord};
 use super::file::{PodStatus, StatusFile};
 use crate::Error;
-use crate::directory::{BGP_STATUS_ENDING, MAX_FILE_SIZE, STATUS_FOLDER};
+use crate::directory::{BGP_STATUS_ENDING, EVENTS_ENDING, MAX_FILE_SIZE, STATUS_FOLDER};
 
 /// Writes one node's status file. Clones take turns.
 #[derive(Clone, Debug)]
@@ -51,6 +52,16 @@ impl StatusWriter {
     /// The file cannot be written; the old one is still whole.
     pub async fn publish_bgp(&self, status: BgpNodeStatusStatus) -> Result<(), Error> {
         self.take_turn(move |turn| turn.publish_bgp(status)).await
+    }
+
+    /// Says all that is wrong with objects on this node now, for people: what is not said any more is gone. Nobody reads
+    /// it back. At most 1000 are kept, and one that says how many more there are. The same again is not written again.
+    ///
+    /// # Errors
+    /// The file cannot be written; the old one is still whole.
+    pub async fn publish_events(&self, events: Vec<EventRecord>) -> Result<(), Error> {
+        self.take_turn(move |turn| turn.publish_events(events))
+            .await
     }
 
     async fn take_turn(
@@ -96,19 +107,37 @@ impl Turn {
         self.write(&format!("{}{BGP_STATUS_ENDING}", self.node), &object)
     }
 
+    fn publish_events(&self, events: Vec<EventRecord>) -> Result<(), (PathBuf, io::Error)> {
+        let name = format!("{}{EVENTS_ENDING}", self.node);
+        let path = self.folder.join(&name);
+        let is_nothing = events.is_empty();
+        let file = events::bounded(&self.node, events);
+        let present = read_bounded(&path);
+        let is_there = present.is_some() && present == text_of(&file).ok();
+        if is_there || (is_nothing && fs::symlink_metadata(&path).is_err()) {
+            return Ok(());
+        }
+        self.write(&name, &file)
+    }
+
     /// Beside, then renamed into place.
     fn write(&self, name: &str, value: &impl Serialize) -> Result<(), (PathBuf, io::Error)> {
         let path = self.folder.join(name);
         let draft = self.folder.join(format!(".{name}"));
         let work = || {
-            let mut text = serde_json::to_vec_pretty(value)?;
-            text.push(b'\n');
+            let text = text_of(value)?;
             fs::create_dir_all(&self.folder)?;
             replace(&draft, &path, &text)?;
             File::open(&self.folder)?.sync_all()
         };
         work().map_err(|error| (path.clone(), error))
     }
+}
+
+fn text_of(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 fn replace(draft: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
@@ -125,6 +154,11 @@ fn replace(draft: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
 
 /// The file as an earlier run left it; one that cannot be read counts as none.
 fn read_present(path: &Path) -> Option<StatusFile> {
+    serde_json::from_slice(&read_bounded(path)?).ok()
+}
+
+/// What a regular file of no more than the usual size holds.
+fn read_bounded(path: &Path) -> Option<Vec<u8>> {
     let size = fs::symlink_metadata(path)
         .ok()
         .filter(fs::Metadata::is_file)?
@@ -132,5 +166,5 @@ fn read_present(path: &Path) -> Option<StatusFile> {
     if size > MAX_FILE_SIZE {
         return None;
     }
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+    fs::read(path).ok()
 }

@@ -6,7 +6,9 @@
     reason = "a test"
 )]
 
+mod events;
 mod files;
 mod lab;
+mod policy;
 mod secrets;
 mod status;
