@@ -40,8 +40,13 @@ async fn every_yaml_block_of_the_documentation_is_a_manifest_that_loads() {
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
         }
         let mut source = watch_manifests(folder.path(), "node1").unwrap();
-        while let Some(Event::Change(_)) = source.events.recv().await {
+        while let Some(Event::Change(change)) = source.events.recv().await {
             loaded += 1;
+            let text = format!("{:?}", change.value);
+            assert!(
+                !text.contains("Unsupported("),
+                "a part that is wrong: {text}"
+            );
         }
         assert_eq!(*source.problems.borrow(), [], "{}", document.display());
     }

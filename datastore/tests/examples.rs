@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use api::resources::{
-    BgpConfiguration, BgpPeer, FilterRule, Hops, Node, Peer, PeerAs, PeerTarget, RuleAction,
+    BgpConfiguration, BgpPeer, ClusterAction, ClusterNetworkPolicy, ClusterPeer, DomainName,
+    FilterRule, Hops, Node, Peer, PeerAs, PeerTarget, PortMatch, RuleAction, Tier,
 };
 use api::{Event, Key, NamespacedName, Resource};
 use datastore::watch_manifests;
@@ -98,6 +99,64 @@ async fn the_demo_policy_loads_whole_and_every_part_of_it_can_be_compiled() {
     }
 }
 
+fn cluster_policy<'a>(state: &'a BTreeMap<Key, Resource>, name: &str) -> &'a ClusterNetworkPolicy {
+    match &state[&Key::ClusterNetworkPolicy(name.to_owned())] {
+        Resource::ClusterNetworkPolicy(policy) => policy,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_policies_to_start_from_load_whole_and_every_part_of_them_can_be_compiled() {
+    let state = load("policy").await;
+    let names: Vec<String> = state.keys().map(ToString::to_string).collect();
+    let expected = [
+        "NetworkPolicy shop/allow-dns",
+        "NetworkPolicy shop/db-only-from-web",
+        "NetworkPolicy shop/default-deny",
+        "ClusterNetworkPolicy closed-by-default",
+        "ClusterNetworkPolicy payments-egress",
+        "ClusterNetworkPolicy tenant-a-is-alone",
+        "ClusterNetworkPolicy tenant-b-is-alone",
+    ];
+    assert_eq!(names, expected);
+    for resource in state.values() {
+        let text = format!("{resource:?}");
+        assert!(!text.contains("Unsupported("), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_policies_to_start_from_say_what_their_table_says() {
+    let state = load("policy").await;
+    use ClusterAction::{Accept, Deny, Pass};
+    let actions = |rules: &[api::resources::ClusterRule]| -> Vec<ClusterAction> {
+        rules.iter().map(|rule| rule.action).collect()
+    };
+    for tenant in ["tenant-a-is-alone", "tenant-b-is-alone"] {
+        let policy = cluster_policy(&state, tenant);
+        assert_eq!(policy.tier, Tier::Admin);
+        assert_eq!(actions(&policy.ingress), [Accept, Pass, Deny]);
+    }
+    let baseline = cluster_policy(&state, "closed-by-default");
+    assert_eq!(baseline.tier, Tier::Baseline);
+    assert_eq!(actions(&baseline.ingress), [Deny]);
+    assert_eq!(actions(&baseline.egress), [Accept, Deny]);
+    let payments = cluster_policy(&state, "payments-egress");
+    assert_eq!(actions(&payments.egress), [Accept, Pass, Accept, Deny]);
+    let ClusterPeer::DomainNames(names) = &payments.egress[2].peers[0] else {
+        panic!("{payments:?}")
+    };
+    let star = DomainName::new("*.cards.example").unwrap();
+    assert!(names.len() == 2 && names.contains(&star));
+    let key = Key::NetworkPolicy(NamespacedName::new("shop", "db-only-from-web"));
+    let Resource::NetworkPolicy(db) = &state[&key] else {
+        panic!()
+    };
+    let ports = db.ingress.as_ref().unwrap()[0].ports.as_ref().unwrap();
+    assert_eq!(ports[0].port, PortMatch::Named("postgres".to_owned()));
+}
+
 fn peer<'a>(state: &'a BTreeMap<Key, Resource>, name: &str) -> &'a BgpPeer {
     match &state[&Key::BgpPeer(name.to_owned())] {
         Resource::BgpPeer(peer) => peer,
@@ -163,7 +222,13 @@ fn every_folder_of_examples_is_loaded_here() {
     folders.sort();
     assert_eq!(
         folders,
-        ["demo", "demo-policy", "lab-tor", "route-reflector"],
+        [
+            "demo",
+            "demo-policy",
+            "lab-tor",
+            "policy",
+            "route-reflector"
+        ],
         "load the new ones above"
     );
 }
