@@ -3,18 +3,31 @@
 //! Names and addresses are types that cannot hold a quote, a blank or a newline, so no word from outside can change a
 //! restore's lines. [`plan`] and [`plan_sets`] compare what is wanted with what was read back.
 
+mod edit;
+mod failure;
+mod held;
 mod names;
 mod plan;
+mod ports;
 mod rule;
+mod rule_text;
 mod ruleset;
 mod save;
+mod saved;
 mod sets;
 mod sets_plan;
 
-pub use names::{Builtin, CHAIN_PREFIX, ChainName, Family, InterfaceName, NameError, SetName, Table, short_hash};
+pub use failure::failed_line;
+pub use held::Actual;
+pub use names::{
+    Builtin, CHAIN_PREFIX, ChainName, Family, InterfaceName, NameError, SetName, Table, short_hash,
+};
 pub use plan::{Effort, Plan, plan};
-pub use rule::{Action, COMMENT_PREFIX, CtState, InterfaceMatch, Match, PortRange, Protocol, Rule, SetDirection};
+pub use ports::PortRange;
+pub use rule::{Action, CtState, InterfaceMatch, Match, Protocol, Rule, SetDirection};
+pub use rule_text::COMMENT_PREFIX;
 pub use ruleset::{Hook, HookPosition, Ruleset, TableRules};
-pub use save::{Actual, ParseError};
+pub use save::ParseError;
+pub use saved::{Saved, SavedHook, SavedRule, SavedText};
 pub use sets::{ActualSets, IpSet, Member, SetKind, parse_sets};
 pub use sets_plan::{SetPlan, plan_sets};

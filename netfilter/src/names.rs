@@ -84,6 +84,15 @@ pub enum Builtin {
 }
 
 impl Builtin {
+    /// All.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Prerouting,
+        Self::Input,
+        Self::Forward,
+        Self::Output,
+        Self::Postrouting,
+    ];
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
@@ -173,6 +182,16 @@ impl SetName {
             family.set_prefix(),
             short_hash(parts, 16)
         ))
+    }
+
+    /// Whether it names a set of addresses with ports: made by [`SetName::hashed`] with the prefix `m`.
+    pub fn is_of_ports(&self) -> bool {
+        self.0.get(5..).is_some_and(|rest| rest.starts_with("m-"))
+    }
+
+    /// Whether it was made to replace another.
+    pub(crate) fn is_temporary(&self) -> bool {
+        self.0.get(5..).is_some_and(|rest| rest.starts_with("tmp-"))
     }
 
     /// The set through which this one is replaced.

@@ -1,18 +1,26 @@
-//! The smallest `iptables-restore --noflush` text that leads from what is there to what is wanted.
+//! The cheapest `iptables-restore --noflush` text that leads from what is there to what is wanted.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use crate::edit::{Edit, Wanted};
+use crate::failure;
+use crate::held::{Actual, ActualTable, Held};
 use crate::names::{Builtin, ChainName, Table};
 use crate::rule::Rule;
-use crate::ruleset::{HookPosition, Ruleset, TableRules};
-use crate::save::{Actual, ActualTable, Slot, Words};
+use crate::ruleset::{Hook, HookPosition, Ruleset, TableRules};
+
+/// An additive plan that would leave more rules than this which no packet reaches is made an exact one.
+const MOST_DEAD_RULES: usize = 2_000;
 
 /// How much of a difference is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effort {
     /// What judges packets rightly, by additions alone where that can be: iptables-nft adds at one price whatever the
-    /// table's size, but is slow to delete. What no packet reaches any more may stay for a later, exact plan.
+    /// table's size, but is slow to delete. What no packet reaches any more may stay for a later, exact plan; so a set
+    /// that is no longer wanted may still be referred to and can be destroyed only after that. With iptables-legacy
+    /// every change costs the same, and an exact plan is the better one.
     Additive,
     /// The kernel holds what is wanted and nothing else.
     Exact,
@@ -25,14 +33,35 @@ pub struct Plan {
     pub restore: Option<String>,
     /// How many rules it adds, inserts or deletes.
     pub rules_written: usize,
-    /// What is there once it is written, if no one else writes.
+    /// What is there once it is written, if no one else writes. Keep it even if there is nothing to write: it remembers
+    /// what was compared, so that the next plan compares only what is new.
     pub after: Actual,
     /// Whether an [`Effort::Exact`] plan would still write something.
     pub leftover: bool,
+    /// How many rules stay that no packet reaches. Additive plans keep this below a bound by being exact now and then.
+    pub dead_rules: usize,
 }
 
-/// Compares what is there with what is wanted. Chains of ours that are not wanted go, in every table.
-pub fn plan(actual: &Actual, desired: &Ruleset, _effort: Effort) -> Plan {
+impl Plan {
+    /// Which chain of ours a line of [`Plan::restore`] (from 1, as [`failed_line`](crate::failed_line) finds it) is about.
+    /// `None` for rules in others' chains and for the lines of a whole table: where the kernel refuses the transaction.
+    pub fn chain_at_line(&self, line: usize) -> Option<(Table, ChainName)> {
+        failure::chain_at_line(self.restore.as_deref()?, line)
+    }
+}
+
+/// Compares what is there with what is wanted. Chains of ours that are not wanted go, in every table, sooner or later.
+///
+/// A chain that is the same allocation as when it was last planned costs one comparison of pointers.
+pub fn plan(actual: &Actual, desired: &Ruleset, effort: Effort) -> Plan {
+    let plan = attempt(actual, desired, effort);
+    if plan.dead_rules > MOST_DEAD_RULES {
+        return attempt(actual, desired, Effort::Exact);
+    }
+    plan
+}
+
+fn attempt(actual: &Actual, desired: &Ruleset, effort: Effort) -> Plan {
     let nothing = TableRules::default();
     let empty = ActualTable::default();
     let mut plan = Plan {
@@ -40,6 +69,7 @@ pub fn plan(actual: &Actual, desired: &Ruleset, _effort: Effort) -> Plan {
         rules_written: 0,
         after: Actual::default(),
         leftover: false,
+        dead_rules: 0,
     };
     let mut text = String::new();
     for table in Table::ALL {
@@ -47,178 +77,157 @@ pub fn plan(actual: &Actual, desired: &Ruleset, _effort: Effort) -> Plan {
         if present.is_none() && wanted.is_none() {
             continue;
         }
-        let edit = Edit::table(present.unwrap_or(&empty), wanted.unwrap_or(&nothing));
-        plan.rules_written += edit.rules_written;
-        edit.render(table, &mut text);
-        plan.after.tables.insert(table, edit.after);
+        let (present, wanted) = (present.unwrap_or(&empty), wanted.unwrap_or(&nothing));
+        let mut planner = TablePlanner::new(present, effort);
+        planner.chains(wanted);
+        planner.hooks(wanted);
+        plan.rules_written += planner.edit.rules_written;
+        plan.leftover |= planner.leftover;
+        plan.dead_rules += planner.dead_rules;
+        planner.render(table, &mut text);
+        plan.after.tables.insert(table, planner.after);
     }
     plan.restore = (!text.is_empty()).then_some(text);
     plan
 }
 
-/// The changes to one table. Lines are in the order in which they must be carried out.
-#[derive(Default)]
-struct Edit {
+/// Plans one table.
+struct TablePlanner<'a> {
+    present: &'a ActualTable,
+    effort: Effort,
+    edit: Edit,
     new_chains: Vec<ChainName>,
-    lines: Vec<String>,
     /// Chains to be emptied and removed once nothing refers to them.
     stale: Vec<ChainName>,
-    rules_written: usize,
+    leftover: bool,
+    dead_rules: usize,
     after: ActualTable,
 }
 
-/// A wanted rule: what is written, and what is read back.
-struct Wanted {
-    text: String,
-    words: Words,
-}
-
-impl Wanted {
-    fn of(rule: &Rule) -> Self {
-        let text = rule.render();
-        let words = Words::parse(&text).expect("the renderer closes its quotes");
-        Self { text, words }
+impl<'a> TablePlanner<'a> {
+    fn new(present: &'a ActualTable, effort: Effort) -> Self {
+        Self {
+            present,
+            effort,
+            edit: Edit::default(),
+            new_chains: Vec::new(),
+            stale: Vec::new(),
+            leftover: false,
+            dead_rules: 0,
+            after: present.clone(),
+        }
     }
-}
 
-impl Edit {
-    fn table(present: &ActualTable, wanted: &TableRules) -> Self {
-        let mut edit = Self::default();
+    /// Both sides are sorted: one walk over the two.
+    fn chains(&mut self, wanted: &TableRules) {
+        let present = self.present;
+        let mut old = present.ours.iter().peekable();
+        let mut changed: Vec<(ChainName, Held)> = Vec::new();
         for (name, rules) in &wanted.chains {
-            let rules: Vec<Wanted> = rules.iter().map(Wanted::of).collect();
-            match present.ours.get(name) {
-                Some(old) => edit.change_chain(name, old, &rules),
-                None => edit.new_chain(name, &rules),
+            while let Some((unwanted, chain)) = old.next_if(|(held, _)| *held < name) {
+                self.unwanted(unwanted, chain);
             }
-            let words = rules.into_iter().map(|rule| rule.words).collect();
-            edit.after.ours.insert(name.clone(), words);
+            match old.next_if(|(held, _)| *held == name) {
+                Some((_, held)) => {
+                    changed.extend(
+                        self.chain(name, held, rules)
+                            .map(|held| (name.clone(), held)),
+                    );
+                }
+                None => {
+                    self.new_chains.push(name.clone());
+                    for rule in rules.iter() {
+                        self.edit.append(name.as_str(), &rule.render());
+                    }
+                    changed.push((name.clone(), Held::new(rules.clone(), Vec::new())));
+                }
+            }
         }
-        edit.hooks(present, wanted);
-        let stale = present
-            .ours
-            .keys()
-            .filter(|name| !wanted.chains.contains_key(*name));
-        edit.stale = stale.cloned().collect();
-        edit
+        for (unwanted, chain) in old {
+            self.unwanted(unwanted, chain);
+        }
+        if changed.is_empty() && self.stale.is_empty() {
+            return;
+        }
+        let after = Arc::make_mut(&mut self.after.ours);
+        for name in &self.stale {
+            after.remove(name);
+        }
+        after.extend(
+            changed
+                .into_iter()
+                .map(|(name, held)| (name, Arc::new(held))),
+        );
     }
 
-    fn new_chain(&mut self, name: &ChainName, rules: &[Wanted]) {
-        self.new_chains.push(name.clone());
-        for rule in rules {
-            self.append(name.as_str(), &rule.text);
-        }
-    }
-
-    /// Keeps what both begin and end with, and rewrites what is between.
-    fn change_chain(&mut self, name: &ChainName, old: &[Words], new: &[Wanted]) {
-        let same = |(old, new): &(&Words, &Wanted)| *old == &new.words;
-        let kept_first = old.iter().zip(new).take_while(same).count();
-        let most = old.len().min(new.len()) - kept_first;
-        let kept_last = old
-            .iter()
-            .rev()
-            .zip(new.iter().rev())
-            .take(most)
-            .take_while(same)
-            .count();
-        for number in (kept_first + 1..=old.len() - kept_last).rev() {
-            self.delete(name.as_str(), number);
-        }
-        let inserted = new
-            .iter()
-            .enumerate()
-            .take(new.len() - kept_last)
-            .skip(kept_first);
-        for (index, rule) in inserted {
-            if kept_last == 0 {
-                self.append(name.as_str(), &rule.text);
-            } else {
-                self.insert(name.as_str(), index + 1, &rule.text);
+    fn unwanted(&mut self, name: &ChainName, chain: &Held) {
+        match self.effort {
+            Effort::Exact => self.stale.push(name.clone()),
+            Effort::Additive => {
+                self.leftover = true;
+                // A chain costs something even if it is empty.
+                self.dead_rules += chain.len() + 1;
             }
         }
     }
 
-    fn hooks(&mut self, present: &ActualTable, wanted: &TableRules) {
+    /// What a wanted chain then holds, if that (or what we know of it) is something else than now.
+    fn chain(&mut self, name: &ChainName, held: &Held, wanted: &Arc<[Rule]>) -> Option<Held> {
+        let additive =
+            self.effort == Effort::Additive && wanted.last().is_some_and(Rule::is_terminal);
+        if held.is(wanted) && (additive || held.dead() == 0) {
+            self.dead(held.dead());
+            return None;
+        }
+        let old = held.words();
+        let rules: Vec<Wanted> = wanted.iter().map(Wanted::of).collect();
+        let dead = if additive {
+            let live = self.edit.put_before(name.as_str(), &old, &rules);
+            old.into_iter().skip(live).collect()
+        } else {
+            self.edit.replace(name.as_str(), &old, &rules);
+            Vec::new()
+        };
+        self.dead(dead.len());
+        Some(Held::new(wanted.clone(), dead))
+    }
+
+    fn dead(&mut self, rules: usize) {
+        self.dead_rules += rules;
+        self.leftover |= rules > 0;
+    }
+
+    fn hooks(&mut self, wanted: &TableRules) {
         let mut chains: BTreeMap<&str, (Vec<Wanted>, Vec<Wanted>)> = BTreeMap::new();
-        for hook in &wanted.hooks {
-            let (first, last) = chains.entry(Builtin::name(hook.chain)).or_default();
-            let side = if hook.position == HookPosition::First {
-                first
-            } else {
-                last
-            };
-            side.push(Wanted::of(&hook.rule));
+        for Hook {
+            chain,
+            position,
+            rule,
+        } in &wanted.hooks
+        {
+            let (first, last) = chains.entry(Builtin::name(*chain)).or_default();
+            match position {
+                HookPosition::First => first.push(Wanted::of(rule)),
+                HookPosition::Last => last.push(Wanted::of(rule)),
+            }
         }
-        for (name, slots) in &present.others {
+        let present = self.present;
+        for (name, slots) in present.others.iter() {
             let (first, last) = chains.remove(name.as_str()).unwrap_or_default();
-            self.hook_chain(name, slots, &first, &last);
+            let after = self.edit.hook_chain(name, slots, &first, &last);
+            if after != *slots {
+                Arc::make_mut(&mut self.after.others).insert(name.clone(), after);
+            }
         }
         for (name, (first, last)) in chains {
-            self.hook_chain(name, &[], &first, &last);
+            let after = self.edit.hook_chain(name, &[], &first, &last);
+            Arc::make_mut(&mut self.after.others).insert(name.to_owned(), after);
         }
-    }
-
-    /// Puts our rules before and after everyone else's. What stands right already stays.
-    fn hook_chain(&mut self, name: &str, slots: &[Slot], first: &[Wanted], last: &[Wanted]) {
-        let same = |(slot, rule): &(&Slot, &Wanted)| matches!(slot, Slot::Ours(words) if *words == rule.words);
-        let kept_first = slots.iter().zip(first).take_while(same).count();
-        let most = slots.len() - kept_first;
-        let kept_last = slots
-            .iter()
-            .rev()
-            .zip(last.iter().rev())
-            .take(most)
-            .take_while(same)
-            .count();
-        let between = kept_first..slots.len() - kept_last;
-        let mut foreign = 0;
-        for (index, slot) in slots
-            .iter()
-            .enumerate()
-            .rev()
-            .filter(|(index, _)| between.contains(index))
-        {
-            match slot {
-                Slot::Foreign => foreign += 1,
-                Slot::Ours(_) => self.delete(name, index + 1),
-            }
-        }
-        for (index, rule) in first.iter().enumerate().skip(kept_first) {
-            self.insert(name, index + 1, &rule.text);
-        }
-        let before_last = first.len() + foreign;
-        for (index, rule) in last.iter().enumerate().take(last.len() - kept_last) {
-            self.insert(name, before_last + index + 1, &rule.text);
-        }
-        let ours = |rules: &[Wanted]| -> Vec<Slot> {
-            rules
-                .iter()
-                .map(|rule| Slot::Ours(rule.words.clone()))
-                .collect()
-        };
-        let mut after = ours(first);
-        after.extend(std::iter::repeat_n(Slot::Foreign, foreign));
-        after.extend(ours(last));
-        self.after.others.insert(name.to_owned(), after);
-    }
-
-    fn append(&mut self, chain: &str, rule: &str) {
-        self.rules_written += 1;
-        self.lines.push(format!("-A {chain} {rule}"));
-    }
-
-    fn insert(&mut self, chain: &str, number: usize, rule: &str) {
-        self.rules_written += 1;
-        self.lines.push(format!("-I {chain} {number} {rule}"));
-    }
-
-    fn delete(&mut self, chain: &str, number: usize) {
-        self.rules_written += 1;
-        self.lines.push(format!("-D {chain} {number}"));
     }
 
     fn render(&self, table: Table, text: &mut String) {
-        if self.new_chains.is_empty() && self.lines.is_empty() && self.stale.is_empty() {
+        let idle = self.new_chains.is_empty() && self.stale.is_empty();
+        if idle && self.edit.lines.is_empty() {
             return;
         }
         // A String takes every write.
@@ -230,9 +239,7 @@ impl Edit {
         for chain in &self.new_chains {
             writeln!(text, ":{chain} - [0:0]")?;
         }
-        for line in &self.lines {
-            writeln!(text, "{line}")?;
-        }
+        text.push_str(&self.edit.lines);
         for chain in &self.stale {
             writeln!(text, "-F {chain}")?;
         }
@@ -242,3 +249,6 @@ impl Edit {
         writeln!(text, "COMMIT")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,19 +1,14 @@
-//! A rule as a value, and the one place that makes text of it.
-//!
-//! The text is what `iptables-save` prints for it, so that read-back and wish compare word by word.
+//! A rule as a value: conditions in one order, and an action.
 
 use std::collections::BTreeSet;
-use std::fmt::{self, Write as _};
 
 use ipnet::IpNet;
 
-use crate::names::{ChainName, InterfaceName, SetName, short_hash};
+use crate::names::{ChainName, InterfaceName, SetName};
+use crate::ports::PortRange;
 
-/// What starts the comment on each rule of ours.
-pub const COMMENT_PREFIX: &str = "ptl:";
-const COMMENT_DIGITS: usize = 12;
-/// The slots of one multiport match; a range takes two.
-const MULTIPORT_SLOTS: usize = 15;
+/// The kernel counts a limit's time in 10,000ths of a second.
+const LIMIT_SCALE: u16 = 10_000;
 
 /// One condition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,7 +41,7 @@ pub enum Match {
     DestinationLocal,
     /// At most so many packets a second (and as many at once).
     Limit {
-        /// Packets a second.
+        /// Packets a second, 1 to 10,000; [`Rule::new`] takes the next that the kernel can count.
         rate: u16,
     },
     /// Membership in a set.
@@ -111,6 +106,22 @@ impl Protocol {
         }
     }
 
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Icmp,
+        Self::IpInIp,
+        Self::Tcp,
+        Self::Udp,
+        Self::Ipv6InIp,
+        Self::Icmpv6,
+        Self::Sctp,
+    ];
+
+    /// Reads a number or one of the names that `iptables-save` prints.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let number = Self::canonical(text).parse().ok()?;
+        Self::ALL.into_iter().find(|one| one.number() == number)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Icmp => "icmp",
@@ -138,77 +149,6 @@ impl Protocol {
     }
 }
 
-/// Ports from the first to the last, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortRange {
-    first: u16,
-    last: u16,
-}
-
-impl PortRange {
-    /// Makes one; the ends may come in either order.
-    pub fn new(first: u16, last: u16) -> Self {
-        Self {
-            first: first.min(last),
-            last: first.max(last),
-        }
-    }
-
-    /// The lowest port.
-    pub fn first(self) -> u16 {
-        self.first
-    }
-
-    /// The highest port.
-    pub fn last(self) -> u16 {
-        self.last
-    }
-
-    /// Sorts and merges ranges, and cuts them into lists that one match can hold.
-    pub fn chunks(ranges: &[Self]) -> Vec<Vec<Self>> {
-        let mut chunks: Vec<Vec<Self>> = Vec::new();
-        let mut free = 0;
-        for range in Self::merged(ranges) {
-            if range.slots() > free {
-                chunks.push(Vec::new());
-                free = MULTIPORT_SLOTS;
-            }
-            free -= range.slots();
-            if let Some(chunk) = chunks.last_mut() {
-                chunk.push(range);
-            }
-        }
-        chunks
-    }
-
-    fn merged(ranges: &[Self]) -> Vec<Self> {
-        let sorted: BTreeSet<Self> = ranges.iter().copied().collect();
-        let mut merged: Vec<Self> = Vec::new();
-        for range in sorted {
-            match merged.last_mut() {
-                Some(last) if u32::from(range.first) <= u32::from(last.last) + 1 => {
-                    last.last = last.last.max(range.last);
-                }
-                _ => merged.push(range),
-            }
-        }
-        merged
-    }
-
-    fn slots(self) -> usize {
-        if self.first == self.last { 1 } else { 2 }
-    }
-}
-
-impl fmt::Display for PortRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last {
-            return write!(f, "{}", self.first);
-        }
-        write!(f, "{}:{}", self.first, self.last)
-    }
-}
-
 /// A conntrack state, in the order in which `iptables-save` prints them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CtState {
@@ -223,7 +163,13 @@ pub enum CtState {
 }
 
 impl CtState {
-    fn name(self) -> &'static str {
+    pub(crate) const ALL: [Self; 4] = [Self::Invalid, Self::New, Self::Related, Self::Established];
+
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.name() == text)
+    }
+
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Invalid => "INVALID",
             Self::New => "NEW",
@@ -244,12 +190,13 @@ pub enum SetDirection {
     SourceAndIn,
     /// The destination address and the interface it leaves by.
     DestinationAndOut,
-    /// The destination address, protocol and port (`hash:ip,port`).
+    /// The destination address, protocol and port (`hash:ip,port`). Its text is that of [`Self::DestinationAndOut`]; what
+    /// tells them apart on reading is the set's name ([`SetName::is_of_ports`]).
     DestinationAndPort,
 }
 
 impl SetDirection {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Source => "src",
             Self::Destination => "dst",
@@ -301,19 +248,11 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Makes a rule. Conditions are put in one order, so that equal rules are equal texts; all ports are no condition
-    /// (iptables-nft doesn't keep it, so it would never read back as written).
+    /// Makes a rule. Conditions are put in one order, so that equal rules are equal texts. What would not read back as it
+    /// was written is put so that it does: all ports or addresses are no condition, a limit is one that the kernel can
+    /// count.
     pub fn new(matches: impl IntoIterator<Item = Match>, action: Action) -> Self {
-        let all_ports = |condition: &Match| match condition {
-            Match::DestinationPorts(ranges) => {
-                PortRange::merged(ranges) == [PortRange::new(0, u16::MAX)]
-            }
-            _ => false,
-        };
-        let mut matches: Vec<Match> = matches
-            .into_iter()
-            .filter(|condition| !all_ports(condition))
-            .collect();
+        let mut matches: Vec<Match> = matches.into_iter().filter_map(Match::canonical).collect();
         matches.sort_by_key(Match::rank);
         Self { matches, action }
     }
@@ -328,98 +267,43 @@ impl Rule {
         &self.action
     }
 
-    /// The rule as words after `-A CHAIN`, with the comment that makes it ours.
-    pub fn render(&self) -> String {
-        let (conditions, action) = (self.render_matches(), self.render_action());
-        let hash = short_hash(&[&conditions, &action], COMMENT_DIGITS);
-        format!("{conditions}-m comment --comment \"{COMMENT_PREFIX}{hash}\" {action}")
-    }
-
-    fn render_matches(&self) -> String {
-        let mut text = String::new();
-        for condition in &self.matches {
-            // A String takes every write.
-            let _ = self.write_match(&mut text, condition);
-        }
-        text
-    }
-
-    fn write_match(&self, text: &mut String, condition: &Match) -> fmt::Result {
-        match condition {
-            Match::Source(net) => write!(text, "-s {net} "),
-            Match::Destination(net) => write!(text, "-d {net} "),
-            Match::InInterface(interface) => write!(text, "-i {interface} "),
-            Match::OutInterface(interface) => write!(text, "-o {interface} "),
-            Match::Protocol(protocol) => write!(text, "-p {} ", protocol.name()),
-            Match::DestinationPorts(ranges) => self.write_ports(text, ranges),
-            Match::Icmpv6Type(number) => write!(text, "-m icmp6 --icmpv6-type {number} "),
-            Match::TcpNotSyn => write!(text, "-m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN "),
-            Match::CtState(states) => {
-                let names: Vec<&str> = states.iter().map(|state| state.name()).collect();
-                write!(text, "-m conntrack --ctstate {} ", names.join(","))
-            }
-            Match::Set {
-                name,
-                direction,
-                negated,
-            } => {
-                let not = if *negated { "! " } else { "" };
-                write!(text, "-m set {not}--match-set {name} {} ", direction.name())
-            }
-            Match::SourcePort(port) => {
-                let module = self.protocol_name().unwrap_or("tcp");
-                write!(text, "-m {module} --sport {port} ")
-            }
-            Match::CtReply => write!(text, "-m conntrack --ctdir REPLY "),
-            Match::SourceLocal => write!(text, "-m addrtype --src-type LOCAL "),
-            Match::DestinationLocal => write!(text, "-m addrtype --dst-type LOCAL "),
-            Match::Limit { rate } => {
-                write!(text, "-m limit --limit {rate}/sec --limit-burst {rate} ")
-            }
-            Match::Mark {
-                value,
-                mask,
-                negated,
-            } => {
-                let not = if *negated { "! " } else { "" };
-                write!(text, "-m mark {not}--mark {value:#x}/{mask:#x} ")
-            }
-        }
-    }
-
-    fn write_ports(&self, text: &mut String, ranges: &[PortRange]) -> fmt::Result {
-        if let ([range], Some(module)) = (ranges, self.protocol_name()) {
-            return write!(text, "-m {module} --dport {range} ");
-        }
-        let list: Vec<String> = ranges.iter().map(PortRange::to_string).collect();
-        write!(text, "-m multiport --dports {} ", list.join(","))
-    }
-
-    fn protocol_name(&self) -> Option<&'static str> {
-        self.matches.iter().find_map(|condition| match condition {
-            Match::Protocol(protocol) => Some(protocol.name()),
-            _ => None,
-        })
-    }
-
-    fn render_action(&self) -> String {
-        match &self.action {
-            Action::Jump(chain) => format!("-j {chain}"),
-            Action::Goto(chain) => format!("-g {chain}"),
-            Action::Return => "-j RETURN".to_owned(),
-            Action::Accept => "-j ACCEPT".to_owned(),
-            Action::Drop => "-j DROP".to_owned(),
-            Action::SetMark { value, mask } => format!("-j MARK --set-xmark {value:#x}/{mask:#x}"),
-            Action::Nflog { group, prefix } => {
-                format!("-j NFLOG --nflog-prefix {prefix} --nflog-group {group}")
-            }
-            Action::Nfqueue { queue } => format!("-j NFQUEUE --queue-num {queue} --queue-bypass"),
-        }
+    /// Whether no packet comes past it: it has no condition, and its action ends the chain.
+    pub fn is_terminal(&self) -> bool {
+        let ends = match self.action {
+            Action::Goto(_) | Action::Return | Action::Accept | Action::Drop => true,
+            Action::Jump(_)
+            | Action::SetMark { .. }
+            | Action::Nflog { .. }
+            | Action::Nfqueue { .. } => false,
+        };
+        ends && self.matches.is_empty()
     }
 }
 
 impl Match {
-    /// The place in the text: what iptables keeps in the packet header part comes first, in its order.
+    /// As it reads back; `None` if it is no condition.
+    fn canonical(self) -> Option<Self> {
+        match self {
+            Self::DestinationPorts(ranges)
+                if PortRange::merged(&ranges) == [PortRange::new(0, u16::MAX)] =>
+            {
+                None
+            }
+            Self::Source(net) | Self::Destination(net) if net.prefix_len() == 0 => None,
+            Self::Source(net) => Some(Self::Source(net.trunc())),
+            Self::Destination(net) => Some(Self::Destination(net.trunc())),
+            Self::Limit { rate } => {
+                let interval = LIMIT_SCALE / rate.clamp(1, LIMIT_SCALE);
+                Some(Self::Limit {
+                    rate: LIMIT_SCALE / interval,
+                })
+            }
+            other => Some(other),
+        }
+    }
+
+    /// The place in the text: what iptables keeps in the packet header part comes first, in its order; conditions of
+    /// one module stand together, for iptables-nft makes one of them.
     fn rank(&self) -> u8 {
         match self {
             Self::Source(_) => 0,
@@ -427,34 +311,24 @@ impl Match {
             Self::InInterface(_) => 2,
             Self::OutInterface(_) => 3,
             Self::Protocol(_) => 4,
-            Self::DestinationPorts(_)
-            | Self::SourcePort(_)
-            | Self::Icmpv6Type(_)
-            | Self::TcpNotSyn => 5,
-            Self::CtState(_) => 6,
-            Self::CtReply => 7,
-            Self::SourceLocal => 8,
-            Self::DestinationLocal => 9,
-            Self::Set { .. } => 10,
-            Self::Mark { .. } => 11,
-            Self::Limit { .. } => 12,
-        }
-    }
-}
-
-impl fmt::Display for InterfaceMatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(name) => write!(f, "{name}"),
-            Self::Prefix(name) => write!(f, "{name}+"),
+            Self::SourcePort(_) => 5,
+            Self::DestinationPorts(ranges) if ranges.len() == 1 => 6,
+            Self::TcpNotSyn => 7,
+            Self::DestinationPorts(_) => 8,
+            Self::Icmpv6Type(_) => 9,
+            Self::CtState(_) => 10,
+            Self::CtReply => 11,
+            Self::SourceLocal => 12,
+            Self::DestinationLocal => 13,
+            Self::Set { .. } => 14,
+            Self::Mark { .. } => 15,
+            Self::Limit { .. } => 16,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
@@ -473,32 +347,5 @@ mod tests {
             rule.render()
                 .starts_with("-s 10.0.0.0/8 -i ptl+ -m comment --comment \"ptl:")
         );
-    }
-
-    #[test]
-    fn ranges_that_touch_are_merged_and_a_range_takes_two_slots() {
-        let range = PortRange::new;
-        let merged = PortRange::chunks(&[range(5, 9), range(10, 20), range(7, 8)]);
-        assert_eq!(merged, [[range(5, 20)]]);
-        let apart: Vec<PortRange> = (0..8).map(|n| range(n * 10, n * 10 + 1)).collect();
-        let sizes: Vec<usize> = PortRange::chunks(&apart).iter().map(Vec::len).collect();
-        assert_eq!(sizes, [7, 1]);
-    }
-
-    proptest! {
-        #[test]
-        fn chunks_hold_the_same_ports_and_keep_to_the_limit(
-            ends in prop::collection::vec((0u16..200, 0u16..200), 0..40), port in 0u16..200
-        ) {
-            let ranges: Vec<PortRange> = ends.iter().map(|(a, b)| PortRange::new(*a, *b)).collect();
-            let has = |ranges: &[PortRange]| {
-                ranges.iter().any(|range| (range.first()..=range.last()).contains(&port))
-            };
-            let chunks = PortRange::chunks(&ranges);
-            prop_assert_eq!(chunks.iter().any(|chunk| has(chunk)), has(&ranges));
-            for chunk in chunks {
-                prop_assert!(chunk.iter().map(|range| range.slots()).sum::<usize>() <= 15);
-            }
-        }
     }
 }

@@ -1,9 +1,9 @@
-//! What `iptables-save` said: our chains word by word, of others' only the places that our hooks are measured by.
+//! Reading of what `iptables-save` said.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::names::{CHAIN_PREFIX, ChainName, Table};
-use crate::rule::{COMMENT_PREFIX, Protocol};
+use crate::held::{Actual, Slot, Words, tokens};
+use crate::names::{ChainName, Table};
 
 /// Why a saved text cannot be trusted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,51 +29,34 @@ pub enum ParseError {
     Truncated(String),
 }
 
-/// A rule as words that do not hang on the program's version, joined by NUL.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Words(String);
+/// A rule's line.
+pub(crate) struct SavedLine<'a> {
+    pub(crate) chain: &'a str,
+    /// What follows `-A CHAIN`.
+    pub(crate) words: &'a [String],
+    /// The line as it stands, without counters.
+    pub(crate) text: &'a str,
+    /// Packets and bytes; 0 where the program was not asked for them.
+    pub(crate) counters: (u64, u64),
+}
 
-impl Words {
-    /// Reads a rule's text (what follows `-A CHAIN`).
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        tokens(text).map(|words| Self::of(&words))
+/// What takes the chains and rules of the tables that we write to.
+pub(crate) trait Sink {
+    fn chain(&mut self, table: Table, name: &str);
+    fn rule(&mut self, table: Table, line: &SavedLine<'_>);
+}
+
+/// Reads the output of `iptables-save` or `ip6tables-save`, of either back end, with or without counters, of one table
+/// or several; outputs of several calls may follow each other.
+pub(crate) fn read(text: &str, sink: &mut impl Sink) -> Result<(), ParseError> {
+    let mut open = None;
+    for (index, line) in text.lines().enumerate() {
+        read_line(line.trim_end(), &mut open, sink).map_err(|kind| kind.at(index + 1, line))?;
     }
-
-    fn of(words: &[String]) -> Self {
-        let mut previous = "";
-        let mut parts: Vec<&str> = Vec::with_capacity(words.len());
-        for word in words {
-            parts.push(if previous == "-p" {
-                Protocol::canonical(word)
-            } else {
-                word
-            });
-            previous = word;
-        }
-        Self(parts.join("\0"))
+    match open {
+        Some((name, _)) => Err(ParseError::Truncated(name)),
+        None => Ok(()),
     }
-}
-
-/// One place in a chain that is not ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Slot {
-    /// Another owner's rule.
-    Foreign,
-    /// A rule of ours.
-    Ours(Words),
-}
-
-/// What one table holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ActualTable {
-    pub(crate) ours: BTreeMap<ChainName, Vec<Words>>,
-    pub(crate) others: BTreeMap<String, Vec<Slot>>,
-}
-
-/// What the tables of one family hold, as far as it concerns us.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Actual {
-    pub(crate) tables: BTreeMap<Table, ActualTable>,
 }
 
 impl Actual {
@@ -83,27 +66,40 @@ impl Actual {
     /// # Errors
     /// If a line is not understood or a table is incomplete. Nothing must then be planned on it.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        let mut reader = Reader::default();
-        for (index, line) in text.lines().enumerate() {
-            reader
-                .line(line.trim_end())
-                .map_err(|kind| kind.at(index + 1, line))?;
+        let mut actual = Self::default();
+        read(text, &mut actual)?;
+        for table in actual.tables.values_mut() {
+            table.forget_foreign();
         }
-        match reader.open {
-            Some((name, ..)) => Err(ParseError::Truncated(name)),
-            None => Ok(reader.actual),
+        Ok(actual)
+    }
+}
+
+impl Sink for Actual {
+    fn chain(&mut self, table: Table, name: &str) {
+        let table = self.tables.entry(table).or_default();
+        match ChainName::read(name) {
+            Some(name) => drop(Arc::make_mut(&mut table.ours).entry(name).or_default()),
+            None => {
+                let others = Arc::make_mut(&mut table.others);
+                others.entry(name.to_owned()).or_default();
+            }
         }
     }
 
-    /// How many rules of ours there are, hooks included.
-    pub fn rule_count(&self) -> usize {
-        let ours_in =
-            |slots: &Vec<Slot>| slots.iter().filter(|slot| **slot != Slot::Foreign).count();
-        let of_table = |table: &ActualTable| {
-            table.ours.values().map(Vec::len).sum::<usize>()
-                + table.others.values().map(ours_in).sum::<usize>()
-        };
-        self.tables.values().map(of_table).sum()
+    fn rule(&mut self, table: Table, line: &SavedLine<'_>) {
+        let table = self.tables.entry(table).or_default();
+        match ChainName::read(line.chain) {
+            Some(name) => {
+                let chain = Arc::make_mut(&mut table.ours).entry(name).or_default();
+                Arc::make_mut(chain).push(Words::of(line.words));
+            }
+            None => {
+                let others = Arc::make_mut(&mut table.others);
+                let slots = others.entry(line.chain.to_owned()).or_default();
+                slots.push(Slot::read(line.words));
+            }
+        }
     }
 }
 
@@ -122,130 +118,81 @@ impl LineError {
     }
 }
 
-#[derive(Default)]
-struct Reader {
-    actual: Actual,
-    /// The table being read, by the program's name and by ours if it is one that we write to.
-    open: Option<(String, Option<Table>)>,
-}
+/// The table being read, by the program's name and by ours if it is one that we write to.
+type Open = Option<(String, Option<Table>)>;
 
-impl Reader {
-    fn line(&mut self, line: &str) -> Result<(), LineError> {
-        if line.starts_with('#') {
-            let incompatible = line.contains("is incompatible");
-            return if incompatible {
-                Err(LineError::Incompatible)
-            } else {
-                Ok(())
-            };
-        }
-        if line.is_empty() {
-            return Ok(());
-        }
-        if let Some(name) = line.strip_prefix('*') {
-            return self.start(name);
-        }
-        let Some((_, table)) = &self.open else {
-            return Err(LineError::Unknown);
+fn read_line(line: &str, open: &mut Open, sink: &mut impl Sink) -> Result<(), LineError> {
+    if line.starts_with('#') {
+        let incompatible = line.contains("is incompatible");
+        return if incompatible {
+            Err(LineError::Incompatible)
+        } else {
+            Ok(())
         };
-        let table = table.map(|table| self.actual.tables.entry(table).or_default());
-        if line == "COMMIT" {
-            self.open = None;
-            return Ok(());
-        }
-        match (line.strip_prefix(':'), table) {
-            (Some(chain), Some(table)) => table.chain(chain),
-            (None, Some(table)) => table.rule(line),
-            (_, None) => Ok(()),
-        }
     }
-
-    fn start(&mut self, name: &str) -> Result<(), LineError> {
-        if self.open.is_some() {
+    if line.is_empty() {
+        return Ok(());
+    }
+    if let Some(name) = line.strip_prefix('*') {
+        if open.is_some() {
             return Err(LineError::Unknown);
         }
         let table = Table::ALL.into_iter().find(|table| table.name() == name);
-        self.open = Some((name.to_owned(), table));
-        Ok(())
+        *open = Some((name.to_owned(), table));
+        return Ok(());
+    }
+    let Some((_, table)) = open else {
+        return Err(LineError::Unknown);
+    };
+    let table = *table;
+    if line == "COMMIT" {
+        *open = None;
+        return Ok(());
+    }
+    let Some(table) = table else {
+        return Ok(());
+    };
+    match line.strip_prefix(':') {
+        Some(chain) => {
+            let name = chain.split(' ').next().ok_or(LineError::Unknown)?;
+            sink.chain(table, name);
+            Ok(())
+        }
+        None => read_rule(line, table, sink),
     }
 }
 
-impl ActualTable {
-    fn chain(&mut self, line: &str) -> Result<(), LineError> {
-        let name = line.split(' ').next().ok_or(LineError::Unknown)?;
-        match ChainName::read(name) {
-            Some(name) => drop(self.ours.entry(name).or_default()),
-            None => drop(self.others.entry(name.to_owned()).or_default()),
-        }
-        Ok(())
+fn read_rule(line: &str, table: Table, sink: &mut impl Sink) -> Result<(), LineError> {
+    let (counters, text) = split_counters(line);
+    let words = tokens(text).ok_or(LineError::Unknown)?;
+    let [append, chain, words @ ..] = words.as_slice() else {
+        return Err(LineError::Unknown);
+    };
+    if append != "-A" {
+        return Err(LineError::Unknown);
     }
-
-    fn rule(&mut self, line: &str) -> Result<(), LineError> {
-        let words = tokens(without_counters(line)).ok_or(LineError::Unknown)?;
-        let [append, chain, rest @ ..] = words.as_slice() else {
-            return Err(LineError::Unknown);
-        };
-        if append != "-A" {
-            return Err(LineError::Unknown);
-        }
-        match ChainName::read(chain) {
-            Some(name) => self.ours.entry(name).or_default().push(Words::of(rest)),
-            None => self
-                .others
-                .entry(chain.clone())
-                .or_default()
-                .push(Slot::read(rest)),
-        }
-        Ok(())
-    }
+    let line = SavedLine {
+        chain,
+        words,
+        text,
+        counters,
+    };
+    sink.rule(table, &line);
+    Ok(())
 }
 
-impl Slot {
-    /// Ours is what bears our comment or leads into a chain of ours.
-    fn read(words: &[String]) -> Self {
-        let pairs = || words.iter().zip(words.iter().skip(1));
-        let ours = pairs().any(|(option, value)| match option.as_str() {
-            "--comment" => value.starts_with(COMMENT_PREFIX),
-            "-j" | "-g" => value.starts_with(CHAIN_PREFIX),
-            _ => false,
-        });
-        if ours {
-            Self::Ours(Words::of(words))
-        } else {
-            Self::Foreign
-        }
-    }
-}
-
-fn without_counters(line: &str) -> &str {
-    match line
+/// `[packets:bytes] -A …`
+fn split_counters(line: &str) -> ((u64, u64), &str) {
+    let split = line
         .strip_prefix('[')
-        .and_then(|rest| rest.split_once("] "))
-    {
-        Some((_, rule)) => rule,
-        None => line,
-    }
-}
-
-/// Cuts a line into words; quotes keep blanks, a backslash keeps the next character. `None` if a quote stays open.
-fn tokens(line: &str) -> Option<Vec<String>> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quoted = false;
-    let mut characters = line.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' => {
-                quoted = !quoted;
-                word.get_or_insert_default();
-            }
-            '\\' => word.get_or_insert_default().push(characters.next()?),
-            ' ' if !quoted => words.extend(word.take()),
-            other => word.get_or_insert_default().push(other),
-        }
-    }
-    words.extend(word);
-    (!quoted).then_some(words)
+        .and_then(|rest| rest.split_once("] "));
+    let Some((counters, rule)) = split else {
+        return ((0, 0), line);
+    };
+    let numbers = counters
+        .split_once(':')
+        .and_then(|(packets, bytes)| Some((packets.parse().ok()?, bytes.parse().ok()?)));
+    (numbers.unwrap_or_default(), rule)
 }
 
 #[cfg(test)]

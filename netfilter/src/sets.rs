@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -173,13 +174,76 @@ pub(crate) struct ActualSet {
     pub(crate) shape: Option<(SetKind, Family)>,
     /// Whether size and options are as we make them and all members could be read.
     pub(crate) plain: bool,
-    pub(crate) members: BTreeSet<Member>,
+    pub(crate) members: Members,
 }
 
-/// The sets of ours that are in the kernel.
+/// The members of a set: as they were read, or those of the set that we wrote or found equal.
+#[derive(Clone, Debug)]
+pub(crate) enum Members {
+    Read(BTreeSet<Member>),
+    Written(Arc<IpSet>),
+}
+
+impl Members {
+    pub(crate) fn get(&self) -> &BTreeSet<Member> {
+        match self {
+            Self::Read(members) => members,
+            Self::Written(set) => &set.members,
+        }
+    }
+}
+
+impl PartialEq for Members {
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl Eq for Members {}
+
+impl ActualSet {
+    pub(crate) fn written(set: &Arc<IpSet>) -> Self {
+        Self {
+            shape: Some((set.kind, set.family)),
+            plain: true,
+            members: Members::Written(set.clone()),
+        }
+    }
+
+    /// Whether it was written from this very set, or found equal to it.
+    pub(crate) fn is(&self, wanted: &Arc<IpSet>) -> bool {
+        matches!(&self.members, Members::Written(set) if Arc::ptr_eq(set, wanted))
+    }
+}
+
+/// The sets of ours that are in the kernel. Copies share what they don't change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ActualSets {
-    pub(crate) sets: BTreeMap<SetName, ActualSet>,
+    pub(crate) sets: Arc<BTreeMap<SetName, Arc<ActualSet>>>,
+}
+
+impl ActualSets {
+    /// The single addresses in a set, with or without ports; empty if there is no such set.
+    pub fn addresses(&self, name: &SetName) -> BTreeSet<IpAddr> {
+        let address = |member: &Member| match member {
+            Member::Ip(address) | Member::IpPort(address, ..) => Some(*address),
+            Member::Net(net) | Member::NetIface(net, _) => {
+                (net.prefix_len() == net.max_prefix_len()).then(|| net.addr())
+            }
+        };
+        let set = self.sets.get(name);
+        set.into_iter()
+            .flat_map(|set| set.members.get())
+            .filter_map(address)
+            .collect()
+    }
+
+    /// How many members each set has; members that can't be read don't count.
+    pub fn sizes(&self) -> BTreeMap<SetName, usize> {
+        let size =
+            |(name, set): (&SetName, &Arc<ActualSet>)| (name.clone(), set.members.get().len());
+        self.sets.iter().map(size).collect()
+    }
 }
 
 /// Reads the output of `ipset save`. Others' sets are passed over.
@@ -187,7 +251,7 @@ pub struct ActualSets {
 /// # Errors
 /// If a line is not understood.
 pub fn parse_sets(text: &str) -> Result<ActualSets, ParseError> {
-    let mut actual = ActualSets::default();
+    let mut sets: BTreeMap<SetName, ActualSet> = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
         let error = || ParseError::Line {
             line: index + 1,
@@ -200,19 +264,22 @@ pub fn parse_sets(text: &str) -> Result<ActualSets, ParseError> {
                 let Some(name) = SetName::read(name) else {
                     continue;
                 };
-                actual.sets.insert(name, ActualSet::read(options));
+                sets.insert(name, ActualSet::read(options));
             }
             ["add", name, member @ ..] => {
                 let Some(name) = SetName::read(name) else {
                     continue;
                 };
-                let set = actual.sets.get_mut(&name).ok_or_else(error)?;
+                let set = sets.get_mut(&name).ok_or_else(error)?;
                 set.add(member);
             }
             _ => return Err(error()),
         }
     }
-    Ok(actual)
+    let shared = |(name, set)| (name, Arc::new(set));
+    Ok(ActualSets {
+        sets: Arc::new(sets.into_iter().map(shared).collect()),
+    })
 }
 
 impl ActualSet {
@@ -236,7 +303,7 @@ impl ActualSet {
         Self {
             shape: kind.zip(family),
             plain,
-            members: BTreeSet::new(),
+            members: Members::Read(BTreeSet::new()),
         }
     }
 
@@ -245,9 +312,9 @@ impl ActualSet {
             [member] => self.shape.and_then(|(kind, _)| read_member(kind, member)),
             _ => None,
         };
-        match member {
-            Some(member) => drop(self.members.insert(member)),
-            None => self.plain = false,
+        match (member, &mut self.members) {
+            (Some(member), Members::Read(members)) => drop(members.insert(member)),
+            _ => self.plain = false,
         }
     }
 }

@@ -1,13 +1,12 @@
 //! The smallest `ipset restore -exist` texts that lead from the sets that are there to those that are wanted.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use reconcile::DeltaMap;
-
 use crate::names::{Family, SetName};
-use crate::sets::{ActualSet, ActualSets, IpSet, MAX_ELEMENTS, Member};
+use crate::sets::{ActualSet, ActualSets, IpSet, MAX_ELEMENTS, Member, SetKind};
 
 /// What is to be written, in two parts: rules that need new sets come after the first, rules that hold on to old
 /// ones must be gone before the second.
@@ -15,72 +14,113 @@ use crate::sets::{ActualSet, ActualSets, IpSet, MAX_ELEMENTS, Member};
 pub struct SetPlan {
     /// Creates, adds and deletes members: before the rules. For `ipset restore -exist`.
     pub before: Option<String>,
-    /// Destroys what is not wanted: after the rules. For `ipset restore`.
+    /// Destroys what is not wanted: after the rules, and not while a [`Plan`](crate::Plan) has `leftover`. For
+    /// `ipset restore`.
     pub after: Option<String>,
     /// How many members are added or deleted.
     pub members_written: usize,
-    /// What is there between the two, if no one else writes.
+    /// What is there between the two, if no one else writes. Keep it even if there is nothing to write: it remembers what
+    /// was compared.
     pub applied: ActualSets,
     /// What is there after both.
     pub applied_after: ActualSets,
 }
 
-/// Compares the sets that are there with those that are wanted.
+impl SetPlan {
+    /// Which set a line of [`SetPlan::before`] (from 1, as [`failed_line`](crate::failed_line) finds it) is about.
+    pub fn set_at_line(&self, line: usize) -> Option<SetName> {
+        self.name_at(self.before.as_deref()?, line)
+    }
+
+    /// Which set a line of [`SetPlan::after`] would destroy.
+    pub fn destroyed_at_line(&self, line: usize) -> Option<SetName> {
+        self.name_at(self.after.as_deref()?, line)
+    }
+
+    fn name_at(&self, text: &str, line: usize) -> Option<SetName> {
+        let line = text.lines().nth(line.checked_sub(1)?)?;
+        let name = SetName::read(line.split(' ').nth(1)?)?;
+        if !name.is_temporary() {
+            return Some(name);
+        }
+        let replaced = |known: &&SetName| known.temporary() == name;
+        self.applied.sets.keys().find(replaced).cloned()
+    }
+}
+
+/// Compares the sets that are there with those that are wanted. A set that is the same allocation as when it was last
+/// planned costs one comparison of pointers.
 pub fn plan_sets(actual: &ActualSets, desired: &BTreeMap<SetName, Arc<IpSet>>) -> SetPlan {
-    let wanted = desired
-        .iter()
-        .map(|(name, set)| (name.clone(), ActualSet::of(set)))
-        .collect();
-    let delta = DeltaMap::new(wanted, actual.sets.clone());
-    let mut writer = Writer::default();
-    // What an earlier run left half done would be in the way.
-    let left: Vec<&SetName> = delta
-        .pending_deletions()
-        .map(|(name, _)| name)
-        .filter(|name| is_temporary(name))
-        .collect();
-    for name in &left {
-        writer.destroy(name);
+    let mut planner = Planner::default();
+    let mut present = actual.sets.iter().peekable();
+    for (name, wanted) in desired {
+        while let Some((unwanted, _)) = present.next_if(|(held, _)| *held < name) {
+            planner.unwanted(unwanted);
+        }
+        let held = present.next_if(|(held, _)| *held == name);
+        planner.wanted(name, wanted, held.map(|(_, set)| &**set));
     }
-    let mut applied = actual.clone();
-    for name in &left {
-        applied.sets.remove(*name);
+    for (unwanted, _) in present {
+        planner.unwanted(unwanted);
     }
-    for (name, wanted, present) in delta.pending_updates() {
-        writer.update(name, wanted, present);
-        applied.sets.insert(name.clone(), wanted.clone());
-    }
-    let mut after = Writer::default();
-    for (name, _) in delta
-        .pending_deletions()
-        .filter(|(name, _)| !is_temporary(name))
-    {
-        after.destroy(name);
-    }
-    SetPlan {
-        before: writer.finish(),
-        after: after.finish(),
-        members_written: writer.members_written,
-        applied,
-        applied_after: ActualSets {
-            sets: delta.desired().clone(),
-        },
-    }
+    planner.finish(actual)
 }
 
-fn is_temporary(name: &SetName) -> bool {
-    name.as_str()
-        .get(5..)
-        .is_some_and(|rest| rest.starts_with("tmp-"))
+#[derive(Default)]
+struct Planner<'a> {
+    writer: Writer,
+    /// Sets that are written, or were found as they should be.
+    known: Vec<(SetName, Arc<ActualSet>)>,
+    /// What an earlier run left half done would be in the way.
+    left_half_done: Vec<&'a SetName>,
+    stale: Vec<&'a SetName>,
 }
 
-impl ActualSet {
-    fn of(set: &IpSet) -> Self {
-        let shape = Some((set.kind(), set.family()));
-        Self {
-            shape,
-            plain: true,
-            members: set.members().clone(),
+impl<'a> Planner<'a> {
+    fn unwanted(&mut self, name: &'a SetName) {
+        if name.is_temporary() {
+            self.left_half_done.push(name);
+        } else {
+            self.stale.push(name);
+        }
+    }
+
+    fn wanted(&mut self, name: &SetName, wanted: &Arc<IpSet>, present: Option<&ActualSet>) {
+        if present.is_some_and(|held| held.is(wanted)) {
+            return;
+        }
+        self.writer.update(name, wanted, present);
+        let held = Arc::new(ActualSet::written(wanted));
+        self.known.push((name.clone(), held));
+    }
+
+    fn finish(self, actual: &ActualSets) -> SetPlan {
+        let mut applied = actual.clone();
+        let mut text = String::new();
+        if !self.left_half_done.is_empty() || !self.known.is_empty() {
+            let sets = Arc::make_mut(&mut applied.sets);
+            for name in &self.left_half_done {
+                line(&mut text, format_args!("destroy {name}"));
+                sets.remove(*name);
+            }
+            sets.extend(self.known);
+        }
+        text.push_str(&self.writer.text);
+        let mut applied_after = applied.clone();
+        let mut after = String::new();
+        if !self.stale.is_empty() {
+            let sets = Arc::make_mut(&mut applied_after.sets);
+            for name in &self.stale {
+                line(&mut after, format_args!("destroy {name}"));
+                sets.remove(*name);
+            }
+        }
+        SetPlan {
+            before: (!text.is_empty()).then_some(text),
+            after: (!after.is_empty()).then_some(after),
+            members_written: self.writer.members_written,
+            applied,
+            applied_after,
         }
     }
 }
@@ -92,67 +132,78 @@ struct Writer {
 }
 
 impl Writer {
-    fn update(&mut self, name: &SetName, wanted: &ActualSet, present: Option<&ActualSet>) {
-        let Some(present) = present else {
-            self.create(name, wanted);
-            return self.members("add", name, wanted.members.iter());
-        };
-        if present.shape != wanted.shape {
-            // The kernel swaps no sets of different types. Names say what a set holds, so this is another's doing, and
-            // no rule of ours can hold on to a set that another was able to replace.
-            self.destroy(name);
-            self.create(name, wanted);
-            return self.members("add", name, wanted.members.iter());
+    fn update(&mut self, name: &SetName, wanted: &IpSet, present: Option<&ActualSet>) {
+        let shape = (wanted.kind(), wanted.family());
+        match present {
+            None => self.make(name, shape, wanted),
+            Some(present) if present.shape != Some(shape) => {
+                // The kernel swaps no sets of different types. Names say what a set holds, so this is another's doing,
+                // and no rule of ours can hold on to a set that another was able to replace.
+                self.destroy(name);
+                self.make(name, shape, wanted);
+            }
+            Some(present) if !present.plain => {
+                let temporary = name.temporary();
+                self.make(&temporary, shape, wanted);
+                line(&mut self.text, format_args!("swap {temporary} {name}"));
+                self.destroy(&temporary);
+            }
+            Some(present) => self.change(name, wanted.members(), present.members.get()),
         }
-        if !present.plain {
-            let temporary = name.temporary();
-            self.create(&temporary, wanted);
-            self.members("add", &temporary, wanted.members.iter());
-            self.line(format_args!("swap {temporary} {name}"));
-            return self.destroy(&temporary);
-        }
-        let missing: BTreeSet<&Member> = wanted.members.difference(&present.members).collect();
-        let extra: BTreeSet<&Member> = present.members.difference(&wanted.members).collect();
-        self.members("add", name, missing.into_iter());
-        self.members("del", name, extra.into_iter());
     }
 
-    fn create(&mut self, name: &SetName, set: &ActualSet) {
-        let Some((kind, family)) = set.shape else {
-            return;
-        };
-        let family = match family {
-            Family::V4 => "inet",
-            Family::V6 => "inet6",
-        };
-        self.line(format_args!(
-            "create {name} {} family {family} maxelem {MAX_ELEMENTS}",
-            kind.name()
-        ));
+    /// One walk over both; what is added comes first, for an address must not be missing from two sets at once.
+    fn change(&mut self, name: &SetName, wanted: &BTreeSet<Member>, held: &BTreeSet<Member>) {
+        let mut extra = Vec::new();
+        let (mut wanted, mut held) = (wanted.iter().peekable(), held.iter().peekable());
+        loop {
+            let order = match (wanted.peek(), held.peek()) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(new), Some(old)) => new.cmp(old),
+            };
+            let new = if order.is_le() { wanted.next() } else { None };
+            let old = if order.is_ge() { held.next() } else { None };
+            match (new, old) {
+                (Some(new), None) => self.member("add", name, new),
+                (None, Some(old)) => extra.push(old),
+                _ => {}
+            }
+        }
+        for member in extra {
+            self.member("del", name, member);
+        }
     }
 
-    fn members<'a>(
-        &mut self,
-        verb: &str,
-        name: &SetName,
-        members: impl Iterator<Item = &'a Member>,
-    ) {
-        for member in members {
-            self.members_written += 1;
-            self.line(format_args!("{verb} {name} {member}"));
+    fn make(&mut self, name: &SetName, (kind, family): (SetKind, Family), set: &IpSet) {
+        let (kind, family) = (
+            kind.name(),
+            match family {
+                Family::V4 => "inet",
+                Family::V6 => "inet6",
+            },
+        );
+        line(
+            &mut self.text,
+            format_args!("create {name} {kind} family {family} maxelem {MAX_ELEMENTS}"),
+        );
+        for member in set.members() {
+            self.member("add", name, member);
         }
+    }
+
+    fn member(&mut self, verb: &str, name: &SetName, member: &Member) {
+        self.members_written += 1;
+        line(&mut self.text, format_args!("{verb} {name} {member}"));
     }
 
     fn destroy(&mut self, name: &SetName) {
-        self.line(format_args!("destroy {name}"));
+        line(&mut self.text, format_args!("destroy {name}"));
     }
+}
 
-    fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        // A String takes every write.
-        let _ = writeln!(self.text, "{line}");
-    }
-
-    fn finish(&mut self) -> Option<String> {
-        (!self.text.is_empty()).then(|| std::mem::take(&mut self.text))
-    }
+fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
+    // A String takes every write.
+    let _ = writeln!(text, "{line}");
 }

@@ -1,0 +1,184 @@
+//! What the tables hold, as read back or as we wrote it: our chains rule by rule, of others' the places alone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::names::{Builtin, CHAIN_PREFIX, ChainName, Table};
+use crate::rule::{Protocol, Rule};
+use crate::rule_text::COMMENT_PREFIX;
+
+/// A rule as words that do not hang on the program's version, joined by NUL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Words(Arc<str>);
+
+impl Words {
+    /// The words that a rule of ours is read back as.
+    pub(crate) fn rendered(text: &str) -> Self {
+        Self::of(&tokens(text).expect("the renderer closes its quotes"))
+    }
+
+    /// The words of what follows `-A CHAIN`.
+    pub(crate) fn of(words: &[String]) -> Self {
+        let mut joined = String::with_capacity(words.iter().map(|word| word.len() + 1).sum());
+        let mut previous = "";
+        for word in words {
+            if !joined.is_empty() {
+                joined.push('\0');
+            }
+            joined.push_str(if previous == "-p" {
+                Protocol::canonical(word)
+            } else {
+                word
+            });
+            previous = word;
+        }
+        Self(joined.into())
+    }
+}
+
+/// A chain of ours: a list that we wanted and all of which is in force, then what stands behind it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Held {
+    /// The list, once we compared or wrote it.
+    written: Option<Arc<[Rule]>>,
+    /// What follows: without a list, all there is; behind one, rules that no packet reaches.
+    rest: Vec<Words>,
+}
+
+impl Held {
+    pub(crate) fn new(written: Arc<[Rule]>, dead: Vec<Words>) -> Self {
+        Self {
+            written: Some(written),
+            rest: dead,
+        }
+    }
+
+    pub(crate) fn push(&mut self, rule: Words) {
+        self.rest.push(rule);
+    }
+
+    /// Whether this very list is in force.
+    pub(crate) fn is(&self, wanted: &Arc<[Rule]>) -> bool {
+        self.written
+            .as_ref()
+            .is_some_and(|written| Arc::ptr_eq(written, wanted))
+    }
+
+    /// How many rules no packet reaches, as far as we know.
+    pub(crate) fn dead(&self) -> usize {
+        if self.written.is_some() {
+            self.rest.len()
+        } else {
+            0
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.written.as_ref().map_or(0, |written| written.len()) + self.rest.len()
+    }
+
+    /// All its rules.
+    pub(crate) fn words(&self) -> Vec<Words> {
+        let written = self.written.iter().flat_map(|rules| rules.iter());
+        written
+            .map(|rule| Words::rendered(&rule.render()))
+            .chain(self.rest.iter().cloned())
+            .collect()
+    }
+}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        self.words() == other.words()
+    }
+}
+
+impl Eq for Held {}
+
+/// One place in a chain that is not ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// Another owner's rule.
+    Foreign,
+    /// A rule of ours.
+    Ours(Words),
+}
+
+impl Slot {
+    /// Ours is what bears our comment or leads into a chain of ours.
+    pub(crate) fn read(words: &[String]) -> Self {
+        if is_ours(words) {
+            Self::Ours(Words::of(words))
+        } else {
+            Self::Foreign
+        }
+    }
+}
+
+pub(crate) fn is_ours(words: &[String]) -> bool {
+    let mut pairs = words.iter().zip(words.iter().skip(1));
+    pairs.any(|(option, value)| match option.as_str() {
+        "--comment" => value.starts_with(COMMENT_PREFIX),
+        "-j" | "-g" => value.starts_with(CHAIN_PREFIX),
+        _ => false,
+    })
+}
+
+/// What one table holds. Copies share what they don't change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ActualTable {
+    pub(crate) ours: Arc<BTreeMap<ChainName, Arc<Held>>>,
+    /// The built-in chains, and others' chains that hold a rule of ours.
+    pub(crate) others: Arc<BTreeMap<String, Vec<Slot>>>,
+}
+
+impl ActualTable {
+    /// Forgets others' chains that do not concern us: a node can have tens of thousands.
+    pub(crate) fn forget_foreign(&mut self) {
+        let concerns = |name: &str, slots: &[Slot]| {
+            Builtin::ALL.into_iter().any(|known| known.name() == name)
+                || slots.iter().any(|slot| *slot != Slot::Foreign)
+        };
+        Arc::make_mut(&mut self.others).retain(|name, slots| concerns(name, slots));
+    }
+}
+
+/// What the tables of one family hold, as far as it concerns us. Copies share what they don't change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Actual {
+    pub(crate) tables: BTreeMap<Table, ActualTable>,
+}
+
+impl Actual {
+    /// How many rules of ours there are, hooks included.
+    pub fn rule_count(&self) -> usize {
+        let ours_in =
+            |slots: &Vec<Slot>| slots.iter().filter(|slot| **slot != Slot::Foreign).count();
+        let of_table = |table: &ActualTable| {
+            table.ours.values().map(|chain| chain.len()).sum::<usize>()
+                + table.others.values().map(ours_in).sum::<usize>()
+        };
+        self.tables.values().map(of_table).sum()
+    }
+}
+
+/// Cuts a line into words; quotes keep blanks, a backslash keeps the next character. `None` if a quote stays open.
+pub(crate) fn tokens(line: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quoted = false;
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+            }
+            '\\' => word.get_or_insert_default().push(characters.next()?),
+            ' ' if !quoted => words.extend(word.take()),
+            other => word.get_or_insert_default().push(other),
+        }
+    }
+    words.extend(word);
+    (!quoted).then_some(words)
+}
