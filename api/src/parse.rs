@@ -157,7 +157,8 @@ fn typed<T: DeserializeOwned>(kind: &str, value: Value) -> Result<T, ParseError>
     let object = object_text(kind, &value);
     serde_json::from_value(value).map_err(|error| ParseError::Invalid {
         object,
-        message: error.to_string(),
+        // It quotes an unknown field as it came.
+        message: error.to_string().replace(char::is_control, "?"),
     })
 }
 

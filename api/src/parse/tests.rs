@@ -288,6 +288,16 @@ fn wrong_nodes_are_refused() {
     }
 }
 
+#[test]
+fn an_unknown_field_is_named_on_one_line() {
+    let error = peer_with("a\nb\u{1b}", json!(1)).expect_err("no field of a BGPPeer");
+    let text = error.to_string();
+    assert!(
+        text.contains("a?b?") && !text.contains(char::is_control),
+        "{text:?}"
+    );
+}
+
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
