@@ -7,12 +7,14 @@ mod dispatch;
 mod domain_answer;
 mod domain_cache;
 mod evaluate;
+mod flows;
 mod index;
 mod model;
 mod objects;
 mod peers;
 #[cfg(test)]
 mod test;
+mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -28,8 +30,10 @@ pub use evaluate::{
     DecidedBy, Evaluator, Explanation, Flow, Holder, NotMatched, Outcome, PolicyTier, Side, Step,
     Stranger, Verdict, evaluate,
 };
+pub use flows::{Cut, Dirty, Entry, Judge, Local, Tuple};
 pub use index::Index;
 pub use objects::Objects;
+pub use walk::{Packet, Place, Tables, Tried, WalkVerdict, Walked, walk};
 
 /// A pod attached to this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
