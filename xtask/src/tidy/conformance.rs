@@ -1,4 +1,4 @@
-//! `docs/conformance.md` names tests: each must be there, so that the page cannot rot.
+//! `docs/conformance*.md` name tests: each must be there, so that the pages cannot rot.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,22 +9,28 @@ use super::Tally;
 
 const PAGE: &str = "docs/conformance.md";
 
-/// Where most of what it names is: files are given from here or from the root.
+/// All of them.
+const PAGES: &[&str] = &[PAGE, "docs/conformance-policy.md"];
+
+/// Where most of what the first names is: files are given from here or from the root.
 const HOME: &str = "bgp/proto/src";
 
 /// Where the behaviours are that `make show-ten` takes back.
 const REVERTS: &str = "tests/reverts";
 
-/// Adds every test and file that the page names and nobody finds, and every revert it does not show.
+/// Adds every test and file that a page names and nobody finds, and every revert that none shows.
 pub(crate) fn check(root: &Path, tally: &mut Tally) -> anyhow::Result<()> {
-    let page =
-        fs::read_to_string(root.join(PAGE)).with_context(|| format!("cannot read {PAGE}"))?;
     let read = |file: &str| {
         let places = [root.join(file), root.join(HOME).join(file)];
         places.iter().find_map(|path| fs::read_to_string(path).ok())
     };
-    let wrong = problems(&page, read);
-    tally.problems.extend(wrong);
+    let mut shown = String::new();
+    for page in PAGES {
+        let text =
+            fs::read_to_string(root.join(page)).with_context(|| format!("cannot read {page}"))?;
+        tally.problems.extend(problems(page, &text, read));
+        shown.push_str(&text);
+    }
     let entries = fs::read_dir(root.join(REVERTS)).context("cannot list the reverts")?;
     let mut patches: Vec<PathBuf> = entries
         .map(|entry| Ok(entry?.path()))
@@ -34,7 +40,7 @@ pub(crate) fn check(root: &Path, tally: &mut Tally) -> anyhow::Result<()> {
         let patch =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let test = patch.lines().find_map(|line| line.strip_prefix("Test: "));
-        if !test.is_some_and(|test| page.contains(&format!("`{test}`"))) {
+        if !test.is_some_and(|test| shown.contains(&format!("`{test}`"))) {
             let name = path.file_name().unwrap_or_default().display();
             tally.problems.push(format!(
                 "{PAGE} does not show {REVERTS}/{name}: copy the table of `make show-ten`"
@@ -44,19 +50,19 @@ pub(crate) fn check(root: &Path, tally: &mut Tally) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is wrong with a page; `read` gives the text of a file that it names.
-fn problems(page: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
+/// What is wrong with the text of a page; `read` gives the text of a file that it names.
+fn problems(page: &str, text: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let mut found = Vec::new();
     let mut tests = 0;
-    for (number, line) in (1..).zip(page.lines()) {
+    for (number, line) in (1..).zip(text.lines()) {
         for name in named(line) {
             let (file, test) = name.split_once("::").unwrap_or((name, ""));
             match read(file) {
-                None => found.push(format!("{PAGE}:{number}: there is no file {file}")),
+                None => found.push(format!("{page}:{number}: there is no file {file}")),
                 Some(text) if !test.is_empty() => {
                     tests += 1;
                     if !text.contains(&format!("fn {test}(")) {
-                        found.push(format!("{PAGE}:{number}: {file} has no test {test}"));
+                        found.push(format!("{page}:{number}: {file} has no test {test}"));
                     }
                 }
                 Some(_) => {}
@@ -64,7 +70,7 @@ fn problems(page: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
         }
     }
     if tests == 0 {
-        found.push(format!("{PAGE} names no test at all"));
+        found.push(format!("{page} names no test at all"));
     }
     found
 }
@@ -81,7 +87,8 @@ mod tests {
 
     fn count(page: &str) -> usize {
         let text = "#[test]\nfn a_route_goes() {}\n".to_owned();
-        problems(page, |file| (file == "rib/tests.rs").then(|| text.clone())).len()
+        let read = |file: &str| (file == "rib/tests.rs").then(|| text.clone());
+        problems(PAGE, page, read).len()
     }
 
     #[test]
