@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use api::resources::{BgpConfiguration, Node, Pod};
@@ -105,14 +104,17 @@ impl Core {
             };
             info!("{} {what}", change.key);
         }
+        let is_own_node = matches!(&change.key, Key::Node(name) if *name == self.node);
         match change.value {
             Some(value) => self.store.insert(change.key, value),
             None => self.store.remove(&change.key),
         };
-        self.leases.set_cidrs(
-            self.own_node()
-                .map_or(Vec::new(), |node| node.pod_cidrs.clone()),
-        );
+        if is_own_node {
+            self.leases.set_cidrs(
+                self.own_node()
+                    .map_or(Vec::new(), |node| node.pod_cidrs.clone()),
+            );
+        }
     }
 
     /// Whether every source is in sync: only then is anything written (invariant 3).
@@ -230,7 +232,7 @@ impl Core {
         Some(Outputs {
             firewall: firewall::Desired {
                 generation: self.generation,
-                compiled: Arc::new(compiled),
+                compiled,
                 waiting: waiting.collect(),
             },
             local: routing::Local {

@@ -1,19 +1,24 @@
-//! From a packet's pod to the chain of its policies in a few rules, however many pods there are.
+//! From a packet's pod to its own chain in a few rules, however many pods there are.
 //!
-//! One rule can only say yes or no, so the chains halve the isolated endpoints by bits of a hash of their interface's
-//! name; a set per bit holds the endpoints that have it. An endpoint's bits never change, so a change of policy leaves
-//! the sets alone and is one transaction of rules; and the tree hangs only on the endpoints there are now.
+//! One rule can only say yes or no, so the chains halve the local endpoints by bits of a hash of their interface's
+//! name; a set per bit holds the endpoints that have it. Tree and sets hang on the endpoints alone, never on policies:
+//! sets and rules are two transactions, and a set that changed with a policy would misroute packets between them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netfilter::{
-    Action, ChainName, Family, InterfaceMatch, InterfaceName, IpSet, Match, Rule, SetDirection,
-    SetKind, SetName, short_hash,
+    Action, ChainName, Family, InterfaceMatch, InterfaceName, IpSet, Match, Protocol, Rule,
+    SetDirection, SetKind, SetName, short_hash,
 };
 
-use crate::{Direction, Endpoint, Isolated};
+use crate::group::endpoint_chain;
+use crate::layout::is_policed;
+use crate::{Direction, Endpoint};
+
+/// Router and neighbour solicitation and advertisement (RFC 4861 §4.1–4.4).
+const NEIGHBOUR_DISCOVERY: [u8; 4] = [133, 134, 135, 136];
 
 /// How many bits of the hash there are to choose from.
 const BITS: u16 = 64;
@@ -23,47 +28,58 @@ const SLACK: u32 = 2;
 const LISTED: usize = 2;
 
 /// The chains of one direction, and the bits they ask for.
-pub(crate) struct Dispatch<'a> {
+pub(crate) struct Dispatch {
     family: Family,
     direction: Direction,
-    isolated: &'a Isolated,
-    /// The chain of an endpoint's set of policies.
-    leaf: &'a dyn Fn(&BTreeSet<api::NamespacedName>) -> ChainName,
     pub(crate) chains: BTreeMap<ChainName, Vec<Rule>>,
     pub(crate) bits: BTreeSet<u16>,
 }
 
 type Candidates<'a> = Vec<(&'a InterfaceName, u64)>;
 
-impl<'a> Dispatch<'a> {
-    /// Makes the chains; returns them and the rules of the root, which the caller's own rules may precede.
+impl Dispatch {
     pub(crate) fn new(
         family: Family,
         direction: Direction,
-        isolated: &'a Isolated,
-        leaf: &'a dyn Fn(&BTreeSet<api::NamespacedName>) -> ChainName,
-    ) -> (Self, Vec<Rule>) {
+        endpoints: &BTreeSet<InterfaceName>,
+    ) -> Self {
         let mut dispatch = Self {
             family,
             direction,
-            isolated,
-            leaf,
             chains: BTreeMap::new(),
             bits: BTreeSet::new(),
         };
-        let all: Candidates<'_> = isolated
-            .keys()
+        let all: Candidates<'_> = endpoints
+            .iter()
             .map(|name| (name, hash_bits(name)))
             .collect();
         let depth = all.len().next_power_of_two().trailing_zeros() + SLACK;
-        let root = dispatch.node(all, depth, &mut Vec::new());
-        (dispatch, root)
+        let mut root = dispatch.neighbour_discovery();
+        root.extend(dispatch.node(all, depth, &mut Vec::new()));
+        let name = ChainName::fixed(dispatch.chain_prefix());
+        dispatch.chains.insert(name, root);
+        dispatch
+    }
+
+    /// Neighbour discovery passes before any policy is asked (semantics 43).
+    fn neighbour_discovery(&self) -> Vec<Rule> {
+        if self.family == Family::V4 {
+            return Vec::new();
+        }
+        let pass = |number: &u8| {
+            let conditions = [
+                Match::Protocol(Protocol::Icmpv6),
+                Match::Icmpv6Type(*number),
+            ];
+            Rule::new(conditions, Action::Return)
+        };
+        NEIGHBOUR_DISCOVERY.iter().map(pass).collect()
     }
 
     /// The rules for these endpoints: those with a bit go to a chain of their own, the others' rules follow.
     fn node(
         &mut self,
-        mut left: Candidates<'a>,
+        mut left: Candidates<'_>,
         mut depth: u32,
         path: &mut Vec<String>,
     ) -> Vec<Rule> {
@@ -92,21 +108,24 @@ impl<'a> Dispatch<'a> {
             left = without;
         }
         path.truncate(entered);
-        rules.extend(
-            left.into_iter()
-                .filter_map(|(name, _)| self.leaf_rule(name)),
-        );
+        rules.extend(left.into_iter().map(|(name, _)| self.leaf_rule(name)));
+        // A set that someone emptied leads astray; that must not open a pod.
+        rules.push(Rule::new(
+            [is_policed(self.family, self.direction)],
+            Action::Drop,
+        ));
+        rules.push(Rule::new([], Action::Return));
         rules
     }
 
-    fn leaf_rule(&self, interface: &InterfaceName) -> Option<Rule> {
-        let policies = self.isolated.get(interface)?;
-        let interface = InterfaceMatch::Exact(interface.clone());
+    fn leaf_rule(&self, name: &InterfaceName) -> Rule {
+        let interface = InterfaceMatch::Exact(name.clone());
         let condition = match self.direction {
             Direction::Ingress => Match::OutInterface(interface),
             Direction::Egress => Match::InInterface(interface),
         };
-        Some(Rule::new([condition], Action::Goto((self.leaf)(policies))))
+        let chain = endpoint_chain(name, self.direction);
+        Rule::new([condition], Action::Goto(chain))
     }
 
     fn chain_prefix(&self) -> &'static str {

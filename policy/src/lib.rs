@@ -1,17 +1,23 @@
-//! NetworkPolicy to sets and chains: a function of the present objects and endpoints, for both families from one model.
+//! NetworkPolicy and ClusterNetworkPolicy to sets and chains: a function of the present objects and endpoints, for both
+//! families from one model.
 //!
 //! Feed [`Index`] with changes and the local endpoints, then [`Index::compile`]. `docs/design/policy.md` shows the chains.
 
-mod chains;
 mod dispatch;
 mod domain_answer;
 mod domain_cache;
 mod evaluate;
 mod flows;
+mod group;
 mod index;
-mod model;
+mod layout;
+mod meaning;
 mod objects;
-mod peers;
+mod part;
+mod people;
+mod policing;
+mod render;
+mod scratch;
 #[cfg(test)]
 mod test;
 mod walk;
@@ -22,7 +28,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::{Key, NamespacedName};
-use netfilter::{InterfaceName, IpSet, Ruleset, SetName};
+use netfilter::{ChainName, InterfaceName, IpSet, Ruleset, SetName};
 
 pub use domain_answer::{DnsAnswer, DnsData, DnsRecord, MalformedAnswer};
 pub use domain_cache::{DomainCache, DomainLimits, Learned};
@@ -64,6 +70,36 @@ pub struct Compiled {
     pub v6: FamilyRules,
     /// What could not be compiled, sorted. It matches nothing (under Deny and Pass: everything); isolation stands.
     pub problems: Vec<Problem>,
+    /// What each chain of the filter table whose name is a hash stands for, the tree's own aside; both families.
+    pub origins: Arc<BTreeMap<ChainName, Origin>>,
+}
+
+/// What a chain stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A policy, for one direction.
+    Policy {
+        /// Which policy.
+        key: Key,
+        /// Which of its lists of rules.
+        direction: Direction,
+        /// Which rule of the policy (from 0) each of the chain's rules comes from, the last one (RETURN) left out.
+        rules: Vec<usize>,
+    },
+    /// A pod of this node.
+    Endpoint {
+        /// The host end of its interface.
+        interface: InterfaceName,
+        /// What it sends, or what it gets.
+        direction: Direction,
+    },
+    /// All policies that are asked, in their order (or those of the admin tier alone).
+    Group {
+        /// Which policies.
+        policies: Vec<Key>,
+        /// For which direction.
+        direction: Direction,
+    },
 }
 
 /// A part of an object that could not be put into force.
@@ -164,6 +200,17 @@ impl MarkMask {
     pub fn allowed(self) -> u32 {
         1 << (self.0 & !self.accepted()).trailing_zeros()
     }
+
+    /// The next bit: the rest of this tier is passed over.
+    pub fn passed(self) -> u32 {
+        1 << (self.0 & !self.accepted() & !self.allowed()).trailing_zeros()
+    }
+
+    /// The next bit: the packet is from a pod to its own node.
+    pub fn own_node(self) -> u32 {
+        let lower = self.accepted() | self.allowed() | self.passed();
+        1 << (self.0 & !lower).trailing_zeros()
+    }
 }
 
 impl Default for MarkMask {
@@ -176,11 +223,22 @@ impl Default for MarkMask {
 /// A direction of traffic, seen from the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
-    /// To the pod.
+    /// What the pod gets.
     Ingress,
-    /// From the pod.
+    /// What the pod sends.
     Egress,
 }
 
-/// The policies of each local endpoint, for one direction; an endpoint that is not in it is not isolated.
-type Isolated = BTreeMap<InterfaceName, BTreeSet<NamespacedName>>;
+impl Direction {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        })
+    }
+}

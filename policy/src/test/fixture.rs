@@ -7,7 +7,7 @@ use api::labels::Requirement;
 use api::resources::*;
 use api::{Change, Key, LabelSelector, Labels, NamespacedName, Resource};
 
-use crate::{Compiled, Endpoint, Index};
+use crate::{Compiled, Endpoint, Index, Settings};
 
 pub(super) fn labels(text: &str) -> Labels {
     let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
@@ -89,6 +89,43 @@ pub(super) fn port(protocol: Protocol, first: u16, last: u16) -> Port {
     }
 }
 
+/// A ClusterNetworkPolicy of a tier about pods with such labels in any namespace.
+pub(super) fn cluster_policy(
+    name: &str,
+    tier: Tier,
+    priority: u16,
+    of: &str,
+) -> ClusterNetworkPolicy {
+    ClusterNetworkPolicy {
+        name: name.to_owned(),
+        tier,
+        priority,
+        subject: ClusterSubject::Pods(namespaced("", of)),
+        ingress: Vec::new(),
+        egress: Vec::new(),
+    }
+}
+
+pub(super) fn namespaced(namespaces: &str, pods: &str) -> NamespacedPods {
+    NamespacedPods {
+        namespaces: selector(namespaces),
+        pods: selector(pods),
+    }
+}
+
+pub(super) fn cluster_rule(
+    action: ClusterAction,
+    peers: Vec<ClusterPeer>,
+    protocols: Option<Vec<ClusterPort>>,
+) -> ClusterRule {
+    ClusterRule {
+        name: String::new(),
+        action,
+        peers,
+        protocols,
+    }
+}
+
 pub(super) fn rule(peers: Option<Vec<Peer>>, ports: Option<Vec<Port>>) -> PolicyRule {
     PolicyRule { peers, ports }
 }
@@ -99,6 +136,10 @@ pub(super) struct Cluster {
     pub(super) namespaces: Vec<Namespace>,
     pub(super) pods: Vec<Pod>,
     pub(super) policies: Vec<NetworkPolicy>,
+    pub(super) cluster_policies: Vec<ClusterNetworkPolicy>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) domains: BTreeMap<DomainName, BTreeSet<IpAddr>>,
+    pub(super) settings: Settings,
     pub(super) endpoints: BTreeMap<String, Endpoint>,
 }
 
@@ -169,15 +210,30 @@ impl Cluster {
             .iter()
             .map(namespace)
             .chain(self.pods.iter().map(pod));
-        changes.chain(self.policies.iter().map(policy)).collect()
+        let cluster = |one: &ClusterNetworkPolicy| Change {
+            key: Key::ClusterNetworkPolicy(one.name.clone()),
+            value: Some(Resource::ClusterNetworkPolicy(one.clone())),
+        };
+        let node = |one: &Node| Change {
+            key: Key::Node(one.name.clone()),
+            value: Some(Resource::Node(one.clone())),
+        };
+        let changes = changes.chain(self.policies.iter().map(policy));
+        let changes = changes.chain(self.cluster_policies.iter().map(cluster));
+        changes.chain(self.nodes.iter().map(node)).collect()
     }
 
-    pub(super) fn compile(&self) -> Compiled {
-        let mut index = Index::new();
+    pub(super) fn index(&self) -> Index {
+        let mut index = Index::with_settings(self.settings.clone());
         self.changes()
             .iter()
             .for_each(|change| index.handle(change));
         index.set_endpoints(self.endpoints.clone());
-        index.compile()
+        index.set_domain_addresses(self.domains.clone());
+        index
+    }
+
+    pub(super) fn compile(&self) -> Compiled {
+        (*self.index().compile()).clone()
     }
 }

@@ -13,7 +13,9 @@ use crate::{Compiled, FamilyRules};
 pub(super) struct Packet {
     pub(super) source: IpAddr,
     pub(super) destination: IpAddr,
+    /// Empty: the node itself sends it.
     pub(super) input: String,
+    /// Empty: it is for the node itself.
     pub(super) output: String,
     pub(super) protocol: u8,
     /// Destination port, or the ICMPv6 type.
@@ -44,35 +46,66 @@ enum End {
 }
 
 impl<'a> Walk<'a> {
+    /// A mark that another left must not matter.
     pub(super) fn of(compiled: &'a Compiled, packet: &'a Packet) -> (Verdict, usize) {
+        Self::with_mark(compiled, packet, 0xffff_ffff)
+    }
+
+    pub(super) fn with_mark(
+        compiled: &'a Compiled,
+        packet: &'a Packet,
+        mark: u32,
+    ) -> (Verdict, usize) {
         let rules = if packet.source.is_ipv4() {
             &compiled.v4
         } else {
             &compiled.v6
         };
-        // A mark that another left must not matter.
         let mut walk = Self {
             rules,
             packet,
-            mark: 0xffff_ffff,
+            mark,
             tried: 0,
         };
-        for (table, builtin) in [
-            (Table::Raw, Builtin::Prerouting),
-            (Table::Filter, Builtin::Forward),
-        ] {
-            for position in [HookPosition::First, HookPosition::Last] {
-                let hooks = &rules.rules.tables[&table].hooks;
-                let hooks = hooks
-                    .iter()
-                    .filter(|hook| hook.chain == builtin && hook.position == position);
-                let list: Vec<Rule> = hooks.map(|hook| hook.rule.clone()).collect();
-                if let End::Final(verdict) = walk.list(table, &list) {
-                    return (verdict, walk.tried);
-                }
+        let (from_node, to_node) = (packet.input.is_empty(), packet.output.is_empty());
+        let way: &[(Table, Builtin)] = match (from_node, to_node) {
+            (true, _) => &[
+                (Table::Filter, Builtin::Output),
+                (Table::Mangle, Builtin::Postrouting),
+            ],
+            (_, true) => &[
+                (Table::Raw, Builtin::Prerouting),
+                (Table::Filter, Builtin::Input),
+            ],
+            _ => &[
+                (Table::Raw, Builtin::Prerouting),
+                (Table::Filter, Builtin::Forward),
+                (Table::Mangle, Builtin::Postrouting),
+            ],
+        };
+        let mut outcome = Verdict::Passed;
+        for (table, builtin) in way {
+            match walk.hooks(*table, *builtin) {
+                Verdict::Dropped => return (Verdict::Dropped, walk.tried),
+                Verdict::Accepted => outcome = Verdict::Accepted,
+                Verdict::Passed => {}
             }
         }
-        (Verdict::Passed, walk.tried)
+        (outcome, walk.tried)
+    }
+
+    fn hooks(&mut self, table: Table, builtin: Builtin) -> Verdict {
+        for position in [HookPosition::First, HookPosition::Last] {
+            let hooks = &self.rules.rules.tables[&table].hooks;
+            let hooks = hooks
+                .iter()
+                .filter(|hook| hook.chain == builtin && hook.position == position);
+            let list: Vec<Rule> = hooks.map(|hook| hook.rule.clone()).collect();
+            if let End::Final(verdict) = self.list(table, &list) {
+                return verdict;
+            }
+        }
+        Verdict::Passed
     }
 
     fn chain(&mut self, table: Table, name: &ChainName) -> End {
@@ -131,11 +164,10 @@ impl<'a> Walk<'a> {
                 mask,
                 negated,
             } => (self.mark & mask == *value) != *negated,
-            Match::SourcePort(_)
-            | Match::CtReply
-            | Match::SourceLocal
-            | Match::DestinationLocal
-            | Match::Limit { .. } => unreachable!("not compiled yet"),
+            Match::SourceLocal => packet.input.is_empty(),
+            Match::DestinationLocal => packet.output.is_empty(),
+            Match::Limit { .. } => true,
+            Match::SourcePort(_) | Match::CtReply => unreachable!("not compiled yet"),
         }
     }
 

@@ -51,9 +51,9 @@ proptest! {
         }
         index.set_endpoints(cluster.endpoints.clone());
         let straight = cluster.compile();
-        prop_assert_eq!(&index.compile(), &straight);
+        prop_assert_eq!(&*index.compile(), &straight);
         order.iter().rev().for_each(|change| index.handle(change));
-        prop_assert_eq!(index.compile(), straight);
+        prop_assert_eq!(&*index.compile(), &straight);
     }
 }
 

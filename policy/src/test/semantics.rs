@@ -225,7 +225,7 @@ fn rule_19_and_20_a_protocol_opens_no_other() {
 fn rule_20_what_cannot_be_compiled_matches_nothing_and_is_reported() {
     let bad = Port {
         protocol: Protocol::Tcp,
-        port: PortMatch::Named("http".to_owned()),
+        port: PortMatch::Unsupported("protocol \"DCCP\" is unknown".to_owned()),
     };
     let mut cluster = ingress(vec![
         rule(None, Some(vec![bad])),
@@ -237,7 +237,7 @@ fn rule_20_what_cannot_be_compiled_matches_nothing_and_is_reported() {
     assert!(
         unsupported[0]
             .to_string()
-            .starts_with("NetworkPolicy a/p: ingress rule 1: named port \"http\"")
+            .starts_with("NetworkPolicy a/p: ingress rule 1: protocol \"DCCP\"")
     );
     cluster.policies[0]
         .ingress

@@ -7,6 +7,7 @@ use netfilter::{Actual, ActualSets, Effort, plan, plan_sets};
 use super::fixture::*;
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "the text is long")]
 fn a_small_example_renders_so() {
     let mut cluster = Cluster::small();
     let mut one = policy("a/web", "app=x");
@@ -33,8 +34,11 @@ fn a_small_example_renders_so() {
         create ptl4-endpoints hash:net,iface family inet maxelem 1048576
         add ptl4-endpoints 10.0.0.1/32,ptl00000000001
         add ptl4-endpoints 10.0.0.2/32,ptl00000000002
-        create ptl4-n-579d5fe587e11e29 hash:net family inet maxelem 1048576
-        add ptl4-n-579d5fe587e11e29 10.0.0.0/30
+        create ptl4-guard-in hash:ip family inet maxelem 1048576
+        add ptl4-guard-in 10.0.0.1
+        create ptl4-guard-out hash:ip family inet maxelem 1048576
+        create ptl4-n-0c96313fb12e0b3d hash:net family inet maxelem 1048576
+        add ptl4-n-0c96313fb12e0b3d 10.0.0.0/30
         create ptl4-p-7f35fd26c0b5f7f1 hash:ip family inet maxelem 1048576
         add ptl4-p-7f35fd26c0b5f7f1 10.0.1.4
         *raw
@@ -48,33 +52,71 @@ fn a_small_example_renders_so() {
         *filter
         :PTL-ACCEPT - [0:0]
         :PTL-ALLOW - [0:0]
+        :PTL-EI-0cb56c022176c2f0 - [0:0]
+        :PTL-EI-53c4d33be48997ba - [0:0]
+        :PTL-EO-0cb56c022176c2f0 - [0:0]
+        :PTL-EO-53c4d33be48997ba - [0:0]
         :PTL-FORWARD - [0:0]
         :PTL-FROM - [0:0]
-        :PTL-GI-66f96bb4c4fb75e9 - [0:0]
-        :PTL-PI-66f96bb4c4fb75e9 - [0:0]
+        :PTL-GI-31f716dfa508b327 - [0:0]
+        :PTL-INPUT - [0:0]
+        :PTL-PASS - [0:0]
+        :PTL-PI-398d923494812f4e - [0:0]
         :PTL-POD - [0:0]
         :PTL-TO - [0:0]
         -A PTL-ACCEPT -m comment --comment "ptl:7408f52dbb5f" -j MARK --set-xmark 0x10000/0x10000
+        -A PTL-ACCEPT -m comment --comment "ptl:ed15d496518a" -j RETURN
         -A PTL-ALLOW -m comment --comment "ptl:87fe0584f1b8" -j MARK --set-xmark 0x20000/0x20000
+        -A PTL-ALLOW -m comment --comment "ptl:ed15d496518a" -j RETURN
+        -A PTL-EI-0cb56c022176c2f0 -m comment --comment "ptl:ed15d496518a" -j RETURN
+        -A PTL-EI-53c4d33be48997ba -i ptl00000000001 -m comment --comment "ptl:25dfc9b157c3" -j RETURN
+        -A PTL-EI-53c4d33be48997ba -m comment --comment "ptl:3b7af25c4af1" -g PTL-GI-31f716dfa508b327
+        -A PTL-EO-0cb56c022176c2f0 -m comment --comment "ptl:ed15d496518a" -j RETURN
+        -A PTL-EO-53c4d33be48997ba -m comment --comment "ptl:ed15d496518a" -j RETURN
         -A PTL-FORWARD -m comment --comment "ptl:c2564743dbc3" -j MARK --set-xmark 0x0/0xf0000
         -A PTL-FORWARD -i ptl+ -m comment --comment "ptl:74b20ee46629" -g PTL-POD
         -A PTL-FORWARD -o ptl+ -m comment --comment "ptl:d1bced940d10" -g PTL-POD
-        -A PTL-GI-66f96bb4c4fb75e9 -m comment --comment "ptl:ec5b94416716" -j MARK --set-xmark 0x0/0x20000
-        -A PTL-GI-66f96bb4c4fb75e9 -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m conntrack --ctstate NEW -m comment --comment "ptl:6c24bea812d4" -j DROP
-        -A PTL-GI-66f96bb4c4fb75e9 -m conntrack --ctstate INVALID -m comment --comment "ptl:21695f04aea5" -j DROP
-        -A PTL-GI-66f96bb4c4fb75e9 -m comment --comment "ptl:5a2ff0882cd7" -j PTL-PI-66f96bb4c4fb75e9
-        -A PTL-GI-66f96bb4c4fb75e9 -m mark --mark 0x20000/0x20000 -m comment --comment "ptl:305290fbedc1" -j RETURN
-        -A PTL-GI-66f96bb4c4fb75e9 -m comment --comment "ptl:86e88144d6ce" -j DROP
-        -A PTL-PI-66f96bb4c4fb75e9 -p tcp -m multiport --dports 80,443:444 -m set --match-set ptl4-n-579d5fe587e11e29 src -m comment --comment "ptl:7fa3a2c8c11c" -g PTL-ALLOW
-        -A PTL-PI-66f96bb4c4fb75e9 -p tcp -m multiport --dports 80,443:444 -m set --match-set ptl4-p-7f35fd26c0b5f7f1 src -m comment --comment "ptl:fac79bc3c1d3" -g PTL-ALLOW
+        -A PTL-FORWARD -m comment --comment "ptl:ed15d496518a" -j RETURN
+        -A PTL-FROM -i ptl00000000001 -m comment --comment "ptl:251235d099cc" -g PTL-EO-53c4d33be48997ba
+        -A PTL-FROM -i ptl00000000002 -m comment --comment "ptl:d95d5bc1af3d" -g PTL-EO-0cb56c022176c2f0
+        -A PTL-FROM -m set --match-set ptl4-guard-out src -m comment --comment "ptl:3358e140f3f4" -j DROP
+        -A PTL-FROM -m comment --comment "ptl:ed15d496518a" -j RETURN
+        -A PTL-GI-31f716dfa508b327 -m comment --comment "ptl:572b7bd905f3" -j MARK --set-xmark 0x0/0x60000
+        -A PTL-GI-31f716dfa508b327 -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m conntrack --ctstate NEW -m comment --comment "ptl:6c24bea812d4" -j DROP
+        -A PTL-GI-31f716dfa508b327 -m conntrack --ctstate INVALID -m comment --comment "ptl:21695f04aea5" -j DROP
+        -A PTL-GI-31f716dfa508b327 -m comment --comment "ptl:3dd091a5942a" -j PTL-PI-398d923494812f4e
+        -A PTL-GI-31f716dfa508b327 -m mark --mark 0x20000/0x20000 -m comment --comment "ptl:305290fbedc1" -j RETURN
+        -A PTL-GI-31f716dfa508b327 -m comment --comment "ptl:86e88144d6ce" -j DROP
+        -A PTL-INPUT -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment "ptl:79d7ad451ec9" -j RETURN
+        -A PTL-INPUT -m comment --comment "ptl:8ca51581f5ea" -j MARK --set-xmark 0x80000/0xf0000
+        -A PTL-INPUT -m comment --comment "ptl:2d90f17c88da" -j PTL-FROM
+        -A PTL-INPUT -m comment --comment "ptl:ed15d496518a" -j RETURN
+        -A PTL-PASS -m comment --comment "ptl:1eeeca142f0d" -j MARK --set-xmark 0x40000/0x40000
+        -A PTL-PASS -m comment --comment "ptl:ed15d496518a" -j RETURN
+        -A PTL-PI-398d923494812f4e -p tcp -m multiport --dports 80,443:444 -m set --match-set ptl4-p-7f35fd26c0b5f7f1 src -m comment --comment "ptl:fac79bc3c1d3" -g PTL-ALLOW
+        -A PTL-PI-398d923494812f4e -p tcp -m multiport --dports 80,443:444 -m set --match-set ptl4-n-0c96313fb12e0b3d src -m comment --comment "ptl:b8d8ff5d6055" -g PTL-ALLOW
+        -A PTL-PI-398d923494812f4e -m comment --comment "ptl:ed15d496518a" -j RETURN
         -A PTL-POD -o ptl+ -m set ! --match-set ptl4-endpoints dst,dst -m comment --comment "ptl:d1d2fa69fc13" -j DROP
         -A PTL-POD -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment "ptl:aaf2eeac8bb2" -g PTL-ACCEPT
         -A PTL-POD -i ptl+ -m comment --comment "ptl:9119c9d72962" -j PTL-FROM
         -A PTL-POD -o ptl+ -m comment --comment "ptl:4cfae73c93ed" -j PTL-TO
-        -A PTL-POD -m comment --comment "ptl:7408f52dbb5f" -j MARK --set-xmark 0x10000/0x10000
-        -A PTL-TO -o ptl00000000001 -m comment --comment "ptl:ae21f9520cdf" -g PTL-GI-66f96bb4c4fb75e9
+        -A PTL-POD -m comment --comment "ptl:d9804fa4cb96" -g PTL-ACCEPT
+        -A PTL-TO -o ptl00000000001 -m comment --comment "ptl:043ed2f5ba75" -g PTL-EI-53c4d33be48997ba
+        -A PTL-TO -o ptl00000000002 -m comment --comment "ptl:7815f3fb414d" -g PTL-EI-0cb56c022176c2f0
+        -A PTL-TO -m set --match-set ptl4-guard-in dst -m comment --comment "ptl:b529eb3c4b0d" -j DROP
+        -A PTL-TO -m comment --comment "ptl:ed15d496518a" -j RETURN
         -I FORWARD 1 -m comment --comment "ptl:052b4d9b5143" -j PTL-FORWARD
         -I FORWARD 2 -m mark --mark 0x10000/0x10000 -m comment --comment "ptl:adc6c27b733e" -j ACCEPT
+        -I INPUT 1 -i ptl+ -m comment --comment "ptl:72f3513d7b9f" -j PTL-INPUT
+        COMMIT
+        *mangle
+        :PTL-GUARD - [0:0]
+        -A PTL-GUARD -m mark --mark 0x10000/0x10000 -m comment --comment "ptl:498fd6d83e9b" -j RETURN
+        -A PTL-GUARD -m addrtype --src-type LOCAL -m comment --comment "ptl:dc1f0521be98" -j RETURN
+        -A PTL-GUARD -o ptl+ -m set --match-set ptl4-guard-in dst -m comment --comment "ptl:903d629bad13" -j DROP
+        -A PTL-GUARD -m set --match-set ptl4-guard-out src -m comment --comment "ptl:3358e140f3f4" -j DROP
+        -A PTL-GUARD -m comment --comment "ptl:ed15d496518a" -j RETURN
+        -I POSTROUTING 1 -m comment --comment "ptl:631dab2524a4" -j PTL-GUARD
         COMMIT
     "#]].assert_eq(&text);
 }

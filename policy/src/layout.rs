@@ -1,0 +1,278 @@
+//! What is the same whatever the policies say: hooks, the way of a packet through our chains, the guard, and the sets
+//! of local endpoints.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use netfilter::{
+    Action, Builtin, ChainName, CtState, Family, Hook, HookPosition, InterfaceMatch, InterfaceName,
+    IpSet, Match, PortRange, Protocol, Rule, Ruleset, SetDirection, SetKind, SetName, Table,
+    TableRules,
+};
+
+use crate::dispatch::{bit_sets, insert_endpoint};
+use crate::group::has;
+use crate::render::Context;
+use crate::{Direction, Endpoint};
+
+/// VXLAN's port: a pod that sends it could have the node unpack what no policy saw (semantics 44).
+const VXLAN_PORT: u16 = 4789;
+
+/// The chains of the filter table.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Filter {
+    pub(crate) chains: BTreeMap<ChainName, Arc<[Rule]>>,
+}
+
+impl Filter {
+    /// Adds a chain.
+    pub(crate) fn put(&mut self, name: ChainName, rules: Vec<Rule>) {
+        self.chains.insert(name, rules.into());
+    }
+}
+
+/// All tables of a family around the chains of the filter table.
+pub(crate) fn ruleset(context: Context<'_>, filter: Filter) -> Ruleset {
+    let layout = Layout { context };
+    let filter = TableRules {
+        hooks: layout.filter_hooks(),
+        chains: filter.chains,
+    };
+    let tables = [
+        (Table::Raw, layout.raw()),
+        (Table::Filter, filter),
+        (Table::Mangle, layout.mangle()),
+    ];
+    Ruleset {
+        tables: BTreeMap::from(tables),
+    }
+}
+
+/// The chains of the filter table that hang on nothing but the settings.
+pub(crate) fn fixed_chains(context: Context<'_>, filter: &mut Filter) {
+    let layout = Layout { context };
+    let marks = context.settings.mark;
+    filter.put(ChainName::fixed("FORWARD"), layout.forward());
+    filter.put(ChainName::fixed("POD"), layout.pod());
+    filter.put(ChainName::fixed("INPUT"), layout.input());
+    for (name, bit) in [
+        ("ACCEPT", marks.accepted()),
+        ("ALLOW", marks.allowed()),
+        ("PASS", marks.passed()),
+    ] {
+        let rules = vec![set_mark(bit, bit), Rule::new([], Action::Return)];
+        filter.put(ChainName::fixed(name), rules);
+    }
+}
+
+/// The addresses of the endpoints that are policed in a direction.
+pub(crate) fn guard_set<'a>(
+    family: Family,
+    direction: Direction,
+    addresses: impl Iterator<Item = &'a IpAddr>,
+) -> IpSet {
+    let mut set = IpSet::new(guard_name(family, direction), family, SetKind::HashIp);
+    addresses.for_each(|address| set.insert_ip(*address));
+    set
+}
+
+/// The sets that hang on the local endpoints: all of them, and those whose hash has a bit.
+pub(crate) fn endpoint_sets(
+    family: Family,
+    endpoints: &BTreeMap<InterfaceName, Endpoint>,
+    bits: &BTreeSet<u16>,
+) -> Vec<IpSet> {
+    let mut all = IpSet::new(endpoints_name(family), family, SetKind::HashNetIface);
+    for (interface, endpoint) in endpoints {
+        insert_endpoint(&mut all, interface, endpoint);
+    }
+    let mut sets = bit_sets(family, bits, endpoints);
+    sets.push(all);
+    sets
+}
+
+/// The set by which a policed pod's packet is known where its chain was not found, or was taken away.
+pub(crate) fn guard_name(family: Family, direction: Direction) -> SetName {
+    match direction {
+        Direction::Ingress => SetName::fixed(family, "guard-in"),
+        Direction::Egress => SetName::fixed(family, "guard-out"),
+    }
+}
+
+/// The condition that the packet's pod is policed in a direction.
+pub(crate) fn is_policed(family: Family, direction: Direction) -> Match {
+    Match::Set {
+        name: guard_name(family, direction),
+        direction: match direction {
+            Direction::Ingress => SetDirection::Destination,
+            Direction::Egress => SetDirection::Source,
+        },
+        negated: false,
+    }
+}
+
+fn endpoints_name(family: Family) -> SetName {
+    SetName::fixed(family, "endpoints")
+}
+
+struct Layout<'a> {
+    context: Context<'a>,
+}
+
+impl Layout<'_> {
+    /// Before anything else sees a pod's packet: what is not sent from a known interface with its own address is
+    /// dropped, in one lookup.
+    fn raw(&self) -> TableRules {
+        let chain = ChainName::fixed("PREROUTING");
+        let hook = Rule::new([self.leaves_pod()], Action::Jump(chain.clone()));
+        let known = Match::Set {
+            name: endpoints_name(self.context.family),
+            direction: SetDirection::SourceAndIn,
+            negated: false,
+        };
+        let mut rules: Vec<Rule> = self.tunnels();
+        rules.push(Rule::new([known], Action::Return));
+        if self.context.family == Family::V6 {
+            rules.extend(link_local_discovery());
+        }
+        rules.push(Rule::new([], Action::Drop));
+        table(vec![first(Builtin::Prerouting, hook)], chain, rules)
+    }
+
+    fn tunnels(&self) -> Vec<Rule> {
+        let vxlan = [
+            Match::Protocol(Protocol::Udp),
+            Match::DestinationPorts(vec![PortRange::new(VXLAN_PORT, VXLAN_PORT)]),
+        ];
+        let drop_all = |protocol| Rule::new([Match::Protocol(protocol)], Action::Drop);
+        let mut rules = vec![Rule::new(vxlan, Action::Drop), drop_all(Protocol::IpInIp)];
+        if self.context.family == Family::V6 {
+            rules.push(drop_all(Protocol::Ipv6InIp));
+        }
+        rules
+    }
+
+    fn filter_hooks(&self) -> Vec<Hook> {
+        let accepted = has(self.context.settings.mark.accepted());
+        let jump = |conditions: Vec<Match>, name| {
+            Rule::new(conditions, Action::Jump(ChainName::fixed(name)))
+        };
+        vec![
+            first(Builtin::Input, jump(vec![self.leaves_pod()], "INPUT")),
+            first(Builtin::Forward, jump(Vec::new(), "FORWARD")),
+            Hook {
+                chain: Builtin::Forward,
+                position: HookPosition::Last,
+                rule: Rule::new([accepted], Action::Accept),
+            },
+        ]
+    }
+
+    fn forward(&self) -> Vec<Rule> {
+        let pod = ChainName::fixed("POD");
+        vec![
+            set_mark(0, self.context.settings.mark.mask()),
+            Rule::new([self.leaves_pod()], Action::Goto(pod.clone())),
+            Rule::new([self.enters_pod()], Action::Goto(pod)),
+            Rule::new([], Action::Return),
+        ]
+    }
+
+    /// A packet from or to a pod. An address behind an interface that is not its pod's gets nothing, not even the rest
+    /// of an earlier pod's connection.
+    fn pod(&self) -> Vec<Rule> {
+        let unknown = Match::Set {
+            name: endpoints_name(self.context.family),
+            direction: SetDirection::DestinationAndOut,
+            negated: true,
+        };
+        let accept = ChainName::fixed("ACCEPT");
+        vec![
+            Rule::new([self.enters_pod(), unknown], Action::Drop),
+            Rule::new([going_on()], Action::Goto(accept.clone())),
+            Rule::new([self.leaves_pod()], Action::Jump(ChainName::fixed("FROM"))),
+            Rule::new([self.enters_pod()], Action::Jump(ChainName::fixed("TO"))),
+            Rule::new([], Action::Goto(accept)),
+        ]
+    }
+
+    /// What a pod sends to its own node. What is not dropped here is left to the node's own rules.
+    fn input(&self) -> Vec<Rule> {
+        let marks = self.context.settings.mark;
+        vec![
+            Rule::new([going_on()], Action::Return),
+            set_mark(marks.own_node(), marks.mask()),
+            Rule::new([], Action::Jump(ChainName::fixed("FROM"))),
+            Rule::new([], Action::Return),
+        ]
+    }
+
+    /// Another table, for the time in which someone has emptied the filter table: nothing goes to or comes from a
+    /// policed pod but what our chains have accepted, or this node itself sends.
+    fn mangle(&self) -> TableRules {
+        let chain = ChainName::fixed("GUARD");
+        let family = self.context.family;
+        let to = [self.enters_pod(), is_policed(family, Direction::Ingress)];
+        let rules = vec![
+            Rule::new([has(self.context.settings.mark.accepted())], Action::Return),
+            Rule::new([Match::SourceLocal], Action::Return),
+            Rule::new(to, Action::Drop),
+            Rule::new([is_policed(family, Direction::Egress)], Action::Drop),
+            Rule::new([], Action::Return),
+        ];
+        let hook = Rule::new([], Action::Jump(chain.clone()));
+        table(vec![first(Builtin::Postrouting, hook)], chain, rules)
+    }
+
+    fn leaves_pod(&self) -> Match {
+        Match::InInterface(InterfaceMatch::Prefix(
+            self.context.settings.interface_prefix.clone(),
+        ))
+    }
+
+    fn enters_pod(&self) -> Match {
+        Match::OutInterface(InterfaceMatch::Prefix(
+            self.context.settings.interface_prefix.clone(),
+        ))
+    }
+}
+
+fn going_on() -> Match {
+    Match::CtState(BTreeSet::from([CtState::Related, CtState::Established]))
+}
+
+fn set_mark(value: u32, mask: u32) -> Rule {
+    Rule::new([], Action::SetMark { value, mask })
+}
+
+fn first(chain: Builtin, rule: Rule) -> Hook {
+    Hook {
+        chain,
+        position: HookPosition::First,
+        rule,
+    }
+}
+
+fn table(hooks: Vec<Hook>, chain: ChainName, rules: Vec<Rule>) -> TableRules {
+    TableRules {
+        hooks,
+        chains: BTreeMap::from([(chain, rules.into())]),
+    }
+}
+
+/// What a pod says to its gateway from a link-local address, or from none while it tries its own (RFC 4862 §5.4).
+fn link_local_discovery() -> Vec<Rule> {
+    let sources = [
+        ipnet::Ipv6Net::new(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+        ipnet::Ipv6Net::new(std::net::Ipv6Addr::UNSPECIFIED, 128),
+    ];
+    let pass = |net| {
+        let conditions = [
+            Match::Protocol(Protocol::Icmpv6),
+            Match::Source(ipnet::IpNet::V6(net)),
+        ];
+        Rule::new(conditions, Action::Return)
+    };
+    sources.into_iter().flatten().map(pass).collect()
+}
