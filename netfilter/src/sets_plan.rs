@@ -207,3 +207,98 @@ fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
     // A String takes every write.
     let _ = writeln!(text, "{line}");
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sets::parse_sets;
+
+    fn set(number: u16, members: &BTreeSet<u8>) -> (SetName, Arc<IpSet>) {
+        let name = SetName::numbered(Family::V4, "bit", number);
+        let mut set = IpSet::new(name.clone(), Family::V4, SetKind::HashIp);
+        for member in members {
+            set.insert_ip(IpAddr::V4(Ipv4Addr::new(10, 0, 0, *member)));
+        }
+        (name, set.into())
+    }
+
+    /// Carries a text out as `ipset restore -exist` would, and gives what `ipset save` would print.
+    fn carry_out(sets: &mut BTreeMap<String, BTreeSet<String>>, text: &str) {
+        for line in text.lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            match words.as_slice() {
+                ["create", name, ..] => drop(sets.entry((*name).to_owned()).or_default()),
+                ["add", name, member] => {
+                    assert!(sets.get_mut(*name).unwrap().insert((*member).to_owned()));
+                }
+                ["del", name, member] => assert!(sets.get_mut(*name).unwrap().remove(*member)),
+                ["destroy", name] => assert!(sets.remove(*name).is_some()),
+                _ => panic!("{line}"),
+            }
+        }
+    }
+
+    fn saved(sets: &BTreeMap<String, BTreeSet<String>>) -> ActualSets {
+        let mut text = String::new();
+        for (name, members) in sets {
+            let options = "hash:ip family inet hashsize 64 maxelem 1048576";
+            line(&mut text, format_args!("create {name} {options}"));
+            for member in members {
+                line(&mut text, format_args!("add {name} {member}"));
+            }
+        }
+        parse_sets(&text).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn any_sequence_of_plans_leads_to_the_wanted_sets_by_the_difference_alone(
+            steps in prop::collection::vec(
+                (prop::collection::btree_map(0u16..5, prop::collection::btree_set(0u8..9, 0..6), 0..5), any::<bool>()),
+                1..8
+            )
+        ) {
+            let (mut kernel, mut actual) = (BTreeMap::new(), ActualSets::default());
+            for (wanted, read_back) in steps {
+                let desired: BTreeMap<_, _> =
+                    wanted.iter().map(|(number, members)| set(*number, members)).collect();
+                if read_back {
+                    actual = saved(&kernel);
+                }
+                let made = plan_sets(&actual, &desired);
+                let held = saved(&kernel);
+                let members = |sets: &ActualSets, name: &SetName| sets.addresses(name);
+                let names: BTreeSet<&SetName> = desired.keys().collect();
+                let differences: usize = names
+                    .iter()
+                    .map(|name| {
+                        members(&held, name).symmetric_difference(&members(&made.applied, name)).count()
+                    })
+                    .sum();
+                prop_assert_eq!(made.members_written, differences);
+                carry_out(&mut kernel, made.before.as_deref().unwrap_or_default());
+                prop_assert_eq!(&saved(&kernel), &made.applied);
+                carry_out(&mut kernel, made.after.as_deref().unwrap_or_default());
+                prop_assert_eq!(&saved(&kernel), &made.applied_after);
+                let plain: BTreeMap<SetName, usize> =
+                    desired.iter().map(|(name, set)| (name.clone(), set.members().len())).collect();
+                prop_assert_eq!(made.applied_after.sizes(), plain);
+                let again = plan_sets(&made.applied_after, &desired);
+                prop_assert_eq!((again.before, again.after), (None, None));
+                actual = made.applied_after;
+            }
+        }
+    }
+
+    #[test]
+    fn what_did_not_change_is_shared() {
+        let desired = BTreeMap::from([set(1, &[1, 2].into()), set(2, &[3].into())]);
+        let known = plan_sets(&ActualSets::default(), &desired).applied_after;
+        let again = plan_sets(&known, &desired).applied_after;
+        assert!(Arc::ptr_eq(&known.sets, &again.sets));
+    }
+}

@@ -409,3 +409,35 @@ fn a_refused_line_names_its_chain() {
     let line = failed_line("Error occurred at line: 9\n").unwrap();
     assert_eq!(at(line), Some((Table::Filter, name(0))));
 }
+
+#[test]
+fn what_did_not_change_is_shared_and_not_compared_again() {
+    let desired = one_chain([1, 2, 3]);
+    let known = plan(&Actual::default(), &desired, Effort::Exact).after;
+    let chains = |actual: &Actual| actual.tables[&Table::Filter].ours.clone();
+    let again = plan(&known, &desired, Effort::Exact).after;
+    assert!(Arc::ptr_eq(&chains(&known), &chains(&again)));
+    // The same rules in another allocation are compared once, and are then the ones that are known.
+    let other = one_chain([1, 2, 3]);
+    let learnt = plan(&known, &other, Effort::Additive).after;
+    assert!(!Arc::ptr_eq(&chains(&known), &chains(&learnt)));
+    let again = plan(&learnt, &other, Effort::Additive).after;
+    assert!(Arc::ptr_eq(&chains(&learnt), &chains(&again)));
+}
+
+#[test]
+fn others_chains_that_do_not_concern_us_are_not_kept() {
+    let mut text = "*filter\n:FORWARD ACCEPT [0:0]\n".to_owned();
+    for number in 0..100 {
+        writeln!(text, ":KUBE-SVC-{number} - [0:0]").unwrap();
+    }
+    for number in 0..100 {
+        writeln!(text, "-A KUBE-SVC-{number} -j ACCEPT").unwrap();
+    }
+    text += "-A KUBE-SVC-7 -j PTL-A\nCOMMIT\n";
+    let actual = Actual::parse(&text).unwrap();
+    let kept: Vec<&String> = actual.tables[&Table::Filter].others.keys().collect();
+    assert_eq!(kept, ["FORWARD", "KUBE-SVC-7"]);
+    let made = plan(&actual, &Ruleset::default(), Effort::Exact);
+    assert_eq!(made.restore.unwrap(), "*filter\n-D KUBE-SVC-7 2\nCOMMIT\n");
+}
