@@ -43,6 +43,8 @@ pub struct Agent {
     manifests: PathBuf,
     metrics: String,
     features: Option<String>,
+    arguments: Vec<String>,
+    first_in_path: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -70,6 +72,8 @@ impl Agent {
             manifests: manifests.to_owned(),
             metrics: "127.0.0.1:9179".to_owned(),
             features: None,
+            arguments: Vec::new(),
+            first_in_path: None,
             process: None,
         })
     }
@@ -79,6 +83,16 @@ impl Agent {
     pub fn with_features(mut self, features: &str) -> Self {
         self.features = Some(features.to_owned());
         self
+    }
+
+    /// From the next start on, it gets these arguments too.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+    }
+
+    /// From the next start on, it looks for programs in this folder before all others.
+    pub fn set_first_in_path(&mut self, folder: &Path) {
+        self.first_in_path = Some(folder.to_owned());
     }
 
     /// Starts it; it may take until [`Self::wait_synced`] returns.
@@ -93,6 +107,12 @@ impl Agent {
         command.arg("--run-dir").arg(self.run_dir());
         if let Some(features) = &self.features {
             command.args(["--features", features]);
+        }
+        command.args(&self.arguments);
+        if let Some(folder) = &self.first_in_path {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let folders = std::iter::once(folder.clone()).chain(std::env::split_paths(&path));
+            command.env("PATH", std::env::join_paths(folders)?);
         }
         self.process = Some(Process::start(&self.node, command, &self.dir.join("log"))?);
         Ok(())
