@@ -43,6 +43,15 @@ impl ExecError {
     }
 }
 
+/// What a program has done.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// Its standard output.
+    pub(crate) output: String,
+    /// The number of its process; another may have it by now.
+    pub(crate) process: Option<u32>,
+}
+
 /// Runs a program with `input` on its standard input and gives its standard output.
 ///
 /// # Errors
@@ -52,6 +61,19 @@ pub(crate) async fn run(
     arguments: &[&str],
     input: Option<&str>,
 ) -> Result<String, ExecError> {
+    let done = run_process(program, arguments, input).await?;
+    Ok(done.output)
+}
+
+/// The same, and says which process it was.
+///
+/// # Errors
+/// If it cannot be started, fails, or does not finish in time (it is killed then).
+pub(crate) async fn run_process(
+    program: &'static str,
+    arguments: &[&str],
+    input: Option<&str>,
+) -> Result<Done, ExecError> {
     let work = async {
         let mut child = Command::new(program)
             .args(arguments)
@@ -65,6 +87,7 @@ pub(crate) async fn run(
             .kill_on_drop(true)
             .spawn()
             .map_err(|source| ExecError::Start { program, source })?;
+        let process = child.id();
         let stdin = child.stdin.take();
         let feed = async {
             if let (Some(mut stdin), Some(text)) = (stdin, input) {
@@ -75,7 +98,8 @@ pub(crate) async fn run(
         let (output, ()) = tokio::join!(child.wait_with_output(), feed);
         let output = output.map_err(|source| ExecError::Start { program, source })?;
         if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+            let output = String::from_utf8_lossy(&output.stdout).into_owned();
+            return Ok(Done { output, process });
         }
         let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         Err(ExecError::Failed { program, message })

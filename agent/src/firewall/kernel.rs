@@ -7,7 +7,7 @@ use netfilter::{Actual, ActualSets, Effort, Family, IpSet, Plan, Ruleset, SetNam
 use policy::{Compiled, FamilyRules};
 
 use super::programs::{BackendError, Programs, listings};
-use crate::exec::{ExecError, run};
+use crate::exec::{ExecError, run, run_process};
 
 /// Why the kernel is not as desired.
 #[derive(Debug, thiserror::Error)]
@@ -104,17 +104,17 @@ impl Plans {
     }
 
     /// Sets first, then chains of both families side by side, then, if all is to be exact, the sets nobody needs.
+    /// Gives what is there then, and the numbers of the processes that wrote rules.
     ///
     /// # Errors
     /// If a program refuses; what the kernel holds is unknown then.
-    pub(crate) async fn write(self, programs: &Programs) -> Result<Kernel, ApplyError> {
+    pub(crate) async fn write(self, programs: &Programs) -> Result<(Kernel, Vec<u32>), ApplyError> {
         restore_sets(self.sets.before.as_deref()).await?;
         let (v4, v6) = tokio::join!(
             restore_rules(programs.restore(Family::V4), self.v4.restore.as_deref()),
             restore_rules(programs.restore(Family::V6), self.v6.restore.as_deref()),
         );
-        v4?;
-        v6?;
+        let writers = [v4?, v6?].into_iter().flatten().collect();
         let sets = match self.effort {
             Effort::Additive => self.sets.applied,
             Effort::Exact => {
@@ -122,11 +122,12 @@ impl Plans {
                 self.sets.applied_after
             }
         };
-        Ok(Kernel {
+        let kernel = Kernel {
             sets,
             v4: self.v4.after,
             v6: self.v6.after,
-        })
+        };
+        Ok((kernel, writers))
     }
 
     /// What the kernel holds if this is empty.
@@ -196,13 +197,16 @@ async fn restore_sets(text: Option<&str>) -> Result<(), ExecError> {
     }
 }
 
-async fn restore_rules(program: &'static str, text: Option<&str>) -> Result<(), ExecError> {
-    match text {
-        Some(text) => run(program, &["--noflush", "--wait", "5"], Some(text))
-            .await
-            .map(drop),
-        None => Ok(()),
-    }
+/// Gives the number of the process that wrote.
+async fn restore_rules(
+    program: &'static str,
+    text: Option<&str>,
+) -> Result<Option<u32>, ExecError> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    let done = run_process(program, &["--noflush", "--wait", "5"], Some(text)).await?;
+    Ok(done.process)
 }
 
 fn not_understood(program: &'static str) -> impl Fn(netfilter::ParseError) -> ApplyError {

@@ -111,6 +111,7 @@ impl Task {
     }
 
     async fn step(&mut self, turn: Turn, goal: &Desired) {
+        debug!(?turn, goal.generation, "firewall");
         match turn {
             Turn::Apply if self.pace.is_blocked(Instant::now()) => {}
             Turn::Apply => self.bring(goal, Effort::Additive).await,
@@ -164,7 +165,8 @@ impl Task {
         let has_written = !plans.is_empty();
         let kernel = if has_written {
             let start = Instant::now();
-            let kernel = plans.write(programs).await?;
+            let (kernel, writers) = plans.write(programs).await?;
+            self.notices.wrote(writers);
             let took = start.elapsed();
             info!(microseconds = took.as_micros(), "programmed policy");
             self.applied.send_modify(|state| {
