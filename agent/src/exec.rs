@@ -41,6 +41,11 @@ impl ExecError {
     pub(crate) fn is_locked(&self) -> bool {
         matches!(self, Self::Failed { message, .. } if message.contains("xtables lock"))
     }
+
+    /// Whether the program read its input and refused it.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Failed { .. }) && !self.is_locked()
+    }
 }
 
 /// What a program has done.

@@ -44,7 +44,7 @@ pub struct Agent {
     metrics: String,
     features: Option<String>,
     arguments: Vec<String>,
-    first_in_path: Option<PathBuf>,
+    environment: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -73,7 +73,7 @@ impl Agent {
             metrics: "127.0.0.1:9179".to_owned(),
             features: None,
             arguments: Vec::new(),
-            first_in_path: None,
+            environment: Vec::new(),
             process: None,
         })
     }
@@ -90,9 +90,10 @@ impl Agent {
         self.arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
     }
 
-    /// From the next start on, it looks for programs in this folder before all others.
-    pub fn set_first_in_path(&mut self, folder: &Path) {
-        self.first_in_path = Some(folder.to_owned());
+    /// From the next start on, its environment has these variables too.
+    pub fn set_environment(&mut self, variables: &[(&str, &str)]) {
+        let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        self.environment = variables.iter().map(owned).collect();
     }
 
     /// Starts it; it may take until [`Self::wait_synced`] returns.
@@ -109,10 +110,8 @@ impl Agent {
             command.args(["--features", features]);
         }
         command.args(&self.arguments);
-        if let Some(folder) = &self.first_in_path {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            let folders = std::iter::once(folder.clone()).chain(std::env::split_paths(&path));
-            command.env("PATH", std::env::join_paths(folders)?);
+        for (name, value) in &self.environment {
+            command.env(name, value);
         }
         self.process = Some(Process::start(&self.node, command, &self.dir.join("log"))?);
         Ok(())

@@ -14,7 +14,6 @@ use super::notices::Notices;
 use super::pace::{Failure, Leftover, Outcome, Pace, Turn};
 use super::programs::{BackendError, Look, Programs};
 use super::state::{Applied, Desired};
-use crate::exec::ExecError;
 
 /// So many rules that nobody needs are too many to wait for a quiet time.
 const TOO_MANY_LEFT: usize = 2000;
@@ -141,8 +140,8 @@ impl Task {
         let is_believed = self.kernel.is_some();
         match self.write(&goal.compiled, effort).await {
             // Another may have changed what we believed in: once more, from what is really there.
-            Err(ApplyError::Exec(ExecError::Failed { message, .. })) if is_believed => {
-                debug!(message, "refused; reading back and trying again");
+            Err(ApplyError::Exec(error)) if is_believed && error.is_refusal() => {
+                debug!(%error, "reading back and trying again");
                 self.write(&goal.compiled, effort).await
             }
             outcome => outcome,
