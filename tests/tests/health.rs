@@ -10,7 +10,7 @@ use tests::lab::{Lab, Options};
 use tests::require_root;
 use tests::wait::eventually;
 
-/// The agent looks every 30 s for what others did to its rules.
+/// The agent is told of what others do to its rules; routes may take longer (`policy_heal` measures the rules).
 const REPAIR: Duration = Duration::from_secs(60);
 
 fn lab(tag: &str) -> Lab {
@@ -122,5 +122,6 @@ fn rules_routes_and_sets_that_others_damage_are_repaired() {
     })
     .unwrap();
     let status = lab.nodes[0].agent.status().unwrap();
-    assert_eq!(status["policy"]["repairs"], 1, "{status}");
+    let repairs = status["policy"]["repairs"].as_u64();
+    assert!(repairs.is_some_and(|count| count >= 1), "{status}");
 }

@@ -73,11 +73,6 @@ impl Kernel {
         })
     }
 
-    /// How many rules of ours there are, hooks included.
-    pub(crate) fn rule_count(&self) -> usize {
-        self.v4.rule_count() + self.v6.rule_count()
-    }
-
     /// Compares what is there with what is wanted.
     pub(crate) fn plan(&self, compiled: &Compiled, effort: Effort) -> Plans {
         Plans {
@@ -101,6 +96,11 @@ impl Plans {
     pub(crate) fn has_leftover(&self) -> bool {
         let sets = self.effort == Effort::Additive && self.sets.after.is_some();
         sets || self.v4.leftover || self.v6.leftover
+    }
+
+    /// How many rules nothing needs any more once this is written.
+    pub(crate) fn dead_rules(&self) -> usize {
+        self.v4.dead_rules + self.v6.dead_rules
     }
 
     /// Sets first, then chains of both families side by side, then, if all is to be exact, the sets nobody needs.
@@ -164,24 +164,6 @@ pub(crate) async fn remove_sets() -> Result<(), ApplyError> {
     let plan = netfilter::plan_sets(&there, &BTreeMap::new());
     restore_sets(plan.before.as_deref()).await?;
     Ok(restore_sets(plan.after.as_deref()).await?)
-}
-
-/// How many rules are wanted, hooks included.
-pub(crate) fn wanted_rules(compiled: &Compiled) -> usize {
-    let families = [&compiled.v4, &compiled.v6];
-    let tables = families
-        .iter()
-        .flat_map(|family| family.rules.tables.values());
-    tables
-        .map(|table| {
-            table.hooks.len()
-                + table
-                    .chains
-                    .values()
-                    .map(|chain| chain.len())
-                    .sum::<usize>()
-        })
-        .sum()
 }
 
 async fn save_sets() -> Result<String, ExecError> {

@@ -9,7 +9,7 @@ use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 use super::backend::{Backend, Choice};
-use super::kernel::{ApplyError, Kernel, remove_rules, remove_sets, wanted_rules};
+use super::kernel::{ApplyError, Kernel, remove_rules, remove_sets};
 use super::notices::Notices;
 use super::pace::{Failure, Leftover, Outcome, Pace, Turn};
 use super::programs::{BackendError, Look, Programs};
@@ -160,7 +160,7 @@ impl Task {
             });
         };
         let plans = kernel.plan(compiled, effort);
-        let has_leftover = plans.has_leftover();
+        let (has_leftover, dead) = (plans.has_leftover(), plans.dead_rules());
         let has_written = !plans.is_empty();
         let kernel = if has_written {
             let start = Instant::now();
@@ -177,10 +177,9 @@ impl Task {
         } else {
             plans.unchanged()
         };
-        let left = kernel.rule_count().saturating_sub(wanted_rules(compiled));
         let leftover = match has_leftover {
             false => Leftover::None,
-            true if left > TOO_MANY_LEFT => Leftover::TooMuch,
+            true if dead > TOO_MANY_LEFT => Leftover::TooMuch,
             true => Leftover::Some,
         };
         self.kernel = Some(kernel);
