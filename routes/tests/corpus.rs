@@ -1,0 +1,27 @@
+//! Replays what fuzzing has found worth keeping, on stable, so that what was once found stays found.
+#![allow(missing_docs, clippy::unwrap_used, unreachable_pub, reason = "a test")]
+
+#[path = "../../fuzz/bodies/conntrack_entry.rs"]
+mod conntrack_entry;
+
+/// Fewer files than were committed mean that the corpus is not there.
+const AT_LEAST: usize = 11;
+
+#[test]
+fn every_file_of_the_corpus_holds() {
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../fuzz/corpus/conntrack_entry"
+    );
+    let (mut count, mut flows) = (0, 0);
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let outcome = std::panic::catch_unwind(|| conntrack_entry::check(&bytes));
+        assert!(outcome.is_ok(), "{}", path.display());
+        count += 1;
+        flows += usize::from(routes::conntrack::ConntrackEntry::read(&bytes).is_some());
+    }
+    assert!(count >= AT_LEAST, "only {count} files in {folder}");
+    assert!(flows > 0, "none of {count} files is a flow");
+}
