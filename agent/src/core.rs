@@ -8,12 +8,13 @@ use api::resources::{BgpConfiguration, Node, Pod};
 use api::{Change, Event, Key, NamespacedName, Resource};
 use ipam::{Holder, Lease};
 use ipnet::IpNet;
+use netfilter::InterfaceName;
 use routes::Target;
 use tracing::info;
 
 use crate::leases::{Leases, host_interface};
 use crate::speaker;
-use crate::{firewall, routing};
+use crate::{conntrack, firewall, routing};
 
 /// One pod attachment of this node, as status and the shell see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,8 @@ impl Endpoint {
 pub(crate) struct Outputs {
     /// Chains and sets.
     pub(crate) firewall: firewall::Desired,
+    /// What flows are held against.
+    pub(crate) flows: conntrack::Goal,
     /// Routes of this node.
     pub(crate) local: routing::Local,
     /// The speaker, once this node is known.
@@ -212,8 +215,9 @@ impl Core {
         self.errors.clear();
         self.policy.set_endpoints(self.policy_endpoints());
         let compiled = self.policy.compile();
+        let elsewhere = self.elsewhere();
         self.unsupported = compiled.problems.iter().map(ToString::to_string).collect();
-        let speaker = match self.speaker_config() {
+        let speaker = match self.speaker_config(&elsewhere) {
             Ok(compiled) => {
                 let told = compiled.refused.iter();
                 let told =
@@ -232,8 +236,17 @@ impl Core {
         Some(Outputs {
             firewall: firewall::Desired {
                 generation: self.generation,
-                compiled,
+                compiled: compiled.clone(),
                 waiting: waiting.collect(),
+            },
+            flows: conntrack::Goal {
+                generation,
+                compiled,
+                endpoints: Arc::new(self.interfaces()),
+                pod_cidrs: self
+                    .own_node()
+                    .map_or(Vec::new(), |node| node.pod_cidrs.clone()),
+                elsewhere,
             },
             local: routing::Local {
                 generation: self.generation,
@@ -262,6 +275,14 @@ impl Core {
             .collect()
     }
 
+    /// The endpoints by their interfaces' names as rules have them.
+    fn interfaces(&self) -> BTreeMap<InterfaceName, policy::Endpoint> {
+        let endpoints = self.policy_endpoints().into_iter();
+        let named =
+            |(name, endpoint): (String, _)| Some((InterfaceName::new(&name).ok()?, endpoint));
+        endpoints.filter_map(named).collect()
+    }
+
     fn local_routes(&self) -> BTreeMap<IpNet, Target> {
         let mut routes = BTreeMap::new();
         for cidr in self.own_node().into_iter().flat_map(|node| &node.pod_cidrs) {
@@ -280,11 +301,10 @@ impl Core {
         routes
     }
 
-    fn speaker_config(&self) -> Result<speaker::Compiled, String> {
+    fn speaker_config(&self, elsewhere: &BTreeSet<IpNet>) -> Result<speaker::Compiled, String> {
         let node = self.own_node().ok_or_else(|| self.node_missing())?;
         let (mut nodes, mut peers) = (Vec::new(), Vec::new());
         let (mut filters, mut secrets) = (BTreeMap::new(), BTreeMap::new());
-        let mut elsewhere = BTreeSet::new();
         for resource in self.store.values() {
             match resource {
                 Resource::Node(node) => nodes.push(node),
@@ -293,7 +313,6 @@ impl Core {
                 Resource::Secret(secret) => {
                     secrets.insert(secret.name.name.as_str(), secret);
                 }
-                Resource::Pod(pod) => elsewhere.extend(self.held_elsewhere(node, pod)),
                 _ => {}
             }
         }
@@ -304,9 +323,22 @@ impl Core {
             peers: &peers,
             filters: &filters,
             secrets: &secrets,
-            elsewhere: &elsewhere,
+            elsewhere,
             configuration: &configuration,
         })
+    }
+
+    /// What pods of other nodes hold of this node's Pod CIDRs.
+    fn elsewhere(&self) -> BTreeSet<IpNet> {
+        let Some(node) = self.own_node() else {
+            return BTreeSet::new();
+        };
+        let pods = self.store.values().filter_map(|resource| match resource {
+            Resource::Pod(pod) => Some(pod),
+            _ => None,
+        });
+        pods.flat_map(|pod| self.held_elsewhere(node, pod))
+            .collect()
     }
 
     /// Addresses out of this node's Pod CIDRs that a pod of another node holds (fixed by its annotation).

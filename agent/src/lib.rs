@@ -5,6 +5,7 @@ mod bgp_status;
 pub mod cli;
 mod cni;
 mod cni_socket;
+mod conntrack;
 mod control;
 mod core;
 mod exec;

@@ -234,6 +234,16 @@ fn policy_times(report: &Report, registry: &mut Registry) {
             "Times that the kernel was read back",
             policy.read_backs,
         ),
+        (
+            "policy_flows_cut",
+            "Flows deleted from conntrack because policy denies them now",
+            policy.flows_cut,
+        ),
+        (
+            "policy_flows_orphaned",
+            "Flows deleted from conntrack because their pod is gone",
+            policy.flows_orphaned,
+        ),
     ] {
         let counter: Counter = Counter::default();
         counter.inc_by(value);
@@ -249,6 +259,11 @@ fn policy_times(report: &Report, registry: &mut Registry) {
             "policy_event_to_kernel",
             "Time from a change's arrival to its being in force",
             &policy.event_to_kernel,
+        ),
+        (
+            "policy_cut_duration",
+            "Time of each look at the flows after a change, deletions included",
+            &policy.cut,
         ),
     ] {
         registry.register_with_unit(name, help, Unit::Seconds, times.clone());

@@ -124,6 +124,15 @@ pub(crate) struct Policy {
     /// From a change's arrival to its being in force.
     #[serde(default)]
     pub(crate) event_to_kernel: Histogram,
+    /// Flows cut since the start because policy denies them.
+    #[serde(default)]
+    pub(crate) flows_cut: u64,
+    /// Flows cut since the start because their pod is gone.
+    #[serde(default)]
+    pub(crate) flows_orphaned: u64,
+    /// How long each look at the flows took.
+    #[serde(default)]
+    pub(crate) cut: Histogram,
     /// What matches nothing because it cannot be compiled.
     pub(crate) unsupported: Vec<String>,
 }
@@ -369,6 +378,9 @@ pub(crate) mod tests {
                 read_backs: 1,
                 apply: Histogram::default(),
                 event_to_kernel: Histogram::default(),
+                flows_cut: 5,
+                flows_orphaned: 6,
+                cut: Histogram::default(),
                 unsupported: vec![],
             },
             sources: vec![Source {

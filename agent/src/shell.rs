@@ -14,7 +14,7 @@ use crate::core::Outputs;
 use crate::message::Message;
 use crate::run::BFD_SOCKET;
 use crate::speaker::{self, Compiled};
-use crate::{bgp_status, firewall, nexthops, routing};
+use crate::{bgp_status, conntrack, firewall, nexthops, routing};
 
 /// How long before a failed status file is written again.
 const STATUS_RETRY: Duration = Duration::from_secs(1);
@@ -25,6 +25,8 @@ pub(crate) struct Shell {
     pub(crate) source: String,
     pub(crate) firewall: watch::Sender<firewall::Desired>,
     pub(crate) firewall_applied: watch::Receiver<firewall::Applied>,
+    flows: watch::Sender<conntrack::Goal>,
+    pub(crate) cut: watch::Receiver<conntrack::Cut>,
     local: watch::Sender<routing::Local>,
     pub(crate) routing_applied: watch::Receiver<routing::Applied>,
     pods: watch::Sender<Vec<PodStatus>>,
@@ -38,6 +40,7 @@ pub(crate) struct Shell {
     pub(crate) messages: mpsc::Sender<Message>,
     forwarding: Forwarding,
     bgp: bool,
+    cni: bool,
     bfd_socket: PathBuf,
 }
 
@@ -51,6 +54,8 @@ impl Shell {
     ) -> Self {
         let (firewall, firewall_goal) = watch::channel(firewall::Desired::default());
         let (firewall_report, firewall_applied) = watch::channel(firewall::Applied::default());
+        let (flows, flows_goal) = watch::channel(conntrack::Goal::default());
+        let (cut_report, cut) = watch::channel(conntrack::Cut::default());
         let (local, local_goal) = watch::channel(routing::Local::default());
         let (routing_report, routing_applied) = watch::channel(routing::Applied::default());
         let (route_events, speaker_started) = oneshot::channel();
@@ -62,6 +67,13 @@ impl Shell {
         } else {
             tokio::spawn(firewall::pass_through(firewall_goal, firewall_report));
         }
+        let (in_force, is_enforced) = (firewall_applied.clone(), args.has(Feature::Policy));
+        tokio::spawn(conntrack::run_task(
+            flows_goal,
+            in_force,
+            cut_report,
+            is_enforced,
+        ));
         tokio::spawn(async move {
             if let Err(error) =
                 routing::run_task(local_goal, speaker_started, known_routers, routing_report).await
@@ -75,6 +87,8 @@ impl Shell {
             source: args.manifests.display().to_string(),
             firewall,
             firewall_applied,
+            flows,
+            cut,
             local,
             routing_applied,
             pods,
@@ -89,12 +103,19 @@ impl Shell {
             messages,
             forwarding,
             bgp: args.has(Feature::Bgp),
+            cni: args.has(Feature::Cni),
             bfd_socket: args.run_dir.join(BFD_SOCKET),
         }
     }
 
     /// Hands the newest state to every task. Only what differs reaches the kernel or a peer.
     pub(crate) async fn publish(&mut self, outputs: Outputs, pods: Vec<PodStatus>) {
+        let mut flows = outputs.flows;
+        if !self.cni {
+            // Another plugin gives this node's pods their addresses: who holds none here may be there all the same.
+            flows.pod_cidrs.clear();
+        }
+        self.flows.send_replace(flows);
         let applied = self.firewall_applied.borrow().generation;
         self.firewall
             .send_modify(|state| state.follow(outputs.firewall, applied));

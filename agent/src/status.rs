@@ -54,12 +54,18 @@ pub(crate) fn report(
 ) {
     let firewall = shell.firewall_applied.borrow().clone();
     let routing = shell.routing_applied.borrow().clone();
+    let cut = shell.cut.borrow().clone();
     let mut errors = core.errors().to_vec();
     errors.extend(
         firewall
             .error
             .iter()
             .map(|error| format!("policy is not in the kernel: {error}")),
+    );
+    errors.extend(
+        cut.error
+            .iter()
+            .map(|error| format!("flows that policy denies now may go on: {error}")),
     );
     let ready = core.in_sync()
         && firewall.generation > 0
@@ -99,6 +105,9 @@ pub(crate) fn report(
             read_backs: firewall.read_backs,
             apply: firewall.apply,
             event_to_kernel: firewall.event_to_kernel,
+            flows_cut: cut.denied,
+            flows_orphaned: cut.orphaned,
+            cut: cut.took,
             unsupported: core.unsupported().to_vec(),
         },
         sources: vec![report::Source {
