@@ -152,7 +152,7 @@ mod tests {
 
     /// A state with a pod on each address given, and a set whose members tell states apart.
     fn goal(generation: u64, members: &[&str], pods: &[(&str, &str)]) -> Goal {
-        let name = SetName::read("ptl4-p:0").unwrap();
+        let name = SetName::hashed(Family::V4, "p", &["members"]);
         let mut set = IpSet::new(name.clone(), Family::V4, SetKind::HashIp);
         members.iter().for_each(|member| set.insert_ip(at(member)));
         let v4 = FamilyRules {
