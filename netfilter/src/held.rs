@@ -1,5 +1,6 @@
 //! What the tables hold, as read back or as we wrote it: our chains rule by rule, of others' the places alone.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ impl Words {
     }
 
     /// The words of what follows `-A CHAIN`.
-    pub(crate) fn of(words: &[String]) -> Self {
+    pub(crate) fn of(words: &[Cow<'_, str>]) -> Self {
         let mut joined = String::with_capacity(words.iter().map(|word| word.len() + 1).sum());
         let mut previous = "";
         for word in words {
@@ -106,7 +107,7 @@ pub(crate) enum Slot {
 
 impl Slot {
     /// Ours is what bears our comment or leads into a chain of ours.
-    pub(crate) fn read(words: &[String]) -> Self {
+    pub(crate) fn read(words: &[Cow<'_, str>]) -> Self {
         if is_ours(words) {
             Self::Ours(Words::of(words))
         } else {
@@ -115,9 +116,9 @@ impl Slot {
     }
 }
 
-pub(crate) fn is_ours(words: &[String]) -> bool {
+pub(crate) fn is_ours(words: &[Cow<'_, str>]) -> bool {
     let mut pairs = words.iter().zip(words.iter().skip(1));
-    pairs.any(|(option, value)| match option.as_str() {
+    pairs.any(|(option, value)| match option.as_ref() {
         "--comment" => value.starts_with(COMMENT_PREFIX),
         "-j" | "-g" => value.starts_with(CHAIN_PREFIX),
         _ => false,
@@ -163,22 +164,64 @@ impl Actual {
 }
 
 /// Cuts a line into words; quotes keep blanks, a backslash keeps the next character. `None` if a quote stays open.
-pub(crate) fn tokens(line: &str) -> Option<Vec<String>> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
+pub(crate) fn tokens(line: &str) -> Option<Vec<Cow<'_, str>>> {
+    let mut words = Vec::with_capacity(line.len() / 6);
+    let mut rest = line.trim_start_matches(' ');
+    while !rest.is_empty() {
+        let (word, after) = match plain_token(rest) {
+            Some(plain) => plain,
+            None => token(rest)?,
+        };
+        words.push(word);
+        rest = after.trim_start_matches(' ');
+    }
+    Some(words)
+}
+
+/// The first word, if it is as it stands or wholly in quotes: nearly all are.
+fn plain_token(text: &str) -> Option<(Cow<'_, str>, &str)> {
+    let (word, after) = match text.strip_prefix('"') {
+        Some(inner) => {
+            let (word, after) = inner.split_at_checked(inner.find(['"', '\\'])?)?;
+            (word, after.strip_prefix('"')?)
+        }
+        None => text.split_at_checked(text.find([' ', '"', '\\']).unwrap_or(text.len()))?,
+    };
+    let ends = after.is_empty() || after.starts_with(' ');
+    ends.then_some((Cow::Borrowed(word), after))
+}
+
+/// The first word, however it is written.
+fn token(text: &str) -> Option<(Cow<'_, str>, &str)> {
+    let mut word = String::new();
     let mut quoted = false;
-    let mut characters = line.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' => {
-                quoted = !quoted;
-                word.get_or_insert_default();
-            }
-            '\\' => word.get_or_insert_default().push(characters.next()?),
-            ' ' if !quoted => words.extend(word.take()),
-            other => word.get_or_insert_default().push(other),
+    let mut characters = text.chars();
+    loop {
+        let before = characters.as_str();
+        match characters.next() {
+            Some('"') => quoted = !quoted,
+            Some('\\') => word.push(characters.next()?),
+            Some(' ') if !quoted => return Some((word.into(), before)),
+            Some(other) => word.push(other),
+            None => return (!quoted).then(|| (word.into(), before)),
         }
     }
-    words.extend(word);
-    (!quoted).then_some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_cut_as_a_shell_would() {
+        let cut = |text| tokens(text).map(|words| words.join("|"));
+        assert_eq!(cut("a  b c ").as_deref(), Some("a|b|c"));
+        assert_eq!(cut("a \"b c\" d").as_deref(), Some("a|b c|d"));
+        assert_eq!(cut("a \"b \\\" c\" d\\ e").as_deref(), Some("a|b \" c|d e"));
+        assert_eq!(cut("a\"b c\"d \"\" e\"\"").as_deref(), Some("ab cd||e"));
+        assert_eq!(cut("").as_deref(), Some(""));
+        for open in ["a \"b", "a\"", "a \\", "\"a\\\""] {
+            assert_eq!(cut(open), None, "{open}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! The text is what `iptables-save` prints for it, so that read-back and wish compare word by word.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
 use ipnet::IpNet;
@@ -31,10 +32,11 @@ impl Rule {
         Self::from_words(&tokens(text)?)
     }
 
-    pub(crate) fn from_words(words: &[String]) -> Option<Self> {
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    pub(crate) fn from_words(words: &[Cow<'_, str>]) -> Option<Self> {
+        let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
         let rule = Reader::default().rule(&words)?;
-        let rendered = tokens(&rule.render())?;
+        let text = rule.render();
+        let rendered = tokens(&text)?;
         let same = rendered.len() == words.len()
             && rendered
                 .iter()

@@ -1,5 +1,6 @@
 //! Reading of what `iptables-save` said.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::held::{Actual, Slot, Words, tokens};
@@ -33,7 +34,7 @@ pub enum ParseError {
 pub(crate) struct SavedLine<'a> {
     pub(crate) chain: &'a str,
     /// What follows `-A CHAIN`.
-    pub(crate) words: &'a [String],
+    pub(crate) words: &'a [Cow<'a, str>],
     /// The line as it stands, without counters.
     pub(crate) text: &'a str,
     /// Packets and bytes; 0 where the program was not asked for them.
