@@ -8,10 +8,11 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::resources::{ClusterAction, ClusterNetworkPolicy, ClusterSubject, NetworkPolicy, Tier};
-use api::{Key, NamespacedName};
+use api::{Key, LabelSelector, NamespacedName};
 
 use crate::{Direction, EgressToOwnNode, Objects, Settings};
 use holders::Holders;
@@ -177,14 +178,41 @@ impl<'a> Evaluator<'a> {
         }
     }
 
+    /// The pod that holds an address; the first where the objects contradict each other.
+    pub(crate) fn holder(&self, address: IpAddr) -> Option<&Holder<'a>> {
+        self.holders.of(address).first()
+    }
+
+    /// All pods that count for policies, with their addresses.
+    pub(crate) fn pods(&self) -> BTreeMap<&'a NamespacedName, Vec<IpAddr>> {
+        self.holders.pods()
+    }
+
+    /// Whether NetworkPolicies isolate the pod that holds an address.
+    pub(crate) fn isolates(&self, way: Direction, address: IpAddr) -> bool {
+        let isolating = |pod| !self.isolating(way, pod).is_empty();
+        self.holder(address).is_some_and(isolating)
+    }
+
+    /// Whether a selector matches the namespace of a pod.
+    pub(crate) fn selects_namespace(&self, selector: &LabelSelector, pod: &Holder<'_>) -> bool {
+        rules::selects_namespace(self.objects, selector, &pod.pod.namespace)
+    }
+
     /// The NetworkPolicies that isolate a pod in a direction, by name (semantics 1, 8, 56).
     pub(crate) fn isolating(&self, way: Direction, pod: &Holder<'_>) -> Vec<&'a NetworkPolicy> {
+        let namespace = &pod.pod.namespace;
+        let first = NamespacedName::new(namespace, "");
+        let of_namespace = self.objects.policies.range(first..);
+        let of_namespace = of_namespace.take_while(|(name, _)| name.namespace == *namespace);
         let selects = |policy: &&NetworkPolicy| {
-            policy.name.namespace == pod.pod.namespace
-                && policy.pod_selector.matches(pod.subject_labels())
+            policy.pod_selector.matches(pod.subject_labels())
                 && rules::of_network_policy(policy, way).is_some()
         };
-        self.objects.policies.values().filter(selects).collect()
+        of_namespace
+            .map(|(_, policy)| policy)
+            .filter(selects)
+            .collect()
     }
 
     /// A tier's policies whose subject a pod is, in the order in which they are asked (semantics 63, D8).

@@ -3,6 +3,7 @@
 //!
 //! Feed [`Index`] with changes and the local endpoints, then [`Index::compile`]. `docs/design/policy.md` shows the chains.
 
+mod difference;
 mod dispatch;
 mod domain_answer;
 mod domain_cache;
@@ -30,6 +31,9 @@ use std::sync::Arc;
 use api::{Key, NamespacedName};
 use netfilter::{ChainName, InterfaceName, IpSet, Ruleset, SetName};
 
+pub use difference::{
+    ConnectionChange, Difference, FlowChange, IsolationChange, Listed, Span, difference,
+};
 pub use domain_answer::{DnsAnswer, DnsData, DnsRecord, MalformedAnswer};
 pub use domain_cache::{DomainCache, DomainLimits, Learned};
 pub use evaluate::{

@@ -111,6 +111,17 @@ impl<'a> Holders<'a> {
         self.pods.get(&address).map_or(&[], Vec::as_slice)
     }
 
+    /// All of them, with their addresses.
+    pub(crate) fn pods(&self) -> BTreeMap<&'a NamespacedName, Vec<IpAddr>> {
+        let mut pods: BTreeMap<&'a NamespacedName, Vec<IpAddr>> = BTreeMap::new();
+        for (address, holders) in &self.pods {
+            if let Some(first) = holders.first() {
+                pods.entry(first.pod).or_default().push(*address);
+            }
+        }
+        pods
+    }
+
     /// Who has an address that no pod holds.
     pub(crate) fn stranger(&self, address: IpAddr) -> Stranger {
         let known = self.strangers.get(&address);
