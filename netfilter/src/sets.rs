@@ -238,6 +238,13 @@ impl ActualSets {
             .collect()
     }
 
+    /// Each set with those of its members that could be read.
+    pub fn members(&self) -> impl Iterator<Item = (&SetName, &BTreeSet<Member>)> {
+        self.sets
+            .iter()
+            .map(|(name, set)| (name, set.members.get()))
+    }
+
     /// How many members each set has; members that can't be read don't count.
     pub fn sizes(&self) -> BTreeMap<SetName, usize> {
         let size =

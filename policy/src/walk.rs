@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use netfilter::{
     Action, Builtin, ChainName, CtState, HookPosition, InterfaceMatch, InterfaceName, Match,
-    Member, Protocol, Rule, SetName, Table,
+    Member, Protocol, Rule, Saved, SavedRule, SavedText, SetName, Table,
 };
 
 use crate::FamilyRules;
@@ -22,6 +22,14 @@ use sets::Members;
 const MAX_DEPTH: usize = 64;
 /// How many rules a packet may be tried against before it counts as dropped.
 const MAX_RULES: usize = 1 << 16;
+
+const BUILTINS: [Builtin; 5] = [
+    Builtin::Prerouting,
+    Builtin::Input,
+    Builtin::Forward,
+    Builtin::Output,
+    Builtin::Postrouting,
+];
 
 /// One packet, after the destination's translation (DNAT) and before the source's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,7 +154,29 @@ impl<'a> Tables<'a> {
         Self::new(hooks, chains, sets)
     }
 
-    /// Rules as they were read back: those of built-in chains (only ours, in their order), chains of ours (a rule that
+    /// What the kernel was read back to hold. A rule that could not be read never matches.
+    pub fn saved(
+        saved: &'a Saved,
+        sets: impl IntoIterator<Item = (&'a SetName, &'a BTreeSet<Member>)>,
+    ) -> Self {
+        fn typed(rule: &SavedRule) -> Option<&Rule> {
+            match &rule.rule {
+                SavedText::Rule(rule) => Some(rule),
+                SavedText::Unknown(_) => None,
+            }
+        }
+        let hooks = saved.hooks.iter().filter_map(|hook| {
+            let mut builtins = BUILTINS.into_iter();
+            let builtin = builtins.find(|one| one.name() == hook.chain)?;
+            Some((hook.table, builtin, typed(&hook.rule)?))
+        });
+        let chains = saved.chains.iter();
+        let chains =
+            chains.map(|((table, name), list)| (*table, name, list.iter().map(typed).collect()));
+        Self::new(hooks, chains, sets)
+    }
+
+    /// Rules by their parts: those of built-in chains (only ours, in their order), chains of ours (a rule that
     /// could not be read is `None`; it never matches), and sets with their members.
     pub fn new(
         hooks: impl IntoIterator<Item = (Table, Builtin, &'a Rule)>,

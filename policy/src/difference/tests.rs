@@ -108,7 +108,10 @@ fn flow(protocol: u8, from: &str, to: &str, port: u16) -> Entry {
     }
 }
 
-fn said(difference: &Difference) -> Vec<(String, String, bool, Vec<Span>, Option<Family>)> {
+/// From, to, allowed, spans, family.
+type Row = (String, String, bool, Vec<Span>, Option<Family>);
+
+fn said(difference: &Difference) -> Vec<Row> {
     let rows = difference.connections.shown.iter();
     rows.map(|row| {
         let names = (row.source.name.clone(), row.destination.name.clone());
@@ -125,12 +128,7 @@ fn tcp(first: u16, last: u16) -> Span {
     }
 }
 
-fn row(
-    from: &str,
-    to: &str,
-    allowed: bool,
-    spans: &[Span],
-) -> (String, String, bool, Vec<Span>, Option<Family>) {
+fn row(from: &str, to: &str, allowed: bool, spans: &[Span]) -> Row {
     (from.into(), to.into(), allowed, spans.to_vec(), None)
 }
 

@@ -495,6 +495,59 @@ fn rules_that_were_read_back_are_walked_and_foreign_ones_never_match() {
     assert_eq!(tables.verdict(&packet()), walked.verdict);
 }
 
+#[test]
+fn a_save_of_the_kernels_tables_is_walked_as_the_rules_that_were_written() {
+    let mut made = Made::default();
+    let conditions = vec![
+        Match::Protocol(Protocol::Tcp),
+        Match::DestinationPorts(vec![PortRange::new(80, 80)]),
+        set(
+            &SetName::fixed(Family::V4, "s"),
+            SetDirection::Source,
+            false,
+        ),
+    ];
+    made.set("s", SetKind::HashIp, |set| set.insert_ip(packet().source));
+    let drop = Rule::new(conditions, Action::Drop);
+    made.hook(
+        Table::Filter,
+        Builtin::Forward,
+        HookPosition::First,
+        jump("A"),
+    );
+    made.chain(
+        Table::Filter,
+        "A",
+        vec![mark(0x10), drop.clone(), Rule::new([], Action::Return)],
+    );
+    let text = format!(
+        "*filter\n:FORWARD ACCEPT [0:0]\n:PTL-A - [0:0]\n-A FORWARD {}\n-A FORWARD -j DROP\n-A PTL-A {}\n-A PTL-A {}\n-A PTL-A -p udp -j DROP\nCOMMIT\n",
+        jump("A").render(),
+        mark(0x10).render(),
+        drop.render(),
+    );
+    let saved = Saved::parse(&text).unwrap();
+    let shape = "hash:ip family inet hashsize 1024 maxelem 1048576";
+    let sets = format!("create ptl4-s {shape}\nadd ptl4-s {}\n", packet().source);
+    let sets = netfilter::parse_sets(&sets).unwrap();
+    let tables = Tables::saved(&saved, sets.members());
+    let walked = tables.walk(&packet());
+    assert_eq!(walked, walk(&made.0, &packet()));
+    assert_eq!(walked.verdict, WalkVerdict::Dropped);
+    let other = tables.walk(&Packet {
+        port: 81,
+        ..packet()
+    });
+    assert_eq!(other.verdict, WalkVerdict::Passed);
+    assert!(
+        other
+            .trail
+            .iter()
+            .any(|tried| tried.index == 2 && !tried.matched),
+        "another's rule in our chain"
+    );
+}
+
 proptest! {
     #[test]
     fn a_look_up_by_prefix_length_finds_what_a_look_at_every_member_finds(
