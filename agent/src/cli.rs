@@ -1,6 +1,6 @@
 //! The command line: verbs and flags of `portolan`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::firewall::Choice;
-use crate::{bgp, control, run};
+use crate::{bgp, control, dns, drops, policy, run};
 
 /// Kubernetes node networking: BGP, policy and pod attachment in one agent.
 #[derive(Debug, Parser)]
@@ -40,6 +40,8 @@ enum Verb {
     Bfd(BfdArgs),
     /// Ask the BGP speaker: sessions, routes, what each peer is told, and why.
     Bgp(bgp::BgpArgs),
+    /// Ask about policy: which packets were denied, and by what.
+    Policy(policy::PolicyArgs),
     /// Wait until all that the source holds now is in the kernel, or say what is not.
     Sync(SyncArgs),
     /// Remove every route, chain, set and pod interface of ours. The agent must be stopped.
@@ -70,6 +72,20 @@ pub struct AgentArgs {
     /// Which iptables back end holds our rules. Rules of others in both are refused until this says which.
     #[arg(long, value_enum, default_value_t)]
     pub iptables: Choice,
+    /// Show denied packets to this NFLOG group, so many a second for each rule (10); `portolan policy drops` prints them.
+    #[arg(long, value_name = "GROUP[:RATE]", value_parser = drops::drop_log)]
+    pub drop_log: Option<::policy::DropLog>,
+    /// A resolver outside the cluster whose answers count for `domainNames` in policies; may be given again.
+    #[arg(long, value_name = "ADDR")]
+    pub dns_resolver: Vec<IpAddr>,
+    /// The pods of the cluster's DNS, whose answers count too: a namespace and labels.
+    #[arg(
+        long,
+        value_name = "NAMESPACE/LABEL=VALUE[,...]",
+        default_value = "kube-system/k8s-app=kube-dns",
+        value_parser = dns::cluster_dns
+    )]
+    pub(crate) cluster_dns: dns::ClusterDns,
     /// What to log, in tracing's filter language.
     #[arg(long, default_value = "info", env = "PORTOLAN_LOG")]
     pub log: String,
@@ -149,6 +165,7 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Verb::Bfd(args) => run::bfd(&args),
         Verb::Bgp(args) => bgp::run(args),
+        Verb::Policy(args) => policy::run(args),
         Verb::Sync(args) => control::sync(&args.run_dir, args.timeout),
         Verb::Cleanup(args) => run::cleanup(&args.run_dir),
     };

@@ -12,6 +12,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::bgp::{self, BgpAnswer, BgpQuestion};
+use crate::drops::DropsAnswer;
 use crate::message::Message;
 use crate::report::Report;
 
@@ -26,6 +27,7 @@ enum Question {
     Status,
     Sync { timeout_milliseconds: u64 },
     Bgp { question: BgpQuestion },
+    Drops { since: u64 },
 }
 
 /// What it is told.
@@ -34,6 +36,7 @@ enum Question {
 enum Answer {
     Status(Box<Report>),
     Bgp(Box<BgpAnswer>),
+    Drops(Box<DropsAnswer>),
     Synced,
     Error(String),
 }
@@ -68,7 +71,9 @@ pub(crate) fn sync(run_dir: &Path, timeout: Duration) -> anyhow::Result<()> {
     match ask(run_dir, &question, timeout + Duration::from_secs(5))? {
         Answer::Synced => Ok(()),
         Answer::Error(error) => anyhow::bail!("not in the kernel yet: {error}"),
-        Answer::Status(_) | Answer::Bgp(_) => anyhow::bail!("the agent answered something else"),
+        Answer::Status(_) | Answer::Bgp(_) | Answer::Drops(_) => {
+            anyhow::bail!("the agent answered something else")
+        }
     }
 }
 
@@ -84,7 +89,23 @@ pub(crate) fn ask_bgp(run_dir: &Path, question: BgpQuestion) -> anyhow::Result<B
     )? {
         Answer::Bgp(answer) => Ok(*answer),
         Answer::Error(error) => anyhow::bail!("{error}"),
-        Answer::Status(_) | Answer::Synced => anyhow::bail!("the agent answered something else"),
+        Answer::Status(_) | Answer::Drops(_) | Answer::Synced => {
+            anyhow::bail!("the agent answered something else")
+        }
+    }
+}
+
+/// Asks for denied packets, from a number on.
+///
+/// # Errors
+/// If no agent answers, or it shows none.
+pub(crate) fn ask_drops(run_dir: &Path, since: u64) -> anyhow::Result<DropsAnswer> {
+    match ask(run_dir, &Question::Drops { since }, Duration::from_secs(10))? {
+        Answer::Drops(answer) => Ok(*answer),
+        Answer::Error(error) => anyhow::bail!("{error}"),
+        Answer::Status(_) | Answer::Bgp(_) | Answer::Synced => {
+            anyhow::bail!("the agent answered something else")
+        }
     }
 }
 
@@ -154,6 +175,17 @@ async fn answer(question: Question, core: &mpsc::Sender<Message>) -> Answer {
             match bgp::answer(speaker, question).await {
                 Ok(answer) => Answer::Bgp(Box::new(answer)),
                 Err(error) => Answer::Error(error),
+            }
+        }
+        Question::Drops { since } => {
+            let (reply, drops) = oneshot::channel();
+            if core.send(Message::Drops { since, reply }).await.is_err() {
+                return stopping();
+            }
+            match drops.await {
+                Ok(Ok(answer)) => Answer::Drops(Box::new(answer)),
+                Ok(Err(error)) => Answer::Error(error),
+                Err(_) => stopping(),
             }
         }
         Question::Sync {

@@ -13,6 +13,7 @@ use netfilter::InterfaceName;
 use routes::Target;
 use tracing::info;
 
+use crate::dns::Domains;
 use crate::leases::{Leases, host_interface};
 use crate::speaker;
 use crate::{conntrack, firewall, routing};
@@ -62,6 +63,8 @@ pub(crate) struct Core {
     store: BTreeMap<Key, Resource>,
     in_sync: bool,
     policy: policy::Index,
+    /// What the DNS said of policies' names.
+    pub(crate) domains: Domains,
     leases: Leases,
     links: BTreeSet<String>,
     generation: u64,
@@ -73,12 +76,13 @@ pub(crate) struct Core {
 
 impl Core {
     /// Starts with the leases of an earlier run and an empty store.
-    pub(crate) fn new(node: String, leases: Leases) -> Self {
+    pub(crate) fn new(node: String, leases: Leases, settings: policy::Settings) -> Self {
         Self {
             node,
             store: BTreeMap::new(),
             in_sync: false,
-            policy: policy::Index::new(),
+            policy: policy::Index::with_settings(settings),
+            domains: Domains::new(),
             leases,
             links: BTreeSet::new(),
             generation: 0,
@@ -199,6 +203,11 @@ impl Core {
         &self.unsupported
     }
 
+    /// The objects that policies hang on.
+    pub(crate) fn objects(&self) -> &policy::Objects {
+        self.policy.objects()
+    }
+
     /// How many NetworkPolicies there are.
     pub(crate) fn policy_count(&self) -> usize {
         self.store
@@ -215,9 +224,11 @@ impl Core {
         self.generation += 1;
         self.errors.clear();
         self.policy.set_endpoints(self.policy_endpoints());
+        self.domains.prepare(&mut self.policy, self.generation);
         let compiled = self.policy.compile();
         let elsewhere = self.elsewhere();
         self.unsupported = compiled.problems.iter().map(ToString::to_string).collect();
+        self.unsupported.extend(self.domains.problems());
         let speaker = match self.speaker_config(&elsewhere) {
             Ok(compiled) => {
                 let told = compiled.refused.iter();
@@ -427,7 +438,10 @@ mod tests {
     fn core() -> (tempfile::TempDir, Core) {
         let folder = tempfile::tempdir().unwrap();
         let leases = Leases::open(folder.path()).unwrap();
-        (folder, Core::new("n1".to_owned(), leases))
+        (
+            folder,
+            Core::new("n1".to_owned(), leases, policy::Settings::default()),
+        )
     }
 
     fn holder() -> Holder {

@@ -1,5 +1,6 @@
 //! What the sockets ask of the core, and replies that wait for a publication.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use ipam::Holder;
 use tokio::sync::oneshot;
 
 use crate::core::Endpoint;
+use crate::drops::DropsAnswer;
 use crate::report::Report;
 
 /// What the sockets ask of the core.
@@ -47,6 +49,18 @@ pub(crate) enum Message {
     Lookup {
         holder: Holder,
         reply: oneshot::Sender<Option<Endpoint>>,
+    },
+    /// The DNS has answered a pod: which generation holds the addresses?
+    DnsAnswer {
+        answer: policy::DnsAnswer,
+        reply: oneshot::Sender<u64>,
+    },
+    /// Of the addresses that were about to end, those that live flows use.
+    LiveFlows(BTreeSet<IpAddr>),
+    /// Denied packets that were seen, from a number on; the error says why there are none.
+    Drops {
+        since: u64,
+        reply: oneshot::Sender<Result<DropsAnswer, String>>,
     },
     /// All attachments.
     Endpoints(oneshot::Sender<Vec<Endpoint>>),

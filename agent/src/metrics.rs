@@ -32,6 +32,7 @@ pub(crate) fn render(report: &Report) -> Result<String, fmt::Error> {
             .map(|session| (&session.name, value(session)));
         counters(&mut registry, (name, help), "peer", values);
     }
+    shown(report, &mut registry);
     let listeners = || report.listeners.iter();
     gauges(
         &mut registry,
@@ -151,6 +152,70 @@ const SESSION_COUNTERS: &[SessionCounter] = &[
         session.updates_sent
     }),
 ];
+
+/// Answers of the DNS, and denied packets.
+fn shown(report: &Report, registry: &mut Registry) {
+    let (dns, drops) = (&report.dns, &report.drops);
+    counters(
+        registry,
+        (
+            "dns_answers",
+            "Answers of the DNS to pods that a policy with domain names selects, by what became of them",
+        ),
+        "outcome",
+        dns.answers.iter().map(|(outcome, count)| (outcome, *count)),
+    );
+    let single = [
+        (
+            "dns_answers_truncated",
+            "Answers with the TC bit to names that policies give: the rest comes by TCP, unseen",
+            dns.truncated,
+        ),
+        (
+            "dns_queue_overruns",
+            "How often there was no room for more answers, which went on unread",
+            dns.overruns,
+        ),
+        (
+            "dns_addresses_refused",
+            "Addresses of pods, nodes or no host in answers",
+            dns.refused,
+        ),
+        (
+            "dns_addresses_evicted",
+            "Addresses let go because a limit was reached",
+            dns.evicted,
+        ),
+        (
+            "policy_dropped_packets_seen",
+            "Denied packets that were shown, with --drop-log; the kernel shows no more than the rate",
+            drops.seen,
+        ),
+        (
+            "policy_drop_log_lost",
+            "Denied packets that the kernel could not hand over",
+            drops.lost,
+        ),
+    ];
+    for (name, help, value) in single {
+        let counter: Counter = Counter::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    }
+    let gauges = [
+        ("dns_names", "Domain names that policies give", dns.names),
+        (
+            "dns_addresses",
+            "Addresses that the domain names of policies stand for now",
+            dns.addresses,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
+    }
+}
 
 fn node(report: &Report, registry: &mut Registry) {
     let (routes, policy) = (&report.routes, &report.policy);

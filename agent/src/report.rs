@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dns::DnsReport;
+use crate::drops::DropsReport;
 use crate::firewall::Histogram;
 
 /// Everything the agent says of itself.
@@ -21,6 +23,12 @@ pub(crate) struct Report {
     pub(crate) routes: Routes,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) policy: Policy,
+    /// Answers of the DNS for policies with domain names.
+    #[serde(default)]
+    pub(crate) dns: DnsReport,
+    /// Denied packets that were seen.
+    #[serde(default)]
+    pub(crate) drops: DropsReport,
     pub(crate) sources: Vec<Source>,
     /// What is wrong, in words for people.
     pub(crate) errors: Vec<String>,
@@ -383,6 +391,11 @@ pub(crate) mod tests {
                 cut: Histogram::default(),
                 unsupported: vec![],
             },
+            dns: DnsReport {
+                answers: vec![("held".to_owned(), 3)],
+                ..DnsReport::default()
+            },
+            drops: DropsReport::default(),
             sources: vec![Source {
                 kind: "manifests".to_owned(),
                 path: "/m".to_owned(),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::Context;
 use datastore::{Manifests, PodStatus};
@@ -17,7 +18,7 @@ use crate::leases::Leases;
 use crate::message::{Message, Refused, Reply};
 use crate::shell::Shell;
 use crate::sockets::listen;
-use crate::{cni, control, firewall, http, status};
+use crate::{cni, control, dns, firewall, http, status};
 
 /// Runs the agent until it is told to stop.
 ///
@@ -159,14 +160,29 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
     }
     listen(&args.run_dir.join(control::SOCKET), sender, control::serve)?;
     info!(node = args.node, manifests = %args.manifests.display(), "started");
+    let mut core = Core::new(args.node.clone(), leases, settings(args));
+    shell.start_dns(args, &mut core.domains).await;
     Loop {
-        core: Core::new(args.node.clone(), leases),
+        core,
         shell,
         manifests,
         messages,
     }
     .run()
     .await
+}
+
+/// What the flags say of policy.
+fn settings(args: &AgentArgs) -> policy::Settings {
+    policy::Settings {
+        drop_log: args.drop_log.clone(),
+        domain_names: Some(policy::DomainNameSettings {
+            queue: dns::QUEUE,
+            cluster_dns: args.cluster_dns.0.clone(),
+            resolvers: args.dns_resolver.iter().copied().collect(),
+        }),
+        ..policy::Settings::default()
+    }
 }
 
 struct Loop {
@@ -182,6 +198,7 @@ impl Loop {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut routing = self.shell.routing_applied.clone();
         let mut links = 0;
+        let core_messages = self.shell.messages.clone();
         self.scan_links().await;
         loop {
             let mut replies = Vec::new();
@@ -199,6 +216,10 @@ impl Loop {
                     let changed = now != links;
                     links = now;
                     changed && self.scan_links().await
+                }
+                () = dns::due(self.core.domains.poll_timeout()) => {
+                    self.core.domains.look_for_flows(Instant::now(), core_messages.clone());
+                    false
                 }
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -259,6 +280,21 @@ impl Loop {
                 self.core.set_link(&interface, there);
                 replies.push(Reply::Generation(reply));
                 return true;
+            }
+            Message::DnsAnswer { answer, reply } => {
+                match self.core.domains.handle_answer(Instant::now(), answer) {
+                    Some(generation) => drop(reply.send(generation)),
+                    None => {
+                        replies.push(Reply::Generation(reply));
+                        return true;
+                    }
+                }
+            }
+            Message::LiveFlows(used) => {
+                return self.core.domains.handle_flows(Instant::now(), &used);
+            }
+            Message::Drops { since, reply } => {
+                drop(reply.send(self.shell.drops(since, self.core.objects())));
             }
             Message::Attach {
                 holder,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bgp_speaker::{Forwarding, RouteEvents};
 use datastore::{Manifests, PodStatus, Refresher, StatusWriter};
@@ -11,10 +11,11 @@ use tracing::{error, info, warn};
 
 use crate::cli::{AgentArgs, Feature};
 use crate::core::Outputs;
+use crate::drops::{DropsAnswer, Ring};
 use crate::message::Message;
 use crate::run::BFD_SOCKET;
 use crate::speaker::{self, Compiled};
-use crate::{bgp_status, conntrack, firewall, nexthops, routing};
+use crate::{bgp_status, conntrack, dns, drops, firewall, nexthops, routing};
 
 /// How long before a failed status file is written again.
 const STATUS_RETRY: Duration = Duration::from_secs(1);
@@ -38,6 +39,7 @@ pub(crate) struct Shell {
     status: StatusWriter,
     route_events: Option<oneshot::Sender<RouteEvents>>,
     pub(crate) messages: mpsc::Sender<Message>,
+    pub(crate) drops: Option<Arc<Ring>>,
     forwarding: Forwarding,
     bgp: bool,
     cni: bool,
@@ -82,6 +84,15 @@ impl Shell {
             }
         });
         tokio::spawn(publish_pods(manifests.status.clone(), pods_goal));
+        let drops = args.drop_log.as_ref().map(|log| {
+            let ring = Arc::<Ring>::default();
+            tokio::spawn(drops::run_task(
+                log.group,
+                Arc::clone(&ring),
+                firewall.subscribe(),
+            ));
+            ring
+        });
         Self {
             node: args.node.clone(),
             source: args.manifests.display().to_string(),
@@ -101,11 +112,39 @@ impl Shell {
             // Dropped where no speaker will come: then nobody is waited for.
             route_events: args.has(Feature::Bgp).then_some(route_events),
             messages,
+            drops,
             forwarding,
             bgp: args.has(Feature::Bgp),
             cni: args.has(Feature::Cni),
             bfd_socket: args.run_dir.join(BFD_SOCKET),
         }
+    }
+
+    /// Takes back what an earlier run knew of domain names, and has answers of the DNS held.
+    pub(crate) async fn start_dns(&self, args: &AgentArgs, domains: &mut dns::Domains) {
+        if !args.has(Feature::Policy) {
+            return;
+        }
+        domains.restore(Instant::now(), dns::read_left().await);
+        tokio::spawn(dns::run_task(dns::Task {
+            queue: dns::QUEUE,
+            names: domains.names(),
+            core: self.messages.clone(),
+            applied: self.firewall_applied.clone(),
+            counts: domains.counts(),
+        }));
+    }
+
+    /// Denied packets from a number on.
+    pub(crate) fn drops(
+        &self,
+        since: u64,
+        objects: &policy::Objects,
+    ) -> Result<DropsAnswer, String> {
+        let ring = self.drops.as_ref().ok_or(
+            "denied packets are not shown: start the agent with --drop-log GROUP, as in --drop-log 7",
+        )?;
+        Ok(drops::answer(ring, since, objects))
     }
 
     /// Hands the newest state to every task. Only what differs reaches the kernel or a peer.

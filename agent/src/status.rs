@@ -110,6 +110,12 @@ pub(crate) fn report(
             cut: cut.took,
             unsupported: core.unsupported().to_vec(),
         },
+        dns: core.domains.report(),
+        drops: shell
+            .drops
+            .as_ref()
+            .map(|ring| ring.report())
+            .unwrap_or_default(),
         sources: vec![report::Source {
             kind: "manifests".to_owned(),
             path: shell.source.clone(),
