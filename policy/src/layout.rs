@@ -191,10 +191,38 @@ impl Layout<'_> {
         vec![
             Rule::new([self.enters_pod(), unknown], Action::Drop),
             Rule::new([going_on()], Action::Goto(accept.clone())),
+            self.resumes(self.leaves_pod(), Direction::Ingress, SetDirection::Source),
+            self.resumes(
+                self.enters_pod(),
+                Direction::Egress,
+                SetDirection::Destination,
+            ),
             Rule::new([self.leaves_pod()], Action::Jump(ChainName::fixed("FROM"))),
             Rule::new([self.enters_pod()], Action::Jump(ChainName::fixed("TO"))),
             Rule::new([], Action::Goto(accept)),
         ]
+    }
+
+    /// Drops what goes on with a TCP connection that was cut, from the side that no policy judges: the kernel would take
+    /// it for a new connection the other way round, and the denied side would be its answers. (The judged side drops it
+    /// in its group's chain.)
+    fn resumes(&self, at: Match, policed: Direction, end: SetDirection) -> Rule {
+        let policed = Match::Set {
+            name: guard_name(self.context.family, policed),
+            direction: end,
+            negated: false,
+        };
+        let new = Match::CtState(BTreeSet::from([CtState::New]));
+        Rule::new(
+            [
+                at,
+                Match::Protocol(Protocol::Tcp),
+                Match::TcpNotSyn,
+                new,
+                policed,
+            ],
+            Action::Drop,
+        )
     }
 
     /// What a pod sends to its own node. What is not dropped here is left to the node's own rules.

@@ -98,6 +98,8 @@ fn a_small_example_renders_so() {
         -A PTL-PI-398d923494812f4e -m comment --comment "ptl:ed15d496518a" -j RETURN
         -A PTL-POD -o ptl+ -m set ! --match-set ptl4-endpoints dst,dst -m comment --comment "ptl:d1d2fa69fc13" -j DROP
         -A PTL-POD -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment "ptl:aaf2eeac8bb2" -g PTL-ACCEPT
+        -A PTL-POD -i ptl+ -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m conntrack --ctstate NEW -m set --match-set ptl4-guard-in src -m comment --comment "ptl:77ab38400392" -j DROP
+        -A PTL-POD -o ptl+ -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m conntrack --ctstate NEW -m set --match-set ptl4-guard-out dst -m comment --comment "ptl:152b24331d1d" -j DROP
         -A PTL-POD -i ptl+ -m comment --comment "ptl:9119c9d72962" -j PTL-FROM
         -A PTL-POD -o ptl+ -m comment --comment "ptl:4cfae73c93ed" -j PTL-TO
         -A PTL-POD -m comment --comment "ptl:d9804fa4cb96" -g PTL-ACCEPT
