@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
+use api::Labels;
 use api::resources::{ContainerPort, Pod};
-use api::{Labels, NamespacedName};
 
 use crate::{Endpoint, Objects};
 
@@ -21,7 +21,7 @@ pub(crate) struct Person {
 impl Person {
     /// What a Pod object is to others; `None` if it is no peer (host network, finished: semantics 39, 45).
     ///
-    /// `own` are the endpoints of its name, `held` says whether an address is an endpoint's and no pod's of that name.
+    /// `own` are the endpoints of its name, `held` says whether an address is an endpoint's.
     pub(crate) fn of_pod(
         pod: &Pod,
         own: &[&Endpoint],
@@ -75,16 +75,4 @@ pub(crate) fn subject_labels<'a>(objects: &'a Objects, endpoint: &Endpoint) -> O
 /// Whether a Pod object is the very pod of an endpoint: no other uid where both are known.
 fn is_of(endpoint: &Endpoint, pod: &Pod) -> bool {
     endpoint.uid.is_empty() || pod.uid.is_empty() || endpoint.uid == pod.uid
-}
-
-/// Whether endpoints hold an address, and none of them is of the pod.
-pub(crate) fn is_held_by_others<'a>(
-    mut holders: impl Iterator<Item = &'a NamespacedName>,
-    pod: &NamespacedName,
-) -> bool {
-    let mut any = false;
-    !holders.any(|holder| {
-        any = true;
-        holder == pod
-    }) && any
 }

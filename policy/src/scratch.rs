@@ -12,7 +12,7 @@ use crate::group::{Group, endpoint_chain, endpoint_rules};
 use crate::layout::{self, Filter};
 use crate::meaning::{Meaning, Needs, insert};
 use crate::part::{Part, subject_problem};
-use crate::people::{Person, is_held_by_others, subject_labels};
+use crate::people::{Person, subject_labels};
 use crate::policing::{Policed, Policing, Subject};
 use crate::render::{Broken, Context, Rendered};
 use crate::{Compiled, Direction, Endpoint, FamilyRules, Objects, Origin, Problem, Settings};
@@ -124,13 +124,10 @@ fn policed(objects: &Objects, parts: &Parts, direction: Direction) -> Policed {
 }
 
 fn people(objects: &Objects) -> Vec<Person> {
-    let holders = |address: IpAddr| {
-        let holds = move |endpoint: &&Endpoint| endpoint.addresses.contains(&address);
-        objects
-            .endpoints
-            .values()
-            .filter(holds)
-            .map(|endpoint| &endpoint.pod)
+    // What an endpoint that is not the object's very pod holds is not the object's, even under its name (semantics 47).
+    let held = |address: IpAddr| {
+        let mut endpoints = objects.endpoints.values();
+        endpoints.any(|endpoint| endpoint.addresses.contains(&address))
     };
     let mut by_pod: BTreeMap<&NamespacedName, Vec<&Endpoint>> = BTreeMap::new();
     for endpoint in objects.endpoints.values() {
@@ -139,9 +136,7 @@ fn people(objects: &Objects) -> Vec<Person> {
     let pods = objects.pods.values().flat_map(BTreeMap::values);
     let known = pods.filter_map(|pod| {
         let own = by_pod.get(&pod.name).map_or(&[][..], Vec::as_slice);
-        Person::of_pod(pod, own, |address| {
-            is_held_by_others(holders(address), &pod.name)
-        })
+        Person::of_pod(pod, own, held)
     });
     let endpoints = objects.endpoints.values();
     let unknown = endpoints.filter_map(|one| Person::of_endpoint(one, objects.pod(&one.pod)));

@@ -375,6 +375,22 @@ fn rule_47_an_address_now_a_local_pods_is_not_its_former_holders() {
 }
 
 #[test]
+fn rule_47_the_pod_made_anew_does_not_lend_its_labels_to_the_address_that_the_old_one_still_holds()
+{
+    let mut cluster = ingress(vec![rule(Some(vec![pods(None, "app=y")]), None)]);
+    assert!(passes(&cluster, Y, X));
+    // The StatefulSet's new pod, not yet attached here, is to have the old one's address.
+    cluster.endpoints.get_mut("ptl00000000002").unwrap().uid = "old".to_owned();
+    let new = cluster
+        .pods
+        .iter_mut()
+        .find(|pod| pod.name.name == "y")
+        .unwrap();
+    (new.uid, new.pod_ips) = ("new".to_owned(), vec![ip(Y)]);
+    assert!(!passes(&cluster, Y, X));
+}
+
+#[test]
 fn rule_47_the_pod_made_anew_does_not_take_the_old_ones_endpoint() {
     let mut cluster = ingress(vec![]);
     let new = cluster
