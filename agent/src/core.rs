@@ -9,7 +9,7 @@ use api::resources::{BgpConfiguration, Node, Pod};
 use api::{Change, Event, Key, NamespacedName, Resource};
 use ipam::{Holder, Lease};
 use ipnet::IpNet;
-use netfilter::InterfaceName;
+use netfilter::{ChainName, InterfaceName, SetName};
 use routes::Target;
 use tracing::info;
 
@@ -191,6 +191,11 @@ impl Core {
         } else {
             self.links.remove(interface);
         }
+    }
+
+    /// Says which sets and chains the kernel refuses; they are compiled no more.
+    pub(crate) fn set_broken(&mut self, sets: BTreeSet<SetName>, chains: BTreeSet<ChainName>) {
+        self.policy.set_broken(sets, chains);
     }
 
     /// What is wrong with the inputs, in words for people.

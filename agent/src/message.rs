@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api::NamespacedName;
 use ipam::Holder;
+use netfilter::{ChainName, SetName};
 use tokio::sync::oneshot;
 
 use crate::core::Endpoint;
@@ -61,6 +62,11 @@ pub(crate) enum Message {
     Drops {
         since: u64,
         reply: oneshot::Sender<Result<DropsAnswer, String>>,
+    },
+    /// The kernel refuses these and no others: all else is to be enforced without them.
+    Broken {
+        sets: BTreeSet<SetName>,
+        chains: BTreeSet<ChainName>,
     },
     /// All attachments.
     Endpoints(oneshot::Sender<Vec<Endpoint>>),

@@ -271,6 +271,10 @@ impl Loop {
             Message::Sync { timeout, reply } => status::wait(&self.shell, timeout, reply),
             Message::Lookup { holder, reply } => drop(reply.send(self.core.endpoint(&holder))),
             Message::Endpoints(reply) => drop(reply.send(self.core.endpoints())),
+            Message::Broken { sets, chains } => {
+                self.core.set_broken(sets, chains);
+                return true;
+            }
             Message::Barrier(reply) => replies.push(Reply::Generation(reply)),
             Message::Link {
                 interface,

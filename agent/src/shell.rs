@@ -64,7 +64,8 @@ impl Shell {
         let (pods, pods_goal) = watch::channel(Vec::new());
         let (routers, known_routers) = watch::channel(Arc::default());
         if args.has(Feature::Policy) {
-            let task = firewall::Task::new(args.iptables, firewall_goal, firewall_report);
+            let core = messages.clone();
+            let task = firewall::Task::new(args.iptables, firewall_goal, firewall_report, core);
             tokio::spawn(task.run());
         } else {
             tokio::spawn(firewall::pass_through(firewall_goal, firewall_report));

@@ -135,6 +135,19 @@ impl Agent {
             .with_context(|| self.log_end())
     }
 
+    /// Waits until nothing of policy is left in the kernel that is not needed any more: what follows changes nothing.
+    ///
+    /// # Errors
+    /// When not in time.
+    pub fn wait_settled(&self) -> Result<()> {
+        eventually(START, &format!("{} settled", self.node), || {
+            let status = self.status()?;
+            let left = status.pointer("/policy/hasLeftover");
+            ensure!(left == Some(&Value::Bool(false)), "{status}");
+            Ok(())
+        })
+    }
+
     /// Kills it as `kill -9` does.
     ///
     /// # Errors

@@ -16,8 +16,6 @@ use tests::wait::eventually;
 
 /// What the issue promises.
 const HEALED: Duration = Duration::from_secs(2);
-/// What is left over is removed in quiet times.
-const SETTLED: Duration = Duration::from_secs(20);
 const POLICY: &str = "
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -49,18 +47,8 @@ fn lab(tag: &str, backend: &str, variables: &[(&str, &str)]) -> Lab {
     lab
 }
 
-/// Waits until nothing is left that is not needed.
 fn settle(lab: &Lab) {
-    eventually(SETTLED, "no leftovers", || {
-        let status = lab.nodes[0].agent.status()?;
-        ensure!(
-            status["policy"]["hasLeftover"] == false,
-            "{}",
-            status["policy"]
-        );
-        Ok(())
-    })
-    .unwrap();
+    lab.nodes[0].agent.wait_settled().unwrap();
 }
 
 fn node(lab: &Lab) -> &Netns {

@@ -25,6 +25,7 @@ fn lab(tag: &str) -> Lab {
         lab.nodes[0].netns.ip("route get 192.0.2.10")
     })
     .unwrap();
+    lab.nodes[0].agent.wait_settled().unwrap();
     lab
 }
 
@@ -34,6 +35,7 @@ fn start_again(lab: &mut Lab) {
     node.agent.start(&node.netns).unwrap();
     node.agent.wait_synced().unwrap();
     lab.wait_established().unwrap();
+    lab.nodes[0].agent.wait_settled().unwrap();
 }
 
 fn snapshot(lab: &Lab) -> Snapshot {
@@ -115,6 +117,7 @@ fn kill_9_and_a_restart_lose_nothing_and_leak_nothing() {
     node.agent.wait_synced().unwrap();
     lab.nodes.insert(0, node);
     lab.wait_established().unwrap();
+    lab.nodes[0].agent.wait_settled().unwrap();
     assert_eq!(before.difference(&snapshot(&lab)), "");
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use netfilter::{Actual, ActualSets, Effort, Family, IpSet, Plan, Ruleset, SetName, SetPlan};
 use policy::{Compiled, FamilyRules};
 
+use super::broken::Culprits;
 use super::programs::{BackendError, Programs, listings};
 use crate::exec::{ExecError, run, run_process};
 
@@ -18,6 +19,14 @@ pub(crate) enum ApplyError {
     /// A program failed.
     #[error(transparent)]
     Exec(#[from] ExecError),
+    /// A program refused what it was to write.
+    #[error("{error}")]
+    Refused {
+        /// Which program, and its words.
+        error: ExecError,
+        /// What these words blame; none if they blame nothing of ours.
+        culprits: Culprits,
+    },
     /// A program's listing is not understood.
     #[error("cannot understand what {program} printed: {message}")]
     Listing {
@@ -109,12 +118,14 @@ impl Plans {
     /// # Errors
     /// If a program refuses; what the kernel holds is unknown then.
     pub(crate) async fn write(self, programs: &Programs) -> Result<(Kernel, Vec<u32>), ApplyError> {
-        restore_sets(self.sets.before.as_deref()).await?;
+        restore_sets(self.sets.before.as_deref())
+            .await
+            .map_err(|error| self.blame_a_set(error))?;
         let (v4, v6) = tokio::join!(
             restore_rules(programs.restore(Family::V4), self.v4.restore.as_deref()),
             restore_rules(programs.restore(Family::V6), self.v6.restore.as_deref()),
         );
-        let writers = [v4?, v6?].into_iter().flatten().collect();
+        let writers = self.blame_chains(v4, v6)?;
         let sets = match self.effort {
             Effort::Additive => self.sets.applied,
             Effort::Exact => {
@@ -130,6 +141,41 @@ impl Plans {
         Ok((kernel, writers))
     }
 
+    fn blame_a_set(&self, error: ExecError) -> ApplyError {
+        if !error.is_refusal() {
+            return error.into();
+        }
+        let line = netfilter::failed_line(&error.to_string());
+        let set = line.and_then(|line| self.sets.set_at_line(line));
+        let culprits = Culprits {
+            sets: set.into_iter().collect(),
+            ..Culprits::default()
+        };
+        ApplyError::Refused { error, culprits }
+    }
+
+    /// The processes that wrote, or whom to blame.
+    fn blame_chains(&self, v4: Wrote, v6: Wrote) -> Result<Vec<u32>, ApplyError> {
+        let mut culprits = Culprits::default();
+        let (mut writers, mut first) = (Vec::new(), None);
+        for (outcome, plan) in [(v4, &self.v4), (v6, &self.v6)] {
+            match outcome {
+                Ok(process) => writers.extend(process),
+                Err(error) if error.is_refusal() => {
+                    let line = netfilter::failed_line(&error.to_string());
+                    let chain = line.and_then(|line| plan.chain_at_line(line));
+                    culprits.chains.extend(chain.map(|(_, name)| name));
+                    first.get_or_insert(error);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match first {
+            None => Ok(writers),
+            Some(error) => Err(ApplyError::Refused { error, culprits }),
+        }
+    }
+
     /// What the kernel holds if this is empty.
     pub(crate) fn unchanged(self) -> Kernel {
         Kernel {
@@ -139,6 +185,9 @@ impl Plans {
         }
     }
 }
+
+/// The process that wrote, if anything was to be written.
+type Wrote = Result<Option<u32>, ExecError>;
 
 /// Takes all chains and hooks of ours out of one back end.
 ///
@@ -180,10 +229,7 @@ async fn restore_sets(text: Option<&str>) -> Result<(), ExecError> {
 }
 
 /// Gives the number of the process that wrote.
-async fn restore_rules(
-    program: &'static str,
-    text: Option<&str>,
-) -> Result<Option<u32>, ExecError> {
+pub(super) async fn restore_rules(program: &'static str, text: Option<&str>) -> Wrote {
     let Some(text) = text else {
         return Ok(None);
     };
@@ -191,7 +237,9 @@ async fn restore_rules(
     Ok(done.process)
 }
 
-fn not_understood(program: &'static str) -> impl Fn(netfilter::ParseError) -> ApplyError {
+pub(super) fn not_understood(
+    program: &'static str,
+) -> impl Fn(netfilter::ParseError) -> ApplyError {
     move |error| ApplyError::Listing {
         program,
         message: error.to_string(),

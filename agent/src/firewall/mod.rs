@@ -1,6 +1,8 @@
 //! Our chains and sets in the kernel: which iptables back end holds them, what is written when, and how damage heals.
 
 mod backend;
+mod blame;
+mod broken;
 mod kernel;
 mod latency;
 mod notices;

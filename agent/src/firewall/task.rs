@@ -4,16 +4,19 @@ use std::time::Instant;
 
 use netfilter::Effort;
 use policy::Compiled;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 use super::backend::{Backend, Choice};
+use super::blame;
+use super::broken::{Culprits, Quarantine};
 use super::kernel::{ApplyError, Kernel, remove_rules, remove_sets};
 use super::notices::Notices;
 use super::pace::{Failure, Leftover, Outcome, Pace, Turn};
 use super::programs::{BackendError, Look, Programs};
 use super::state::{Applied, Desired};
+use crate::message::Message;
 
 /// So many rules that nobody needs are too many to wait for a quiet time.
 const TOO_MANY_LEFT: usize = 2000;
@@ -56,6 +59,9 @@ pub(crate) struct Task {
     stray: Option<Programs>,
     pace: Pace,
     notices: Notices,
+    /// Where refused sets and chains are told.
+    core: mpsc::Sender<Message>,
+    quarantine: Quarantine,
 }
 
 impl Task {
@@ -64,8 +70,11 @@ impl Task {
         choice: Choice,
         desired: watch::Receiver<Desired>,
         applied: watch::Sender<Applied>,
+        core: mpsc::Sender<Message>,
     ) -> Self {
         Self {
+            core,
+            quarantine: Quarantine::new(),
             choice,
             desired,
             applied,
@@ -100,11 +109,16 @@ impl Task {
         }
         loop {
             let (at, turn) = self.pace.next();
+            let release = self.quarantine.due();
             tokio::select! {
                 biased;
                 changed = self.desired.changed() => return changed.ok().map(|()| Turn::Apply),
                 () = self.notices.next() => self.pace.doubt(Instant::now()),
                 () = sleep_until(at.into()) => return Some(turn),
+                () = sleep_until(release.unwrap_or(at).into()), if release.is_some() => {
+                    self.quarantine.release(Instant::now());
+                    self.tell_broken(Culprits::default()).await;
+                }
             }
         }
     }
@@ -128,8 +142,36 @@ impl Task {
                 self.report_applied(goal, outcome);
                 self.remove_strays().await;
             }
-            Err(error) => self.fail(&error),
+            Err(error) => {
+                if let ApplyError::Refused { culprits, .. } = &error {
+                    self.accuse(culprits.clone(), &goal.compiled).await;
+                }
+                self.fail(&error);
+            }
         }
+    }
+
+    /// Has what the kernel refuses left out, so that all else is enforced.
+    async fn accuse(&mut self, mut culprits: Culprits, compiled: &Compiled) {
+        if let (true, Some(programs)) = (culprits.is_empty(), &self.programs) {
+            match blame::search(programs, compiled).await {
+                Ok(found) => culprits = found,
+                Err(error) => warn!(%error, "cannot find out which chain is refused"),
+            }
+        }
+        if !culprits.is_empty() {
+            warn!(
+                ?culprits,
+                "the kernel refuses these; they are left out, and tried again later"
+            );
+            let held = self.quarantine.add(Instant::now(), culprits);
+            self.tell_broken(held).await;
+        }
+    }
+
+    async fn tell_broken(&self, Culprits { sets, chains }: Culprits) {
+        // Without the core the agent is stopping.
+        let _ = self.core.send(Message::Broken { sets, chains }).await;
     }
 
     async fn try_to_bring(
@@ -137,10 +179,10 @@ impl Task {
         goal: &Desired,
         effort: Effort,
     ) -> Result<Outcome, ApplyError> {
-        let is_believed = self.kernel.is_some();
         match self.write(&goal.compiled, effort).await {
             // Another may have changed what we believed in: once more, from what is really there.
-            Err(ApplyError::Exec(error)) if is_believed && error.is_refusal() => {
+            Err(ApplyError::Refused { error, .. }) => {
+                self.kernel = None;
                 debug!(%error, "reading back and trying again");
                 self.write(&goal.compiled, effort).await
             }
