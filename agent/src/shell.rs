@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bgp_speaker::{Forwarding, RouteEvents};
-use datastore::{Manifests, PodStatus, Refresher, StatusWriter};
+use datastore::{EventRecord, EventType, Manifests, PodStatus, Refresher, StatusWriter};
+use policy::Problem;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
@@ -31,6 +32,7 @@ pub(crate) struct Shell {
     local: watch::Sender<routing::Local>,
     pub(crate) routing_applied: watch::Receiver<routing::Applied>,
     pods: watch::Sender<Vec<PodStatus>>,
+    problems: watch::Sender<Vec<Problem>>,
     pub(crate) refresh: Refresher,
     pub(crate) speaker: Option<bgp_speaker::Handle>,
     compiled: Option<Compiled>,
@@ -62,6 +64,7 @@ impl Shell {
         let (routing_report, routing_applied) = watch::channel(routing::Applied::default());
         let (route_events, speaker_started) = oneshot::channel();
         let (pods, pods_goal) = watch::channel(Vec::new());
+        let (problems, known_problems) = watch::channel(Vec::new());
         let (routers, known_routers) = watch::channel(Arc::default());
         if args.has(Feature::Policy) {
             let core = messages.clone();
@@ -94,6 +97,7 @@ impl Shell {
             ));
             ring
         });
+        tokio::spawn(publish_events(manifests.status.clone(), known_problems));
         Self {
             node: args.node.clone(),
             source: args.manifests.display().to_string(),
@@ -104,6 +108,7 @@ impl Shell {
             local,
             routing_applied,
             pods,
+            problems,
             refresh: manifests.refresh.clone(),
             speaker: None,
             compiled: None,
@@ -156,6 +161,12 @@ impl Shell {
             flows.pod_cidrs.clear();
         }
         self.flows.send_replace(flows);
+        let problems = outputs.firewall.compiled.problems.clone();
+        self.problems.send_if_modified(|old| {
+            let changed = *old != problems;
+            *old = problems;
+            changed
+        });
         let applied = self.firewall_applied.borrow().generation;
         self.firewall
             .send_modify(|state| state.follow(outputs.firewall, applied));
@@ -222,5 +233,33 @@ async fn publish_pods(status: StatusWriter, mut pods: watch::Receiver<Vec<PodSta
                 }
             }
         }
+    }
+}
+
+/// Says on each object which part of it is not in force as written.
+async fn publish_events(status: StatusWriter, mut problems: watch::Receiver<Vec<Problem>>) {
+    while problems.changed().await.is_ok() {
+        loop {
+            let now: Vec<EventRecord> = problems.borrow_and_update().iter().map(event).collect();
+            match status.publish_events(now).await {
+                Ok(()) => break,
+                Err(error) => {
+                    warn!(%error, "cannot publish what is wrong with policies");
+                    tokio::time::sleep(STATUS_RETRY).await;
+                }
+            }
+        }
+    }
+}
+
+fn event(problem: &Problem) -> EventRecord {
+    EventRecord {
+        regarding: (&problem.key).into(),
+        reason: "PolicyNotEnforced".to_owned(),
+        event_type: EventType::Warning,
+        message: problem.message.clone(),
+        count: 1,
+        first_timestamp: None,
+        last_timestamp: None,
     }
 }
