@@ -275,10 +275,11 @@ impl<'a> Evaluator<'a> {
         flow: &Flow,
         steps: &mut Vec<Step>,
     ) -> (Verdict, DecidedBy) {
-        let others = self.holders.of(other);
-        if others.iter().any(|one| one.pod == pod.pod) {
+        // By another address of its own it never leaves the pod; a like name may be an earlier pod's (semantics 47).
+        if flow.source == flow.destination {
             return (Verdict::Allowed, DecidedBy::Itself);
         }
+        let others = self.holders.of(other);
         let own_node = others.is_empty() && self.holders.is_node_of(other, pod);
         if own_node && way == Direction::Ingress {
             return (Verdict::Allowed, DecidedBy::FromOwnNode);
