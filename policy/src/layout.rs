@@ -12,6 +12,7 @@ use netfilter::{
 };
 
 use crate::dispatch::{bit_sets, insert_endpoint};
+use crate::domain_hold;
 use crate::group::has;
 use crate::render::Context;
 use crate::{Direction, Endpoint};
@@ -56,6 +57,10 @@ pub(crate) fn fixed_chains(context: Context<'_>, filter: &mut Filter) {
     filter.put(ChainName::fixed("FORWARD"), layout.forward());
     filter.put(ChainName::fixed("POD"), layout.pod());
     filter.put(ChainName::fixed("INPUT"), layout.input());
+    if let Some(names) = &context.settings.domain_names {
+        let (name, rules) = domain_hold::chain(names, marks.accepted());
+        filter.put(name, rules);
+    }
     for (name, bit) in [
         ("ACCEPT", marks.accepted()),
         ("ALLOW", marks.allowed()),
@@ -188,8 +193,13 @@ impl Layout<'_> {
             negated: true,
         };
         let accept = ChainName::fixed("ACCEPT");
-        vec![
-            Rule::new([self.enters_pod(), unknown], Action::Drop),
+        let mut rules = vec![Rule::new([self.enters_pod(), unknown], Action::Drop)];
+        if self.context.settings.domain_names.is_some() {
+            let mut held = domain_hold::held_answer(self.context.family);
+            held.push(self.enters_pod());
+            rules.push(Rule::new(held, Action::Goto(domain_hold::name())));
+        }
+        rules.extend([
             Rule::new([going_on()], Action::Goto(accept.clone())),
             self.resumes(self.leaves_pod(), Direction::Ingress, SetDirection::Source),
             self.resumes(
@@ -200,7 +210,8 @@ impl Layout<'_> {
             Rule::new([self.leaves_pod()], Action::Jump(ChainName::fixed("FROM"))),
             Rule::new([self.enters_pod()], Action::Jump(ChainName::fixed("TO"))),
             Rule::new([], Action::Goto(accept)),
-        ]
+        ]);
+        rules
     }
 
     /// Drops what goes on with a TCP connection that was cut, from the side that no policy judges: the kernel would take

@@ -7,6 +7,7 @@ mod difference;
 mod dispatch;
 mod domain_answer;
 mod domain_cache;
+mod domain_hold;
 mod evaluate;
 mod flows;
 mod group;

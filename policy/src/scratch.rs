@@ -8,6 +8,7 @@ use api::{Key, NamespacedName};
 use netfilter::{ChainName, Family, IpSet, Member, SetName};
 
 use crate::dispatch::Dispatch;
+use crate::domain_hold;
 use crate::group::{Group, endpoint_chain, endpoint_rules};
 use crate::layout::{self, Filter};
 use crate::meaning::{Meaning, Needs, insert};
@@ -184,6 +185,9 @@ impl Maker<'_> {
             &self.objects.endpoints,
             &bits,
         ));
+        if let Some(names) = &self.context.settings.domain_names {
+            sets.extend(domain_hold::sets(self.context.family, names, self.objects));
+        }
         sets.extend(self.needs.values().map(|meaning| self.set(meaning)));
         let by_name = |set: IpSet| (set.name().clone(), Arc::new(set));
         let sets: BTreeMap<SetName, Arc<IpSet>> = sets.into_iter().map(by_name).collect();

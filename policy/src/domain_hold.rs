@@ -1,0 +1,109 @@
+//! Which answers of the DNS are held: those of the resolvers that count, to the pods that a policy with domain names
+//! selects.
+
+use std::collections::BTreeMap;
+
+use api::resources::{ClusterNetworkPolicy, ClusterPeer};
+use netfilter::{
+    Action, ChainName, CtState, Family, IpSet, Match, Protocol, Rule, SetDirection, SetKind,
+    SetName,
+};
+
+use crate::part::Part;
+use crate::people::subject_labels;
+use crate::{Direction, DomainNameSettings, Endpoint, Objects};
+
+const DNS: u16 = 53;
+
+/// The conditions on a held answer: a resolver's, on the reply side of the pod's own query.
+pub(crate) fn held_answer(family: Family) -> Vec<Match> {
+    let set = |name, direction| Match::Set {
+        name,
+        direction,
+        negated: false,
+    };
+    vec![
+        Match::Protocol(Protocol::Udp),
+        Match::SourcePort(DNS),
+        Match::CtState([CtState::Established].into()),
+        Match::CtReply,
+        set(resolvers(family), SetDirection::Source),
+        set(pods(family), SetDirection::Destination),
+    ]
+}
+
+/// The chain that holds: the packet is marked as accepted, for what follows our chains, and waits for the agent. Where
+/// none listens it goes on.
+pub(crate) fn chain(settings: &DomainNameSettings, accepted: u32) -> (ChainName, Vec<Rule>) {
+    let mark = Action::SetMark {
+        value: accepted,
+        mask: accepted,
+    };
+    let queue = Action::Nfqueue {
+        queue: settings.queue,
+    };
+    let rules = [mark, queue, Action::Return];
+    let rules = rules.map(|action| Rule::new([], action));
+    (name(), rules.into())
+}
+
+/// The chain's name.
+pub(crate) fn name() -> ChainName {
+    ChainName::fixed("DNS")
+}
+
+/// The resolvers, and the pods.
+pub(crate) fn sets(family: Family, settings: &DomainNameSettings, objects: &Objects) -> [IpSet; 2] {
+    let mut all = IpSet::new(resolvers(family), family, SetKind::HashIp);
+    for address in &settings.resolvers {
+        all.insert_ip(*address);
+    }
+    let (namespace, selector) = &settings.cluster_dns;
+    let known = objects.pods.get(namespace).into_iter();
+    let cluster = known
+        .flat_map(BTreeMap::values)
+        .filter(|pod| !pod.host_network && !pod.finished && selector.matches(&pod.labels));
+    for pod in cluster {
+        let own = objects.endpoints.values().filter(|one| one.pod == pod.name);
+        let local = own.flat_map(|endpoint| &endpoint.addresses);
+        local
+            .chain(&pod.pod_ips)
+            .for_each(|address| all.insert_ip(*address));
+    }
+    let mut learning = IpSet::new(pods(family), family, SetKind::HashIp);
+    let policies = objects.cluster_policies.values();
+    let parts: Vec<Part> = policies
+        .filter(|policy| gives_names(policy))
+        .filter_map(|policy| Part::of_cluster(policy, Direction::Egress))
+        .collect();
+    for endpoint in objects.endpoints.values() {
+        if parts.iter().any(|part| selects(objects, part, endpoint)) {
+            let addresses = endpoint.addresses.iter();
+            addresses.for_each(|address| learning.insert_ip(*address));
+        }
+    }
+    [all, learning]
+}
+
+fn gives_names(policy: &ClusterNetworkPolicy) -> bool {
+    let mut peers = policy.egress.iter().flat_map(|rule| &rule.peers);
+    peers.any(|peer| matches!(peer, ClusterPeer::DomainNames(_)))
+}
+
+fn selects(objects: &Objects, part: &Part, endpoint: &Endpoint) -> bool {
+    let Some(labels) = subject_labels(objects, endpoint) else {
+        return false;
+    };
+    let namespace = objects.namespaces.get(&endpoint.pod.namespace);
+    let of_namespace = namespace.map(|namespace| &namespace.labels);
+    let subject = part.subject.as_ref();
+    subject.is_some_and(|choice| choice.chooses(&endpoint.pod.namespace, of_namespace, labels))
+}
+
+fn resolvers(family: Family) -> SetName {
+    SetName::fixed(family, "resolvers")
+}
+
+fn pods(family: Family) -> SetName {
+    SetName::fixed(family, "dns-pods")
+}
