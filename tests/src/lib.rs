@@ -8,6 +8,7 @@ pub mod frr;
 pub mod gobgp;
 pub mod lab;
 pub mod netns;
+pub mod one_node;
 pub mod openbgpd;
 pub mod process;
 pub mod rack;
