@@ -1,9 +1,10 @@
 # Names only: what they do is in scripts/.
-.PHONY: bench soak demo test fuzz show-ten clean-lab
+.PHONY: bench soak demo test fuzz show-ten mutate-policy clean-lab
 demo: ; @KEEP=$(KEEP) scripts/demo
 test: ; @scripts/test
 bench: ; @scripts/bench
 soak: ; @scripts/bench soak
 fuzz: ; @scripts/fuzz
 show-ten: ; @scripts/show-ten
+mutate-policy: ; @scripts/mutate-policy
 clean-lab: ; @scripts/demo clean
