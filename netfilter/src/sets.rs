@@ -111,6 +111,11 @@ impl IpSet {
         &self.members
     }
 
+    /// Takes a member out.
+    pub fn remove(&mut self, member: &Member) {
+        self.members.remove(member);
+    }
+
     /// Adds an address to a `hash:ip`; one of another family or kind of set is left out.
     pub fn insert_ip(&mut self, address: IpAddr) {
         if self.kind == SetKind::HashIp && family_of(address) == self.family {

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use api::Key;
 use netfilter::{Action, ChainName, CtState, InterfaceMatch, InterfaceName, Match, Protocol, Rule};
 
-use crate::layout::Filter;
 use crate::policing::Policing;
 use crate::render::Context;
 use crate::{Direction, EgressToOwnNode, Origin, Problem};
@@ -76,12 +75,11 @@ impl Group {
         origins
     }
 
-    /// Adds its chains.
-    pub(crate) fn put(self, filter: &mut Filter) {
-        filter.put(self.name, self.rules);
-        if let Some((name, rules)) = self.admin {
-            filter.put(name, rules);
-        }
+    /// Its chains.
+    pub(crate) fn chains(&self) -> impl Iterator<Item = (&ChainName, &[Rule])> {
+        let admin = self.admin.iter();
+        let admin = admin.map(|(name, rules)| (name, rules.as_slice()));
+        std::iter::once((&self.name, self.rules.as_slice())).chain(admin)
     }
 }
 

@@ -13,6 +13,7 @@ mod flows;
 mod group;
 mod index;
 mod layout;
+mod live;
 mod meaning;
 mod objects;
 mod part;

@@ -208,6 +208,10 @@ fn cluster_rule(rule: &ClusterRule, direction: Direction) -> PartRule {
         peers.push(PartPeer::Unsupported("it names no peer".to_owned()));
     }
     let port = |port: &ClusterPort| match port {
+        ClusterPort::Port(Port {
+            port: PortMatch::Named(name),
+            ..
+        }) => PartPort::Unsupported(format!("port {name:?} with a protocol")),
         ClusterPort::Port(port) => part_port(port),
         ClusterPort::Named(name) => PartPort::Named(name.clone(), None),
         ClusterPort::Unsupported(why) => PartPort::Unsupported(why.clone()),

@@ -21,7 +21,8 @@ pub(crate) struct Person {
 impl Person {
     /// What a Pod object is to others; `None` if it is no peer (host network, finished: semantics 39, 45).
     ///
-    /// `own` are the endpoints of its name, `held` says whether an address is an endpoint's.
+    /// `own` are the endpoints of its name; `held` says whether an address is an endpoint's, and so no longer what another
+    /// object says.
     pub(crate) fn of_pod(
         pod: &Pod,
         own: &[&Endpoint],

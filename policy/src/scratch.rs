@@ -126,10 +126,11 @@ fn policed(objects: &Objects, parts: &Parts, direction: Direction) -> Policed {
 
 fn people(objects: &Objects) -> Vec<Person> {
     // What an endpoint that is not the object's very pod holds is not the object's, even under its name (semantics 47).
-    let held = |address: IpAddr| {
-        let mut endpoints = objects.endpoints.values();
-        endpoints.any(|endpoint| endpoint.addresses.contains(&address))
-    };
+    let held: BTreeSet<IpAddr> = objects
+        .endpoints
+        .values()
+        .flat_map(|endpoint| endpoint.addresses.iter().copied())
+        .collect();
     let mut by_pod: BTreeMap<&NamespacedName, Vec<&Endpoint>> = BTreeMap::new();
     for endpoint in objects.endpoints.values() {
         by_pod.entry(&endpoint.pod).or_default().push(endpoint);
@@ -137,7 +138,7 @@ fn people(objects: &Objects) -> Vec<Person> {
     let pods = objects.pods.values().flat_map(BTreeMap::values);
     let known = pods.filter_map(|pod| {
         let own = by_pod.get(&pod.name).map_or(&[][..], Vec::as_slice);
-        Person::of_pod(pod, own, held)
+        Person::of_pod(pod, own, |address| held.contains(&address))
     });
     let endpoints = objects.endpoints.values();
     let unknown = endpoints.filter_map(|one| Person::of_endpoint(one, objects.pod(&one.pod)));
@@ -227,7 +228,9 @@ impl Maker<'_> {
                 groups.insert(policing, group.name.clone());
                 self.problems.extend(group.problems.iter().cloned());
                 self.origins.extend(group.origins(policing, direction));
-                group.put(filter);
+                for (name, rules) in group.chains() {
+                    filter.put(name.clone(), rules.to_vec());
+                }
             }
         }
         for interface in self.objects.endpoints.keys() {

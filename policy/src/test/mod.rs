@@ -7,7 +7,6 @@ mod kernel;
 mod named_ports;
 mod order;
 mod random;
-mod reference;
 mod semantics;
 mod snapshot;
 mod tiers;
