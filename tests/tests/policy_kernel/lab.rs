@@ -183,6 +183,11 @@ impl Lab {
         self.far.get_mut(place.number())
     }
 
+    /// How many refusals came to the far ends: what is denied meets silence.
+    pub(crate) fn refusals(&self) -> u64 {
+        self.far.iter().map(FarEnd::refusals).sum()
+    }
+
     /// Starts a program that may run on any processor, beside this thread.
     pub(crate) fn beside<T>(&self, start: impl FnOnce() -> T) -> Result<T> {
         sched_setaffinity(Pid::from_raw(0), &self.all_processors)?;

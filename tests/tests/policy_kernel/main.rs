@@ -189,6 +189,8 @@ fn the_prober_sees_every_packet_without_policies_and_none_under_default_deny() {
         "of {}",
         closed.len()
     );
+    let refusals = trial.prober.lab.refusals();
+    assert_eq!(refusals, 0, "what is denied meets silence");
 }
 
 #[test]

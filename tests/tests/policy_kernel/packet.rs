@@ -167,6 +167,23 @@ pub(crate) fn read_datagram(bytes: &[u8]) -> Option<Mark> {
     }
 }
 
+/// Whether a whole IP datagram says no: an ICMP error "destination unreachable", a TCP reset, an SCTP ABORT.
+pub(crate) fn is_refusal(bytes: &[u8]) -> bool {
+    let (protocol, body) = match bytes.first().map(|first| first >> 4) {
+        Some(4) => (bytes.get(9), bytes.get(usize::from(bytes[0] & 15) * 4..)),
+        Some(6) => (bytes.get(6), bytes.get(40..)),
+        _ => return false,
+    };
+    let at = |offset: usize| body.and_then(|body| body.get(offset)).copied();
+    match protocol {
+        Some(1) => at(0) == Some(3),
+        Some(58) => at(0) == Some(1),
+        Some(6) => at(13).is_some_and(|flags| flags & 0x04 != 0),
+        Some(132) => at(12) == Some(6),
+        _ => false,
+    }
+}
+
 /// Reads what follows the IP header.
 pub(crate) fn read_body(protocol: u8, body: &[u8]) -> Option<Mark> {
     let word = |at: usize| {

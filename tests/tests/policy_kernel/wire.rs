@@ -1,5 +1,6 @@
 //! The sockets that probes are sent from and arrive at: packet sockets at the far ends, raw ones on the node.
 
+use std::cell::Cell;
 use std::io::{ErrorKind, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -13,7 +14,7 @@ use nix::sys::socket::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::lab::Place;
-use crate::packet::{Mark, Packet, read_body, read_datagram};
+use crate::packet::{Mark, Packet, is_refusal, read_body, read_datagram};
 
 /// Room for what arrives between two looks.
 const ROOM: usize = 16 << 20;
@@ -27,6 +28,7 @@ pub(crate) struct FarEnd {
     head: [u8; 12],
     v4: OwnedFd,
     v6: OwnedFd,
+    refusals: Cell<u64>,
 }
 
 impl FarEnd {
@@ -52,6 +54,7 @@ impl FarEnd {
             head,
             v4: open(SockProtocol::EthIp)?,
             v6: open(SockProtocol::EthIpv6)?,
+            refusals: Cell::new(0),
         })
     }
 
@@ -75,17 +78,24 @@ impl FarEnd {
         for of in [&self.v4, &self.v6] {
             loop {
                 match recv(of.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                    Ok(length) => buffer
-                        .get(ETHERNET..length)
-                        .and_then(read_datagram)
-                        .into_iter()
-                        .for_each(&mut take),
+                    Ok(length) => {
+                        let datagram = buffer.get(ETHERNET..length).unwrap_or_default();
+                        read_datagram(datagram).into_iter().for_each(&mut take);
+                        if is_refusal(datagram) {
+                            self.refusals.set(self.refusals.get() + 1);
+                        }
+                    }
                     Err(Errno::EAGAIN) => break,
                     Err(error) => return Err(error.into()),
                 }
             }
         }
         Ok(())
+    }
+
+    /// How many refusals have come: a sender whose packet is dropped gets none.
+    pub(crate) fn refusals(&self) -> u64 {
+        self.refusals.get()
     }
 }
 
