@@ -10,6 +10,7 @@ pub mod lab;
 pub mod netns;
 pub mod one_node;
 pub mod openbgpd;
+pub mod policy_lab;
 pub mod process;
 pub mod rack;
 pub mod reach;

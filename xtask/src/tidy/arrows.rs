@@ -34,8 +34,11 @@ const ARROWS: &[(&str, &[&str])] = &[
             "routes",
         ],
     ),
-    ("tests", &[]),
-    ("bench", &["bgp-speaker", "bgp-proto", "tests"]),
+    ("tests", &["api", "netfilter", "policy"]),
+    (
+        "bench",
+        &["api", "bgp-speaker", "bgp-proto", "netfilter", "policy", "tests"],
+    ),
     ("xtask", &[]),
 ];
 
