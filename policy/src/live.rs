@@ -18,10 +18,11 @@ use api::resources::Pod;
 use api::{Key, NamespacedName};
 use netfilter::{Family, InterfaceName};
 
+use crate::domain_hold;
 use crate::people::Person;
 use crate::render::Broken;
 use crate::scratch::{self, Input};
-use crate::{Compiled, Endpoint, Objects};
+use crate::{Compiled, Endpoint, Objects, Settings};
 use chains::Chains;
 use output::Output;
 use population::{Population, Who};
@@ -41,6 +42,19 @@ impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty() && !self.endpoints && !self.domains && !self.broken
     }
+
+    /// Whether a resolver of the cluster or a policy that may give domain names is among them.
+    fn touch_answers(&self, settings: &Settings) -> bool {
+        let Some(names) = &settings.domain_names else {
+            return false;
+        };
+        let (of_dns, _) = &names.cluster_dns;
+        self.keys.iter().any(|key| match key {
+            Key::Pod(name) => name.namespace == *of_dns,
+            Key::ClusterNetworkPolicy(_) => true,
+            _ => false,
+        })
+    }
 }
 
 /// All that is kept between compilations.
@@ -58,7 +72,7 @@ pub(crate) struct Live {
 
 impl Live {
     /// What an empty cluster gives.
-    pub(crate) fn new(settings: &crate::Settings) -> Self {
+    pub(crate) fn new(settings: &Settings) -> Self {
         let nothing = Input {
             objects: &Objects::default(),
             settings,
@@ -131,6 +145,21 @@ impl Live {
             maker.guards();
         }
         maker.problems();
+        if changes.endpoints || !asked.is_empty() || changes.touch_answers(input.settings) {
+            self.hold_answers(input);
+        }
+    }
+
+    /// The resolvers that count, and the pods that learn from them.
+    fn hold_answers(&mut self, input: Input<'_>) {
+        let Some(names) = &input.settings.domain_names else {
+            return;
+        };
+        for family in Family::ALL {
+            for set in domain_hold::sets(family, names, input.objects) {
+                self.output.put_set(set);
+            }
+        }
     }
 
     /// Takes the endpoints. Says whether some came or went, which pods that may concern, and whom to ask about.
