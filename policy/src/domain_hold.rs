@@ -15,21 +15,35 @@ use crate::{Direction, DomainNameSettings, Endpoint, Objects};
 
 const DNS: u16 = 53;
 
-/// The conditions on a held answer: a resolver's, on the reply side of the pod's own query.
-pub(crate) fn held_answer(family: Family) -> Vec<Match> {
+/// The rules that send held answers to [`chain`]: a resolver's, on the reply side of the pod's own query. Of TCP that is
+/// all that the resolver says: where a connection begins tells where a message begins.
+pub(crate) fn rules(family: Family, enters_pod: &Match) -> Vec<Rule> {
     let set = |name, direction| Match::Set {
         name,
         direction,
         negated: false,
     };
-    vec![
-        Match::Protocol(Protocol::Udp),
-        Match::SourcePort(DNS),
-        Match::CtState([CtState::Established].into()),
-        Match::CtReply,
-        set(resolvers(family), SetDirection::Source),
-        set(pods(family), SetDirection::Destination),
-    ]
+    let rule = |protocol| {
+        let conditions = [
+            enters_pod.clone(),
+            Match::Protocol(protocol),
+            Match::SourcePort(DNS),
+            Match::CtState([CtState::Established].into()),
+            Match::CtReply,
+            set(resolvers(family), SetDirection::Source),
+            set(pods(family), SetDirection::Destination),
+        ];
+        Rule::new(conditions, Action::Goto(name()))
+    };
+    [Protocol::Udp, Protocol::Tcp].map(rule).into()
+}
+
+/// What the node itself sends to a pod: answers of a resolver in the node's own network namespace. All else is none of
+/// our business.
+pub(crate) fn output(family: Family, enters_pod: &Match) -> (ChainName, Vec<Rule>) {
+    let mut rules = rules(family, enters_pod);
+    rules.push(Rule::new([], Action::Return));
+    (ChainName::fixed("OUTPUT"), rules)
 }
 
 /// The chain that holds: the packet is marked as accepted, for what follows our chains, and waits for the agent. Where
@@ -47,8 +61,7 @@ pub(crate) fn chain(settings: &DomainNameSettings, accepted: u32) -> (ChainName,
     (name(), rules.into())
 }
 
-/// The chain's name.
-pub(crate) fn name() -> ChainName {
+fn name() -> ChainName {
     ChainName::fixed("DNS")
 }
 
@@ -106,4 +119,38 @@ fn resolvers(family: Family) -> SetName {
 
 fn pods(family: Family) -> SetName {
     SetName::fixed(family, "dns-pods")
+}
+
+#[cfg(test)]
+mod tests {
+    use netfilter::{Builtin, Table};
+
+    use super::*;
+    use crate::{Index, Settings};
+
+    #[test]
+    fn what_the_node_itself_sends_is_looked_at_only_where_answers_are_held() {
+        let names = DomainNameSettings {
+            queue: 1,
+            cluster_dns: ("kube-system".to_owned(), api::LabelSelector::default()),
+            resolvers: ["169.254.20.10".parse().unwrap()].into(),
+        };
+        for domain_names in [None, Some(names)] {
+            let held = domain_names.is_some();
+            let settings = Settings {
+                domain_names,
+                ..Settings::default()
+            };
+            let compiled = Index::with_settings(settings).compile();
+            let filter = &compiled.v4.rules.tables[&Table::Filter];
+            let mut hooks = filter.hooks.iter();
+            assert_eq!(hooks.any(|hook| hook.chain == Builtin::Output), held);
+            let output = filter.chains.get(&ChainName::fixed("OUTPUT"));
+            let waiting = output.map(|rules| {
+                let waits = |rule: &&Rule| *rule.action() == Action::Goto(name());
+                rules.iter().filter(waits).count()
+            });
+            assert_eq!(waiting, held.then_some(2), "UDP and TCP");
+        }
+    }
 }

@@ -60,6 +60,8 @@ pub(crate) fn fixed_chains(context: Context<'_>, filter: &mut Filter) {
     if let Some(names) = &context.settings.domain_names {
         let (name, rules) = domain_hold::chain(names, marks.accepted());
         filter.put(name, rules);
+        let (name, rules) = domain_hold::output(context.family, &layout.enters_pod());
+        filter.put(name, rules);
     }
     for (name, bit) in [
         ("ACCEPT", marks.accepted()),
@@ -163,7 +165,7 @@ impl Layout<'_> {
         let jump = |conditions: Vec<Match>, name| {
             Rule::new(conditions, Action::Jump(ChainName::fixed(name)))
         };
-        vec![
+        let mut hooks = vec![
             first(Builtin::Input, jump(vec![self.leaves_pod()], "INPUT")),
             first(Builtin::Forward, jump(Vec::new(), "FORWARD")),
             Hook {
@@ -171,7 +173,12 @@ impl Layout<'_> {
                 position: HookPosition::Last,
                 rule: Rule::new([accepted], Action::Accept),
             },
-        ]
+        ];
+        if self.context.settings.domain_names.is_some() {
+            let own = jump(vec![self.enters_pod()], "OUTPUT");
+            hooks.push(first(Builtin::Output, own));
+        }
+        hooks
     }
 
     fn forward(&self) -> Vec<Rule> {
@@ -195,9 +202,7 @@ impl Layout<'_> {
         let accept = ChainName::fixed("ACCEPT");
         let mut rules = vec![Rule::new([self.enters_pod(), unknown], Action::Drop)];
         if self.context.settings.domain_names.is_some() {
-            let mut held = domain_hold::held_answer(self.context.family);
-            held.push(self.enters_pod());
-            rules.push(Rule::new(held, Action::Goto(domain_hold::name())));
+            rules.extend(domain_hold::rules(self.context.family, &self.enters_pod()));
         }
         rules.extend([
             Rule::new([going_on()], Action::Goto(accept.clone())),

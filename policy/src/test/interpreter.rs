@@ -167,7 +167,8 @@ impl<'a> Walk<'a> {
             Match::SourceLocal => packet.input.is_empty(),
             Match::DestinationLocal => packet.output.is_empty(),
             Match::Limit { .. } => true,
-            Match::SourcePort(_) | Match::CtReply => unreachable!("not compiled yet"),
+            // What opens a connection comes from a port of its own, and is no reply.
+            Match::SourcePort(_) | Match::CtReply => false,
         }
     }
 
