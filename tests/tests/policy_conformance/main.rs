@@ -23,6 +23,7 @@ mod packet;
 #[allow(dead_code, reason = "what the random clusters need beyond it")]
 #[path = "../policy_kernel/prober.rs"]
 mod prober;
+mod rules;
 mod stage;
 #[path = "../policy_kernel/wire.rs"]
 mod wire;

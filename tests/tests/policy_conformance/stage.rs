@@ -174,6 +174,35 @@ impl Stage {
         Ok(answers)
     }
 
+    /// Installs what there is now on the first node, and sends packets as they are.
+    pub(crate) fn send(&mut self, probes: &[Probe]) -> Result<Vec<bool>> {
+        let compiled = self.views[0].index.compile();
+        self.kernel
+            .install(&mut Quiet(&mut self.prober), &compiled, Effort::Exact)?;
+        output("conntrack", &["-F"])?;
+        self.prober.ask(probes)
+    }
+
+    /// Where a pod is, as seen from the first node.
+    pub(crate) fn place(&self, actor: usize, is_ipv4: bool) -> (Place, IpAddr) {
+        self.views[0].address(&self.cast, actor, is_ipv4)
+    }
+
+    /// Adds a rule to the node's own table of translations.
+    pub(crate) fn translate(&mut self, is_ipv4: bool, rule: &str) -> Result<()> {
+        let program = self.kernel.back_end.program(is_ipv4, "-restore");
+        let text = format!("*nat\n{rule}\nCOMMIT\n");
+        let arguments = ["--noflush", "-w"];
+        self.kernel
+            .run(&mut Quiet(&mut self.prober), &program, &arguments, &text)
+    }
+
+    /// Runs `ip` on the node.
+    pub(crate) fn ip(&self, words: &str) -> Result<()> {
+        let words: Vec<&str> = words.split(' ').collect();
+        output("ip", &words).map(drop)
+    }
+
     /// Whether every packet that did not arrive met silence. What arrives at a node itself, where no program listens,
     /// is refused by its kernel.
     pub(crate) fn check_silence(&self) -> Result<()> {
