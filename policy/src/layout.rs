@@ -138,7 +138,7 @@ impl Layout<'_> {
             direction: SetDirection::SourceAndIn,
             negated: false,
         };
-        let mut rules: Vec<Rule> = self.tunnels();
+        let mut rules = Self::tunnels();
         rules.push(Rule::new([known], Action::Return));
         if self.context.family == Family::V6 {
             rules.extend(link_local_discovery());
@@ -147,17 +147,18 @@ impl Layout<'_> {
         table(vec![first(Builtin::Prerouting, hook)], chain, rules)
     }
 
-    fn tunnels(&self) -> Vec<Rule> {
+    /// VXLAN, and either family in this one: 6in4 is as good a way around as IP in IP.
+    fn tunnels() -> Vec<Rule> {
         let vxlan = [
             Match::Protocol(Protocol::Udp),
             Match::DestinationPorts(vec![PortRange::new(VXLAN_PORT, VXLAN_PORT)]),
         ];
         let drop_all = |protocol| Rule::new([Match::Protocol(protocol)], Action::Drop);
-        let mut rules = vec![Rule::new(vxlan, Action::Drop), drop_all(Protocol::IpInIp)];
-        if self.context.family == Family::V6 {
-            rules.push(drop_all(Protocol::Ipv6InIp));
-        }
-        rules
+        vec![
+            Rule::new(vxlan, Action::Drop),
+            drop_all(Protocol::IpInIp),
+            drop_all(Protocol::Ipv6InIp),
+        ]
     }
 
     fn filter_hooks(&self) -> Vec<Hook> {

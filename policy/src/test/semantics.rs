@@ -341,7 +341,7 @@ fn rule_44_spoofed_sources_unknown_interfaces_and_tunnels_are_dropped() {
     let mut spoofed = packet(&cluster, X, OUTSIDE, 6, 80);
     spoofed.source = ip(Y);
     assert_eq!(verdict(&cluster, &spoofed), Verdict::Dropped);
-    for protocol in [4, 17] {
+    for protocol in [4, 41, 17] {
         assert!(!passes_port(&cluster, X, OUTSIDE, protocol, 4789));
     }
     assert!(passes_port(&cluster, X, OUTSIDE, 17, 4790));

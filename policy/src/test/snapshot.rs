@@ -45,6 +45,7 @@ fn a_small_example_renders_so() {
         :PTL-PREROUTING - [0:0]
         -A PTL-PREROUTING -p udp -m udp --dport 4789 -m comment --comment "ptl:d63ed98837f5" -j DROP
         -A PTL-PREROUTING -p 4 -m comment --comment "ptl:05c64b3d2f49" -j DROP
+        -A PTL-PREROUTING -p 41 -m comment --comment "ptl:22482e80d651" -j DROP
         -A PTL-PREROUTING -m set --match-set ptl4-endpoints src,src -m comment --comment "ptl:9af948a174fd" -j RETURN
         -A PTL-PREROUTING -m comment --comment "ptl:86e88144d6ce" -j DROP
         -I PREROUTING 1 -i ptl+ -m comment --comment "ptl:3ef0bb50b8bd" -j PTL-PREROUTING
