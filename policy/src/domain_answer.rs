@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use domain::base::iana::{Class, Opcode, Rcode, Rtype};
 use domain::base::name::ToName;
-use domain::base::{Message, ParsedName};
-use domain::rdata::{A, Aaaa, Cname};
+use domain::base::{Message, ParsedName, ParsedRecord};
+use domain::rdata::svcb::SvcParams;
+use domain::rdata::{A, Aaaa, Cname, Https, Svcb};
 
 /// More records than this of one answer are not looked at.
 const RECORDS: usize = 1_024;
@@ -16,7 +17,8 @@ const RECORDS: usize = 1_024;
 pub struct DnsAnswer {
     /// The name that was asked for: lower case, no dot at the end.
     pub question: String,
-    /// A, AAAA and CNAME records of the answer section, in their order.
+    /// A, AAAA and CNAME records of the answer section, and the address hints of HTTPS and SVCB records (RFC 9460), in
+    /// their order.
     pub records: Vec<DnsRecord>,
     /// The TC bit: there is more, and the pod will ask again by TCP.
     pub truncated: bool,
@@ -36,7 +38,7 @@ pub struct DnsRecord {
 /// What a record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DnsData {
-    /// A or AAAA.
+    /// A, AAAA, or a hint of an HTTPS or SVCB record: clients may use it as if it were one.
     Address(IpAddr),
     /// CNAME: ask for that name instead.
     Alias(String),
@@ -67,25 +69,17 @@ impl DnsAnswer {
         let mut records = Vec::new();
         for record in message.answer().map_err(|_| MalformedAnswer)?.take(RECORDS) {
             let record = record.map_err(|_| MalformedAnswer)?;
-            let data = match record.rtype() {
-                Rtype::A => record
-                    .to_record::<A>()
-                    .map_err(|_| MalformedAnswer)?
-                    .map(|record| DnsData::Address(IpAddr::V4(record.data().addr()))),
-                Rtype::AAAA => record
-                    .to_record::<Aaaa>()
-                    .map_err(|_| MalformedAnswer)?
-                    .map(|record| DnsData::Address(IpAddr::V6(record.data().addr()))),
-                Rtype::CNAME => record
-                    .to_record::<Cname<ParsedName<_>>>()
-                    .map_err(|_| MalformedAnswer)?
-                    .and_then(|record| host_name(record.data().cname()).map(DnsData::Alias)),
-                _ => None,
-            };
+            let said = said(&record).ok_or(MalformedAnswer)?;
             let owner = host_name(&record.owner()).filter(|_| record.class() == Class::IN);
-            if let (Some(owner), Some(data)) = (owner, data) {
+            if let Some(owner) = owner {
                 let ttl = record.ttl().into_duration();
-                records.push(DnsRecord { owner, ttl, data });
+                let record = |data| DnsRecord {
+                    owner: owner.clone(),
+                    ttl,
+                    data,
+                };
+                let room = RECORDS.saturating_sub(records.len());
+                records.extend(said.into_iter().take(room).map(record));
             }
         }
         Ok(Some(Self {
@@ -94,6 +88,47 @@ impl DnsAnswer {
             truncated: header.tc(),
         }))
     }
+}
+
+/// What a record says of its owner; `None` if it is malformed.
+fn said(record: &ParsedRecord<'_, &[u8]>) -> Option<Vec<DnsData>> {
+    let one = |address| vec![DnsData::Address(address)];
+    Some(match record.rtype() {
+        Rtype::A => {
+            let record = record.to_record::<A>().ok()??;
+            one(record.data().addr().into())
+        }
+        Rtype::AAAA => {
+            let record = record.to_record::<Aaaa>().ok()??;
+            one(record.data().addr().into())
+        }
+        Rtype::CNAME => {
+            let record = record.to_record::<Cname<ParsedName<_>>>().ok()??;
+            let alias = host_name(record.data().cname());
+            alias.map(DnsData::Alias).into_iter().collect()
+        }
+        Rtype::HTTPS => {
+            let record = record.to_record::<Https<_, ParsedName<_>>>().ok()??;
+            hints(record.data().priority(), record.data().params())
+        }
+        Rtype::SVCB => {
+            let record = record.to_record::<Svcb<_, ParsedName<_>>>().ok()??;
+            hints(record.data().priority(), record.data().params())
+        }
+        _ => Vec::new(),
+    })
+}
+
+/// The address hints of a service (RFC 9460 §7.3); an alias (priority 0) has none.
+fn hints(priority: u16, parameters: &SvcParams<&[u8]>) -> Vec<DnsData> {
+    if priority == 0 {
+        return Vec::new();
+    }
+    let v4 = parameters.ipv4hint();
+    let v4 = v4.iter().flat_map(|hint| hint.iter().map(IpAddr::from));
+    let v6 = parameters.ipv6hint();
+    let v6 = v6.iter().flat_map(|hint| hint.iter().map(IpAddr::from));
+    v4.chain(v6).map(DnsData::Address).collect()
 }
 
 /// A name in lower case without its last dot; `None` if a label has an octet that no host's name has: a dot within a
@@ -151,6 +186,35 @@ mod tests {
         );
     }
 
+    /// `Example.test` asked for HTTPS: service 1, target itself, with ALPN and two addresses; then one of another owner,
+    /// and an alias with a hint.
+    const HINTS: &[u8] = b"\x12\x34\x81\x80\0\x01\0\x03\0\0\0\0\
+        \x07Example\x04test\0\0\x41\0\x01\
+        \xc0\x0c\0\x41\0\x01\0\0\0\x0a\0\x26\0\x01\0\
+        \0\x01\0\x03\x02h2\0\x04\0\x04\xc0\0\x02\x07\
+        \0\x06\0\x10\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x07\
+        \xc0\x14\0\x40\0\x01\0\0\0\x05\0\x0b\0\x01\0\0\x04\0\x04\xc0\0\x02\x08\
+        \xc0\x0c\0\x41\0\x01\0\0\0\x0a\0\x0b\0\0\0\0\x04\0\x04\xc0\0\x02\x09";
+
+    #[test]
+    fn hints_of_https_and_svcb_are_addresses_of_their_owner_and_those_of_an_alias_are_none() {
+        let answer = DnsAnswer::read(HINTS).unwrap().unwrap();
+        let said: Vec<(&str, &DnsData)> = answer
+            .records
+            .iter()
+            .map(|record| (record.owner.as_str(), &record.data))
+            .collect();
+        let address = |text: &str| DnsData::Address(text.parse().unwrap());
+        assert_eq!(
+            said,
+            [
+                ("example.test", &address("192.0.2.7")),
+                ("example.test", &address("2001:db8::7")),
+                ("test", &address("192.0.2.8")),
+            ]
+        );
+    }
+
     fn changed(at: usize, octet: u8) -> Vec<u8> {
         let mut octets = ANSWER.to_vec();
         octets[at] = octet;
@@ -192,7 +256,11 @@ mod tests {
             octets in prop::collection::vec(any::<u8>(), 0..300),
             at in 0..ANSWER.len(),
             octet: u8,
+            hint in 0..HINTS.len(),
         ) {
+            let mut hints = HINTS.to_vec();
+            hints[hint] = octet;
+            let _ = DnsAnswer::read(&hints);
             let _ = DnsAnswer::read(&octets);
             if let Ok(Some(answer)) = DnsAnswer::read(&changed(at, octet)) {
                 prop_assert!(answer.records.len() <= 2);
