@@ -19,16 +19,20 @@ pub(crate) enum Outcome {
     Unheld,
     /// Too much waits: it was let go, and nothing was learned from it.
     Unread,
+    /// A TCP segment of a connection whose beginning was not seen, or with more than may wait of one message: let go at
+    /// once, unread.
+    Unfollowed,
 }
 
 impl Outcome {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 7] = [
         (Self::Passed, "passed"),
         (Self::Malformed, "malformed"),
         (Self::Held, "held"),
         (Self::Late, "late"),
         (Self::Unheld, "unheld"),
         (Self::Unread, "unread"),
+        (Self::Unfollowed, "unfollowed"),
     ];
 }
 
@@ -121,7 +125,7 @@ mod tests {
         assert_eq!(late, Some(&("late".to_owned(), 2)));
         assert_eq!(
             report.answers.iter().map(|(_, count)| count).sum::<u64>(),
-            7
+            8
         );
     }
 }

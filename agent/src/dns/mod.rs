@@ -5,6 +5,7 @@ mod domains;
 mod flag;
 mod flows;
 mod left;
+mod streams;
 mod task;
 
 pub(crate) use counts::DnsReport;

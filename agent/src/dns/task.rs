@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 
 use super::counts::{Counts, Outcome};
 use super::domains::Names;
+use super::streams::{Connection, Streams, Turn};
 use crate::firewall;
 use crate::message::Message;
 use crate::nfnetlink::{Held, Packet, Queue, Verdicts};
@@ -67,6 +68,7 @@ impl Task {
     async fn serve(&self, mut queue: Queue) -> std::io::Error {
         let verdicts = queue.verdicts();
         let room = Arc::new(Semaphore::new(HELD));
+        let mut streams = Streams::default();
         let mut overruns = 0;
         loop {
             let held = match queue.next().await {
@@ -75,54 +77,107 @@ impl Task {
             };
             self.counts.add_overruns(queue.overruns() - overruns);
             overruns = queue.overruns();
-            if let Err(error) = self.take(held, &verdicts, &room) {
+            if let Err(error) = self.take(held, &verdicts, &room, &mut streams) {
                 return error;
             }
         }
     }
 
-    fn take(&self, held: Held, verdicts: &Verdicts, room: &Arc<Semaphore>) -> std::io::Result<()> {
-        let answer = match read(&held.octets) {
-            Ok(Some(answer)) if self.is_wanted(&answer) => answer,
-            Ok(_) => {
-                self.counts.add(Outcome::Passed);
-                return verdicts.accept(held.id);
-            }
+    fn take(
+        &self,
+        held: Held,
+        verdicts: &Verdicts,
+        room: &Arc<Semaphore>,
+        streams: &mut Streams,
+    ) -> std::io::Result<()> {
+        let (answers, turn) = self.read(&held.octets, streams);
+        if answers.is_empty() && turn.is_free() {
+            return verdicts.accept(held.id);
+        }
+        let goals: Vec<_> = answers.into_iter().map(question).collect();
+        let permit = match Arc::clone(room).try_acquire_owned() {
+            _ if goals.is_empty() => None,
+            Ok(permit) => Some(permit),
             Err(_) => {
-                self.counts.add(Outcome::Malformed);
-                return verdicts.accept(held.id);
+                self.tell_unheld(goals);
+                if turn.is_free() {
+                    return verdicts.accept(held.id);
+                }
+                tokio::spawn(go_on(turn, verdicts.clone(), held.id));
+                return Ok(());
             }
         };
-        if answer.truncated {
-            // The pod asks again by TCP, which is not seen: what is in here is all that can be learned.
-            self.counts.add_truncated();
+        let (task, verdicts) = (self.clone(), verdicts.clone());
+        tokio::spawn(async move {
+            if permit.is_some() {
+                let in_force = tokio::time::timeout(PATIENCE, task.in_force(goals));
+                let in_time = in_force.await.unwrap_or(false);
+                task.counts.add(if in_time {
+                    Outcome::Held
+                } else {
+                    Outcome::Late
+                });
+            }
+            go_on(turn, verdicts, held.id).await;
+            drop(permit);
+        });
+        Ok(())
+    }
+
+    /// The answers in a held packet that are wanted, and when it may go on. They come from port 53.
+    fn read(&self, octets: &[u8], streams: &mut Streams) -> (Vec<DnsAnswer>, Turn) {
+        let packet = Packet::read(octets).filter(|packet| {
+            let ports = packet.ports();
+            ports.is_none_or(|(source, _)| source == DNS)
+        });
+        let Some(packet) = packet else {
+            self.counts.add(Outcome::Malformed);
+            return (Vec::new(), Turn::default());
+        };
+        if let (Some((_, port)), Some(segment)) = (packet.ports(), packet.segment()) {
+            let connection = Connection {
+                resolver: packet.source,
+                pod: packet.destination,
+                port,
+            };
+            let brought = streams.take(connection, &segment);
+            if brought.unread {
+                self.counts.add(Outcome::Unfollowed);
+            }
+            let messages = brought.messages.iter();
+            let wanted = messages.filter_map(|message| self.wanted(message));
+            return (wanted.collect(), streams.line_up(connection));
         }
-        let (reply, generation) = oneshot::channel();
-        let message = Message::DnsAnswer { answer, reply };
-        let Ok(permit) = Arc::clone(room).try_acquire_owned() else {
+        let message = packet.datagram().unwrap_or_default();
+        (self.wanted(message).into_iter().collect(), Turn::default())
+    }
+
+    /// The answer in a message, if it is of use.
+    fn wanted(&self, message: &[u8]) -> Option<DnsAnswer> {
+        match DnsAnswer::read(message) {
+            Ok(Some(answer)) if self.is_wanted(&answer) => {
+                if answer.truncated {
+                    // The pod asks again by TCP.
+                    self.counts.add_truncated();
+                }
+                return Some(answer);
+            }
+            Ok(_) => self.counts.add(Outcome::Passed),
+            Err(_) => self.counts.add(Outcome::Malformed),
+        }
+        None
+    }
+
+    /// There is no room to hold what these answers are in.
+    fn tell_unheld(&self, goals: Vec<Goal>) {
+        for (message, _) in goals {
             let taken = self.core.try_send(message).is_ok();
             self.counts.add(if taken {
                 Outcome::Unheld
             } else {
                 Outcome::Unread
             });
-            return verdicts.accept(held.id);
-        };
-        let (task, verdicts) = (self.clone(), verdicts.clone());
-        tokio::spawn(async move {
-            let in_force = tokio::time::timeout(PATIENCE, task.in_force(message, generation));
-            let in_time = in_force.await.unwrap_or(false);
-            task.counts.add(if in_time {
-                Outcome::Held
-            } else {
-                Outcome::Late
-            });
-            if let Err(error) = verdicts.accept(held.id) {
-                debug!(%error, "a held answer cannot be let go; its queue has ended");
-            }
-            drop(permit);
-        });
-        Ok(())
+        }
     }
 
     fn is_wanted(&self, answer: &DnsAnswer) -> bool {
@@ -133,27 +188,38 @@ impl Task {
         }
     }
 
-    /// Waits until the kernel holds what the answer says.
-    async fn in_force(&self, message: Message, generation: oneshot::Receiver<u64>) -> bool {
-        if self.core.send(message).await.is_err() {
-            return false;
-        }
-        let Ok(goal) = generation.await else {
-            return false;
-        };
+    /// Waits until the kernel holds what the answers say.
+    async fn in_force(&self, goals: Vec<Goal>) -> bool {
         let mut applied = self.applied.clone();
-        let reached = applied.wait_for(|state| state.generation >= goal).await;
-        reached.is_ok()
+        for (message, generation) in goals {
+            if self.core.send(message).await.is_err() {
+                return false;
+            }
+            let Ok(goal) = generation.await else {
+                return false;
+            };
+            let reached = applied.wait_for(|state| state.generation >= goal).await;
+            if reached.is_err() {
+                return false;
+            }
+        }
+        true
     }
 }
 
-/// Reads a held packet: an answer comes by UDP from port 53.
-fn read(octets: &[u8]) -> Result<Option<DnsAnswer>, policy::MalformedAnswer> {
-    let packet = Packet::read(octets).ok_or(policy::MalformedAnswer)?;
-    match (packet.ports(), packet.datagram()) {
-        (Some((DNS, _)), Some(message)) => DnsAnswer::read(message),
-        (Some((DNS, _)), None) => Err(policy::MalformedAnswer),
-        _ => Ok(None),
+/// What the core is told, and the generation that it answers with.
+type Goal = (Message, oneshot::Receiver<u64>);
+
+fn question(answer: DnsAnswer) -> Goal {
+    let (reply, generation) = oneshot::channel();
+    (Message::DnsAnswer { answer, reply }, generation)
+}
+
+/// Lets a packet go on when its turn has come.
+async fn go_on(mut turn: Turn, verdicts: Verdicts, id: u32) {
+    turn.wait().await;
+    if let Err(error) = verdicts.accept(id) {
+        debug!(%error, "a held answer cannot be let go; its queue has ended");
     }
 }
 

@@ -10,5 +10,5 @@ pub(crate) mod tests;
 mod wire;
 
 pub(crate) use log::{Log, Shown};
-pub(crate) use packet::{Packet, protocol_name};
+pub(crate) use packet::{Packet, Segment, protocol_name};
 pub(crate) use queue::{Held, Queue, Verdicts};

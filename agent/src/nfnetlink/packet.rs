@@ -9,6 +9,8 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP_V6: u8 = 58;
 const SCTP: u8 = 132;
+/// The bit of TCP's flags.
+const SYN: u8 = 2;
 /// So many IPv6 extension headers are passed over.
 const EXTENSIONS: usize = 8;
 
@@ -23,6 +25,17 @@ pub(crate) struct Packet<'a> {
     pub(crate) protocol: u8,
     /// What follows the IP headers; empty in a later fragment.
     pub(crate) transport: &'a [u8],
+}
+
+/// A TCP segment, as far as what it says hangs on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment<'a> {
+    /// The sequence number of its first octet, or of its SYN.
+    pub(crate) sequence: u32,
+    /// It opens the connection.
+    pub(crate) syn: bool,
+    /// What it says.
+    pub(crate) payload: &'a [u8],
 }
 
 impl<'a> Packet<'a> {
@@ -86,6 +99,19 @@ impl<'a> Packet<'a> {
         let length = usize::from(u16::from_be_bytes(array(self.transport, 4)?));
         self.transport.get(8..length)
     }
+
+    /// A TCP segment (RFC 9293 §3.1).
+    pub(crate) fn segment(&self) -> Option<Segment<'a>> {
+        if self.protocol != TCP {
+            return None;
+        }
+        let header = usize::from(self.transport.get(12)? >> 4) * 4;
+        Some(Segment {
+            sequence: u32::from_be_bytes(array(self.transport, 4)?),
+            syn: self.transport.get(13)? & SYN != 0,
+            payload: self.transport.get(header.max(20)..)?,
+        })
+    }
 }
 
 /// A transport's name, or its number.
@@ -120,6 +146,27 @@ mod tests {
         assert_eq!(packet.destination.to_string(), "10.0.0.2");
         assert_eq!(packet.ports(), Some((53, 12345)));
         assert_eq!(packet.datagram(), Some(&b"abc"[..]));
+    }
+
+    #[test]
+    fn a_segment_is_read_behind_its_options_and_no_further_than_it_is_long() {
+        let mut octets = udp_v4()[..20].to_vec();
+        octets[9] = TCP;
+        octets.extend([0, 53, 0x30, 0x39, 1, 2, 3, 4, 0, 0, 0, 0, 0x60, 0x12, 0, 0]);
+        octets.extend([0, 0, 0, 0, 1, 1, 1, 0, b'a', b'b']);
+        let packet = Packet::read(&octets).unwrap();
+        let segment = Segment {
+            sequence: 0x0102_0304,
+            syn: true,
+            payload: b"ab",
+        };
+        assert_eq!(packet.segment(), Some(segment));
+        assert_eq!(packet.datagram(), None);
+        for length in 20..44 {
+            assert_eq!(Packet::read(&octets[..length]).unwrap().segment(), None);
+        }
+        octets[32] = 0xf0;
+        assert_eq!(Packet::read(&octets).unwrap().segment(), None);
     }
 
     #[test]

@@ -32,6 +32,10 @@ async fn bench(address: &str) -> Bench {
             program,
             "-A OUTPUT -p udp --sport 53 -j NFQUEUE --queue-num 9 --queue-bypass",
         );
+        run(
+            program,
+            "-A OUTPUT -p tcp --sport 53 -j NFQUEUE --queue-num 9 --queue-bypass",
+        );
     }
     let (sender, core) = mpsc::channel(HELD);
     let (applied, applied_now) = watch::channel(firewall::Applied::default());
@@ -154,4 +158,48 @@ async fn more_than_can_be_held_go_on_unheld_and_are_learned_from() {
     for _ in 0..HELD {
         bench.asked().await;
     }
+}
+
+/// What has come by TCP within a tenth of a second.
+async fn come(pod: &tokio::net::TcpStream) -> usize {
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    pod.try_read(&mut [0; 4096]).unwrap_or(0)
+}
+
+async fn by_tcp(address: &str) {
+    use tokio::io::AsyncWriteExt as _;
+    let mut bench = bench(address).await;
+    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    let pod = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (mut resolver, _) = listener.accept().await.unwrap();
+    resolver.set_nodelay(true).unwrap();
+    let length = u16::try_from(ANSWER.len()).unwrap().to_be_bytes();
+    let octets = [&length, ANSWER].concat();
+    // Parts of a message wait for nothing.
+    for part in [&octets[..1], &octets[1..30]] {
+        resolver.write_all(part).await.unwrap();
+        assert_eq!(come(&pod).await, part.len());
+    }
+    // Its end waits, and what comes after it, too.
+    resolver.write_all(&octets[30..]).await.unwrap();
+    let (answer, reply) = bench.asked().await;
+    assert_eq!(answer.question, "www.example.test");
+    resolver.write_all(&octets[..5]).await.unwrap();
+    assert_eq!(come(&pod).await, 0);
+    reply.send(5).unwrap();
+    assert_eq!(come(&pod).await, 0);
+    bench.applied.send_modify(|state| state.generation = 5);
+    assert_eq!(come(&pod).await, octets.len() - 30 + 5);
+    assert_eq!((bench.count("held"), bench.count("unfollowed")), (1, 0));
+    assert_eq!((bench.count("late"), bench.count("malformed")), (0, 0));
+}
+
+#[tokio::test]
+async fn an_answer_by_tcp_in_parts_waits_with_its_last_part_over_ipv4() {
+    by_tcp("127.0.0.1:53").await;
+}
+
+#[tokio::test]
+async fn an_answer_by_tcp_in_parts_waits_with_its_last_part_over_ipv6() {
+    by_tcp("[::1]:53").await;
 }
