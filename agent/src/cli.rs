@@ -24,6 +24,7 @@ const EXAMPLES: &str = "Examples:
   portolan agent --node rr1 --manifests DIR --features bgp       a route reflector: BGP and nothing else
   portolan bgp peers                                             sessions, one line each
   portolan bgp explain 10.1.0.0/16                               why this path won, step by step
+  portolan policy explain shop/web shop/db:5432                  would it pass, and which rule decides
   portolan status                                                what this node does, at a glance
   portolan status -o json | jq '.sessions[]'                     the same for programs
   portolan sync --timeout 10s                                    wait until the manifests are in the kernel
@@ -40,7 +41,7 @@ enum Verb {
     Bfd(BfdArgs),
     /// Ask the BGP speaker: sessions, routes, what each peer is told, and why.
     Bgp(bgp::BgpArgs),
-    /// Ask about policy: which packets were denied, and by what.
+    /// Ask about policy: what is enforced, why a connection passes or not, what a change would do, what was denied.
     Policy(policy::PolicyArgs),
     /// Wait until all that the source holds now is in the kernel, or say what is not.
     Sync(SyncArgs),
@@ -165,7 +166,10 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Verb::Bfd(args) => run::bfd(&args),
         Verb::Bgp(args) => bgp::run(args),
-        Verb::Policy(args) => policy::run(args),
+        Verb::Policy(args) => match policy::run(args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Verb::Sync(args) => control::sync(&args.run_dir, args.timeout),
         Verb::Cleanup(args) => run::cleanup(&args.run_dir),
     };
@@ -215,8 +219,10 @@ mod tests {
     fn help_teaches_by_examples_that_are_valid_command_lines() {
         let mut command = Cli::command();
         let bgp = command.find_subcommand_mut("bgp").unwrap();
-        let help =
+        let mut help =
             bgp.render_long_help().to_string() + &Cli::command().render_long_help().to_string();
+        let policy = command.find_subcommand_mut("policy").unwrap();
+        help += &policy.render_long_help().to_string();
         let lines = help.lines().filter_map(|line| {
             let line = line.trim().split('|').next()?.split("   ").next()?;
             line.starts_with("portolan ")

@@ -143,8 +143,17 @@ async fn cut(work: Arc<Work>, goals: &watch::Receiver<Goal>) -> anyhow::Result<D
     })
 }
 
+/// All flows that this node's kernel holds.
+///
+/// # Errors
+/// If netlink refuses.
+pub(crate) async fn flows() -> anyhow::Result<Vec<::policy::Entry>> {
+    let listed = list(Filter::default()).await?;
+    Ok(listed.iter().map(judge::entry).collect())
+}
+
 /// All addresses of this node's interfaces.
-fn own_addresses() -> anyhow::Result<BTreeSet<IpAddr>> {
+pub(crate) fn own_addresses() -> anyhow::Result<BTreeSet<IpAddr>> {
     let mut own = BTreeSet::new();
     for interface in nix::ifaddrs::getifaddrs()? {
         let Some(address) = interface.address else {

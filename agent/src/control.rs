@@ -1,4 +1,4 @@
-//! The agent's own socket: `status`, `sync` and `bgp` for the command line, one JSON line in, one out; and its client.
+//! The agent's own socket: `status`, `sync`, `bgp` and `policy` for the command line, one JSON line in, one out; and its client.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream as BlockingStream;
@@ -14,11 +14,13 @@ use tokio::sync::{mpsc, oneshot};
 use crate::bgp::{self, BgpAnswer, BgpQuestion};
 use crate::drops::DropsAnswer;
 use crate::message::Message;
+use crate::policy::{self, PolicyAnswer, PolicyQuestion};
 use crate::report::Report;
 
 /// The socket's name in the run folder.
 pub(crate) const SOCKET: &str = "agent.sock";
-const REQUEST_LIMIT: u64 = 1 << 20;
+/// A manifest of 1 MiB, however much of it is quoted.
+const REQUEST_LIMIT: u64 = 8 << 20;
 
 /// What the command line asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,6 +30,7 @@ enum Question {
     Sync { timeout_milliseconds: u64 },
     Bgp { question: BgpQuestion },
     Drops { since: u64 },
+    Policy { question: PolicyQuestion },
 }
 
 /// What it is told.
@@ -37,6 +40,7 @@ enum Answer {
     Status(Box<Report>),
     Bgp(Box<BgpAnswer>),
     Drops(Box<DropsAnswer>),
+    Policy(Box<PolicyAnswer>),
     Synced,
     Error(String),
 }
@@ -71,7 +75,7 @@ pub(crate) fn sync(run_dir: &Path, timeout: Duration) -> anyhow::Result<()> {
     match ask(run_dir, &question, timeout + Duration::from_secs(5))? {
         Answer::Synced => Ok(()),
         Answer::Error(error) => anyhow::bail!("not in the kernel yet: {error}"),
-        Answer::Status(_) | Answer::Bgp(_) | Answer::Drops(_) => {
+        Answer::Status(_) | Answer::Bgp(_) | Answer::Drops(_) | Answer::Policy(_) => {
             anyhow::bail!("the agent answered something else")
         }
     }
@@ -89,7 +93,7 @@ pub(crate) fn ask_bgp(run_dir: &Path, question: BgpQuestion) -> anyhow::Result<B
     )? {
         Answer::Bgp(answer) => Ok(*answer),
         Answer::Error(error) => anyhow::bail!("{error}"),
-        Answer::Status(_) | Answer::Drops(_) | Answer::Synced => {
+        Answer::Status(_) | Answer::Drops(_) | Answer::Policy(_) | Answer::Synced => {
             anyhow::bail!("the agent answered something else")
         }
     }
@@ -103,7 +107,22 @@ pub(crate) fn ask_drops(run_dir: &Path, since: u64) -> anyhow::Result<DropsAnswe
     match ask(run_dir, &Question::Drops { since }, Duration::from_secs(10))? {
         Answer::Drops(answer) => Ok(*answer),
         Answer::Error(error) => anyhow::bail!("{error}"),
-        Answer::Status(_) | Answer::Bgp(_) | Answer::Synced => {
+        Answer::Status(_) | Answer::Bgp(_) | Answer::Policy(_) | Answer::Synced => {
+            anyhow::bail!("the agent answered something else")
+        }
+    }
+}
+
+/// Asks about policy.
+///
+/// # Errors
+/// If no agent answers, or it says why it cannot.
+pub(crate) fn ask_policy(run_dir: &Path, question: PolicyQuestion) -> anyhow::Result<PolicyAnswer> {
+    let question = Question::Policy { question };
+    match ask(run_dir, &question, Duration::from_secs(60))? {
+        Answer::Policy(answer) => Ok(*answer),
+        Answer::Error(error) => anyhow::bail!("{error}"),
+        Answer::Status(_) | Answer::Bgp(_) | Answer::Drops(_) | Answer::Synced => {
             anyhow::bail!("the agent answered something else")
         }
     }
@@ -177,6 +196,10 @@ async fn answer(question: Question, core: &mpsc::Sender<Message>) -> Answer {
                 Err(error) => Answer::Error(error),
             }
         }
+        Question::Policy { question } => match policy::answer(core, question).await {
+            Ok(answer) => Answer::Policy(Box::new(answer)),
+            Err(error) => Answer::Error(error),
+        },
         Question::Drops { since } => {
             let (reply, drops) = oneshot::channel();
             if core.send(Message::Drops { since, reply }).await.is_err() {

@@ -213,6 +213,11 @@ impl Core {
         self.policy.objects()
     }
 
+    /// With what policies are compiled.
+    pub(crate) fn policy_settings(&self) -> &policy::Settings {
+        self.policy.settings()
+    }
+
     /// How many NetworkPolicies there are.
     pub(crate) fn policy_count(&self) -> usize {
         self.store

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::core::Endpoint;
 use crate::drops::DropsAnswer;
+use crate::policy::PolicyState;
 use crate::report::Report;
 
 /// What the sockets ask of the core.
@@ -68,6 +69,8 @@ pub(crate) enum Message {
         sets: BTreeSet<SetName>,
         chains: BTreeSet<ChainName>,
     },
+    /// What policy verbs ask: as it is once it is published.
+    Policy(oneshot::Sender<PolicyState>),
     /// All attachments.
     Endpoints(oneshot::Sender<Vec<Endpoint>>),
 }
@@ -83,15 +86,17 @@ pub(crate) struct Refused {
 /// A reply that waits for the publication of what it caused.
 pub(crate) enum Reply {
     Generation(oneshot::Sender<u64>),
+    Policy(oneshot::Sender<PolicyState>),
     Attached(Endpoint, oneshot::Sender<Result<(Endpoint, u64), Refused>>),
 }
 
 impl Reply {
-    /// Answers, now that the state with this generation is published.
-    pub(crate) fn answer(self, generation: u64) {
+    /// Answers, now that the state with this generation is published; `state` makes what policy verbs are told.
+    pub(crate) fn answer(self, generation: u64, state: impl Fn() -> PolicyState) {
         // Who went away needs no answer.
         match self {
             Self::Generation(reply) => drop(reply.send(generation)),
+            Self::Policy(reply) => drop(reply.send(state())),
             Self::Attached(endpoint, reply) => drop(reply.send(Ok((endpoint, generation)))),
         }
     }

@@ -226,16 +226,11 @@ impl Loop {
             };
             let dirty = self.drain(&mut replies) | dirty;
             if dirty && let Some(outputs) = self.core.outputs() {
-                let generation = outputs.firewall.generation;
                 self.shell.publish(outputs, self.pod_statuses()).await;
-                for reply in replies {
-                    reply.answer(generation);
-                }
-            } else {
-                let generation = self.shell.firewall.borrow().generation;
-                for reply in replies {
-                    reply.answer(generation);
-                }
+            }
+            let generation = self.shell.firewall.borrow().generation;
+            for reply in replies {
+                reply.answer(generation, || self.shell.policy_state(&self.core));
             }
         }
         info!("stopping; what is in the kernel keeps forwarding");
@@ -275,6 +270,7 @@ impl Loop {
                 self.core.set_broken(sets, chains);
                 return true;
             }
+            Message::Policy(reply) => replies.push(Reply::Policy(reply)),
             Message::Barrier(reply) => replies.push(Reply::Generation(reply)),
             Message::Link {
                 interface,

@@ -11,9 +11,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::cli::{AgentArgs, Feature};
-use crate::core::Outputs;
+use crate::core::{Core, Outputs};
 use crate::drops::{DropsAnswer, Ring};
 use crate::message::Message;
+use crate::policy::PolicyState;
 use crate::run::BFD_SOCKET;
 use crate::speaker::{self, Compiled};
 use crate::{bgp_status, conntrack, dns, drops, firewall, nexthops, routing};
@@ -151,6 +152,19 @@ impl Shell {
             "denied packets are not shown: start the agent with --drop-log GROUP, as in --drop-log 7",
         )?;
         Ok(drops::answer(ring, since, objects))
+    }
+
+    /// What policy verbs are answered from: copies, so that nobody waits for them.
+    pub(crate) fn policy_state(&self, core: &Core) -> PolicyState {
+        PolicyState {
+            node: self.node.clone(),
+            in_sync: core.in_sync(),
+            objects: core.objects().clone(),
+            settings: core.policy_settings().clone(),
+            problems: core.unsupported().to_vec(),
+            desired: self.firewall.subscribe(),
+            applied: self.firewall_applied.clone(),
+        }
     }
 
     /// Hands the newest state to every task. Only what differs reaches the kernel or a peer.

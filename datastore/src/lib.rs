@@ -48,6 +48,24 @@ pub enum Error {
     },
 }
 
+/// Reads a manifest's text as one of the directory is read: the objects in order, and what is wrong.
+pub fn read_manifest(file: &str, text: &str) -> (Vec<(api::Key, api::Resource)>, Vec<Problem>) {
+    let contents = document::read(file, text);
+    let objects = contents.objects.into_iter();
+    let faults = contents.faults.into_iter().map(|fault| Problem {
+        file: PathBuf::from(file),
+        line: fault.line,
+        object: fault.object,
+        message: fault.message,
+    });
+    (
+        objects
+            .map(|object| (object.key, object.resource))
+            .collect(),
+        faults.collect(),
+    )
+}
+
 /// Something wrong in the directory. What else it holds stays in force.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {

@@ -5,6 +5,7 @@
 
 mod holders;
 mod rules;
+mod subjects;
 #[cfg(test)]
 mod tests;
 
@@ -179,12 +180,12 @@ impl<'a> Evaluator<'a> {
     }
 
     /// The pod that holds an address; the first where the objects contradict each other.
-    pub(crate) fn holder(&self, address: IpAddr) -> Option<&Holder<'a>> {
+    pub fn holder(&self, address: IpAddr) -> Option<&Holder<'a>> {
         self.holders.of(address).first()
     }
 
     /// All pods that count for policies, with their addresses.
-    pub(crate) fn pods(&self) -> BTreeMap<&'a NamespacedName, Vec<IpAddr>> {
+    pub fn pods(&self) -> BTreeMap<&'a NamespacedName, Vec<IpAddr>> {
         self.holders.pods()
     }
 
@@ -323,10 +324,7 @@ fn ask_cluster(
     steps: &mut Vec<Step>,
 ) -> Option<Verdict> {
     for policy in policies {
-        let list = match asked.way {
-            Direction::Ingress => &policy.ingress,
-            Direction::Egress => &policy.egress,
-        };
+        let list = rules::of_cluster(policy, asked.way);
         for (number, rule) in list.iter().enumerate() {
             let outcome = match asked.cluster_rule(rule) {
                 Ok(()) => match rule.action {

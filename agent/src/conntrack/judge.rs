@@ -59,7 +59,8 @@ fn is_elsewhere(work: &Work, flow: &ConntrackEntry) -> bool {
     held.any(|net| ends.iter().any(|end| net.contains(end)))
 }
 
-fn entry(flow: &ConntrackEntry) -> Entry {
+/// As policy judges it.
+pub(super) fn entry(flow: &ConntrackEntry) -> Entry {
     Entry {
         protocol: flow.protocol,
         original: tuple(&flow.original),

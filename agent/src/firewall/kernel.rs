@@ -215,7 +215,7 @@ pub(crate) async fn remove_sets() -> Result<(), ApplyError> {
     Ok(restore_sets(plan.after.as_deref()).await?)
 }
 
-async fn save_sets() -> Result<String, ExecError> {
+pub(super) async fn save_sets() -> Result<String, ExecError> {
     run("ipset", &["save"], None).await
 }
 

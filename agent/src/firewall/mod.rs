@@ -3,6 +3,7 @@
 mod backend;
 mod blame;
 mod broken;
+mod held;
 mod kernel;
 mod latency;
 mod notices;
@@ -12,6 +13,7 @@ mod state;
 mod task;
 
 pub(crate) use backend::Choice;
+pub(crate) use held::{Held, read_held};
 pub(crate) use latency::Histogram;
 pub(crate) use state::{Applied, Desired, Stamp};
 pub(crate) use task::{Task, clean, pass_through};

@@ -67,6 +67,16 @@ impl Programs {
         })
     }
 
+    /// Those of a back end, by the name that reports give it.
+    ///
+    /// # Errors
+    /// If they are not there.
+    pub(super) async fn named(name: &str) -> Result<Self, BackendError> {
+        let mut both = Backend::BOTH.into_iter();
+        let backend = both.find(|backend| backend.name() == name);
+        Self::find(backend.unwrap_or(Backend::Nft), plain().await)
+    }
+
     /// What shows the rules of a family.
     pub(crate) fn save(&self, family: Family) -> &'static str {
         let [v4, v6] = self.save;
@@ -132,11 +142,20 @@ impl Look {
 
 /// Both families' rules. Where the old tables do not exist, asking for them would make them: nobody asks.
 pub(crate) async fn listings(programs: &Programs) -> Result<[String; 2], ExecError> {
+    listings_with(programs, &[]).await
+}
+
+/// The same with the rules' counters.
+pub(super) async fn counted_listings(programs: &Programs) -> Result<[String; 2], ExecError> {
+    listings_with(programs, &["-c"]).await
+}
+
+async fn listings_with(programs: &Programs, words: &[&str]) -> Result<[String; 2], ExecError> {
     let of = |family| async move {
         if programs.backend == Backend::Legacy && !has_legacy_tables(family) {
             return Ok(String::new());
         }
-        run(programs.save(family), &[], None).await
+        run(programs.save(family), words, None).await
     };
     let (v4, v6) = tokio::try_join!(of(Family::V4), of(Family::V6))?;
     Ok([v4, v6])

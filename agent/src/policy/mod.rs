@@ -1,5 +1,23 @@
 //! The verbs below `portolan policy`.
 
+mod answer;
 mod cli;
+mod counts;
+mod explain;
+mod list;
+mod near;
+mod place;
+mod show;
+mod state;
+mod table;
+#[cfg(test)]
+mod tests;
+mod trail;
+mod trial;
+mod view;
+mod words;
 
+pub(crate) use answer::answer;
 pub(crate) use cli::{PolicyArgs, run};
+pub(crate) use state::PolicyState;
+pub(crate) use view::{PolicyAnswer, PolicyQuestion};

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use api::LabelSelector;
 use api::resources::{
-    ClusterAction, ClusterPeer, ClusterPort, ClusterRule, NetworkPolicy, Peer, PolicyRule, Port,
-    PortMatch, Protocol,
+    ClusterAction, ClusterNetworkPolicy, ClusterPeer, ClusterPort, ClusterRule, NetworkPolicy,
+    Peer, PolicyRule, Port, PortMatch, Protocol,
 };
 
 use super::{Flow, Holder, NotMatched};
@@ -55,6 +55,14 @@ pub(super) fn of_network_policy(policy: &NetworkPolicy, way: Direction) -> Optio
     match way {
         Direction::Ingress => policy.ingress.as_deref(),
         Direction::Egress => policy.egress.as_deref(),
+    }
+}
+
+/// A policy's rules of a direction; none: it says nothing of it.
+pub(super) fn of_cluster(policy: &ClusterNetworkPolicy, way: Direction) -> &[ClusterRule] {
+    match way {
+        Direction::Ingress => &policy.ingress,
+        Direction::Egress => &policy.egress,
     }
 }
 
