@@ -119,7 +119,8 @@ pub(crate) fn ask_drops(run_dir: &Path, since: u64) -> anyhow::Result<DropsAnswe
 /// If no agent answers, or it says why it cannot.
 pub(crate) fn ask_policy(run_dir: &Path, question: PolicyQuestion) -> anyhow::Result<PolicyAnswer> {
     let question = Question::Policy { question };
-    match ask(run_dir, &question, Duration::from_secs(60))? {
+    // `try` on a large cluster judges 200,000 connections.
+    match ask(run_dir, &question, Duration::from_secs(120))? {
         Answer::Policy(answer) => Ok(*answer),
         Answer::Error(error) => anyhow::bail!("{error}"),
         Answer::Status(_) | Answer::Bgp(_) | Answer::Drops(_) | Answer::Synced => {

@@ -2,6 +2,7 @@
 
 mod explain;
 mod list;
+mod scale;
 mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
