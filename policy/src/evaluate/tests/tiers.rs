@@ -101,6 +101,33 @@ fn rule_63_low_priorities_first_and_equal_ones_by_name() {
 }
 
 #[test]
+fn rule_63_the_policies_about_a_pod_are_told_in_the_order_in_which_they_are_asked() {
+    let mut world = World::new();
+    world.cluster("base", Tier::Baseline, 0, vec![everyone(Deny)], vec![]);
+    world.cluster("late", Tier::Admin, 7, vec![everyone(Pass)], vec![]);
+    world.cluster("early", Tier::Admin, 6, vec![everyone(Pass)], vec![]);
+    world.cluster("other way", Tier::Admin, 5, vec![], vec![everyone(Pass)]);
+    ingress_from(&mut world, pods(None, "app=y"));
+    let evaluator = Evaluator::new(&world.objects, &world.settings);
+    let about = |way, address| -> Vec<String> {
+        let policies = evaluator.policies_about(way, ip(address)).into_iter();
+        policies.map(|(_, key)| key.to_string()).collect()
+    };
+    let wanted = [
+        "ClusterNetworkPolicy early",
+        "ClusterNetworkPolicy late",
+        "NetworkPolicy a/p",
+        "ClusterNetworkPolicy base",
+    ];
+    assert_eq!(about(Direction::Ingress, X), wanted);
+    let wanted = ["ClusterNetworkPolicy other way"];
+    assert_eq!(about(Direction::Egress, X), wanted);
+    assert!(
+        about(Direction::Ingress, Y).is_empty() && about(Direction::Ingress, OUTSIDE).is_empty()
+    );
+}
+
+#[test]
 fn rule_63_rules_of_a_policy_go_in_order() {
     let mut world = World::new();
     let only_y = cluster_rule(Accept, pod_peer("", "app=y"));
