@@ -113,6 +113,25 @@ spec:
       from: [{namespaces: {}}]
 ";
 
+/// A text that is wanted, indented as the code around it.
+struct Wanted(&'static str);
+
+impl Wanted {
+    fn assert_eq(&self, said: &str) {
+        let lines = self.0.trim_start_matches('\n').lines();
+        let indent = |line: &str| line.len() - line.trim_start().len();
+        let filled = lines.clone().filter(|line| !line.trim().is_empty());
+        let common = filled.map(indent).min().unwrap_or_default();
+        let mut text = String::new();
+        for line in lines {
+            text.push_str(line.get(common..).unwrap_or_default());
+            text.push('\n');
+        }
+        // The last line is what stands before the closing quote.
+        assert_eq!(said, text.strip_suffix('\n').unwrap_or_default());
+    }
+}
+
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }

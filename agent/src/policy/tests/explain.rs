@@ -1,13 +1,12 @@
 //! `explain`: what it says, and that it says so where the kernel differs.
 
-use expect_test::expect;
 use netfilter::{Action, Rule, SavedRule, SavedText, Table};
 
 use super::super::explain::explain;
 use super::super::state::Known;
 use super::super::table;
 use super::super::view::ExplainView;
-use super::{chains_of, known, own};
+use super::{Wanted, chains_of, known, own};
 
 fn ask(known: &Known, from: &str, to: &str) -> Result<ExplainView, String> {
     explain(known, &own(), &from.parse()?, &to.parse()?)
@@ -31,7 +30,8 @@ fn table_without_kernel(mut view: ExplainView) -> String {
 fn both_sides_are_told_rule_by_rule() {
     let known = known("");
     let text = |from, to| table_without_kernel(said(&known, from, to));
-    expect![[r#"
+    Wanted(
+        r#"
         shop/web (10.0.1.2) → shop/cache (10.0.1.3) tcp 7005: ALLOWED
           egress of shop/web, on n1: allowed: NetworkPolicy shop/web-egress rule 1 allows it
             Admin no-metadata rule 1 (nobody): no match: the other side
@@ -41,9 +41,10 @@ fn both_sides_are_told_rule_by_rule() {
           the kernel of n1 accepts it:
              TABLE  CHAIN  NO  PACKETS  RULE  FROM
 
-    "#]]
+    "#,
+    )
     .assert_eq(&text("shop/web", "shop/cache:7005"));
-    expect![[r#"
+    Wanted(r#"
         team/tester (10.0.1.9) → shop/cache (10.0.1.3) tcp 6379: DENIED
           egress of team/tester, on n1: allowed: nothing is said against it
             Admin no-metadata rule 1 (nobody): no match: the other side
@@ -53,8 +54,9 @@ fn both_sides_are_told_rule_by_rule() {
           the kernel of n1 drops it:
              TABLE  CHAIN  NO  PACKETS  RULE  FROM
 
-    "#]].assert_eq(&text("team/tester", "shop/cache:6379"));
-    expect![[r#"
+    "#).assert_eq(&text("team/tester", "shop/cache:6379"));
+    Wanted(
+        r#"
         shop/web (10.0.1.2) → shop/db (10.0.2.2) udp 5432: ALLOWED
           egress of shop/web, on n1: allowed: NetworkPolicy shop/web-egress rule 1 allows it
             Admin no-metadata rule 1 (nobody): no match: the other side
@@ -64,9 +66,10 @@ fn both_sides_are_told_rule_by_rule() {
              TABLE  CHAIN  NO  PACKETS  RULE  FROM
 
         what n2's kernel does, its own agent says: ask there, or add its --run-dir
-    "#]]
+    "#,
+    )
     .assert_eq(&text("shop/web", "shop/db:5432/udp"));
-    expect![[r#"
+    Wanted(r#"
         shop/web (10.0.1.2) → team/tester (10.0.1.9) icmp: DENIED
           egress of shop/web, on n1: denied: a NetworkPolicy isolates the pod, and no rule allows this
             Admin no-metadata rule 1 (nobody): no match: the other side
@@ -87,8 +90,8 @@ fn both_sides_are_told_rule_by_rule() {
           the kernel of n1 drops it:
              TABLE  CHAIN  NO  PACKETS  RULE  FROM
 
-    "#]].assert_eq(&text("shop/web", "team/tester/icmp"));
-    expect![[r#"
+    "#).assert_eq(&text("shop/web", "team/tester/icmp"));
+    Wanted(r#"
         shop/cache (10.0.1.3) → 169.254.169.254 tcp 80: DENIED
           egress of shop/cache, on n1: denied: ClusterNetworkPolicy no-metadata rule 1 (nobody) denies it
             Admin no-metadata rule 1 (nobody): denies it
@@ -96,7 +99,7 @@ fn both_sides_are_told_rule_by_rule() {
           the kernel of n1 drops it:
              TABLE  CHAIN  NO  PACKETS  RULE  FROM
 
-    "#]].assert_eq(&text("shop/cache", "169.254.169.254:80"));
+    "#).assert_eq(&text("shop/cache", "169.254.169.254:80"));
 }
 
 #[test]

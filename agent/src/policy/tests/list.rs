@@ -1,13 +1,11 @@
 //! `list` and `show`: policies in order, pods with their rules, counts and chains.
 
-use expect_test::{Expect, expect};
-
 use super::super::list::list;
 use super::super::place::Place;
 use super::super::show::show;
 use super::super::state::Known;
 use super::super::table;
-use super::{chains_of, known};
+use super::{Wanted, chains_of, known};
 
 const UNREADABLE: &str = "
 ---
@@ -44,7 +42,7 @@ fn without_hashes(text: &str) -> String {
         .collect()
 }
 
-fn check(said: &str, wanted: Expect) {
+fn check(said: &str, wanted: Wanted) {
     wanted.assert_eq(&without_hashes(said));
 }
 
@@ -52,7 +50,8 @@ fn check(said: &str, wanted: Expect) {
 fn policies_are_listed_in_the_order_in_which_they_are_asked() {
     check(
         &table::list(&list(&known(UNREADABLE))),
-        expect![[r#"
+        Wanted(
+            r#"
             TIER           PRIORITY  NAME                 DIRECTIONS  PODS HERE  PODS  ALLOWED  DENIED  PASSED
             Admin          10        no-metadata          egress      3          4     0        1       0
             Admin          20        misfit               ingress     3          4     0        2       0
@@ -61,7 +60,8 @@ fn policies_are_listed_in_the_order_in_which_they_are_asked() {
             Baseline       5         closed               ingress     1          1     2        4       0
 
             problem: Admin misfit: ingress rule 1: spec.ingress[0].from[0]: none of namespaces and pods is there: the rule denies all
-        "#]],
+        "#,
+        ),
     );
 }
 
@@ -108,7 +108,8 @@ fn json_uses_the_names_that_programs_rely_on() {
 fn a_pod_is_shown_with_its_policies_rules_chains_and_counts() {
     check(
         &shown(&known(""), "shop/cache"),
-        expect![[r#"
+        Wanted(
+            r#"
         pod shop/cache on n1
         addresses: 10.0.1.3
         interface: ptlcache
@@ -128,7 +129,8 @@ fn a_pod_is_shown_with_its_policies_rules_chains_and_counts() {
 
         chain: PTL-EO-… → PTL-GO-…, PTL-GO-…
         packets of this pod that were judged: 4
-    "#]],
+    "#,
+        ),
     );
 }
 
@@ -138,7 +140,8 @@ fn a_pod_is_shown_by_an_address_of_either_family() {
     let text = shown(&known, "fd00:1::2");
     check(
         &text,
-        expect![[r#"
+        Wanted(
+            r#"
             pod shop/web on n1
             addresses: 10.0.1.2, fd00:1::2
             named ports: http (8080/tcp)
@@ -155,7 +158,8 @@ fn a_pod_is_shown_by_an_address_of_either_family() {
             chain: PTL-EO-… → PTL-GO-…, PTL-GO-…
             packets of this pod that were judged: 4
             packets that isolation dropped, of all pods with these policies: 18
-        "#]],
+        "#,
+        ),
     );
     assert_eq!(text, shown(&known, "shop/web"));
 }
@@ -164,7 +168,8 @@ fn a_pod_is_shown_by_an_address_of_either_family() {
 fn a_pod_of_another_node_is_shown_without_chains() {
     check(
         &shown(&known(""), "shop/db"),
-        expect![[r#"
+        Wanted(
+            r#"
         pod shop/db on n2
         addresses: 10.0.2.2
         not attached to n1: ask the agent of its own node for chains and counters
@@ -175,7 +180,8 @@ fn a_pod_of_another_node_is_shown_without_chains() {
         TIER   PRIORITY  POLICY       RULE        ACTION  PACKETS  WHOM: WHAT
         Admin  10        no-metadata  1 (nobody)  Deny    1        169.254.169.254/32: everything
 
-    "#]],
+    "#,
+        ),
     );
 }
 

@@ -1,11 +1,10 @@
 //! `try`: what a manifest would change, told and not done.
 
 use ::policy::{Entry, Tuple};
-use expect_test::expect;
 
 use super::super::table;
 use super::super::trial::try_manifest;
-use super::{ip, known};
+use super::{Wanted, ip, known};
 
 const CLOSED: &str = "
 apiVersion: networking.k8s.io/v1
@@ -45,7 +44,8 @@ fn what_a_manifest_would_change_is_told() {
         flow("10.0.1.2", "10.0.1.3", 6379),
     ];
     let view = try_manifest(&known(""), Ok(flows), ("new.yaml", CLOSED), false).unwrap();
-    expect![[r#"
+    Wanted(
+        r#"
         NetworkPolicy team/tester: new
 
         POD          DIRECTION  WOULD BE
@@ -56,7 +56,8 @@ fn what_a_manifest_would_change_is_told() {
         tcp        192.0.2.7:40000  team/tester 10.0.1.9:443  cut
 
         nothing was changed
-    "#]]
+    "#,
+    )
     .assert_eq(&table::trial(&view));
 }
 
@@ -74,7 +75,7 @@ metadata: {namespace: shop, name: never-was}
 spec: {podSelector: {}}
 ";
     let view = try_manifest(&known(""), Ok(Vec::new()), ("old.yaml", gone), true).unwrap();
-    expect![[r#"
+    Wanted(r#"
         NetworkPolicy shop/cache-from-web: removed
         NetworkPolicy shop/never-was: absent
 
@@ -88,7 +89,7 @@ spec: {podSelector: {}}
 
         none of the 0 open flows of n1 would be cut or newly allowed
         nothing was changed
-    "#]].assert_eq(&table::trial(&view));
+    "#).assert_eq(&table::trial(&view));
 }
 
 #[test]
