@@ -5,6 +5,7 @@
 //! which endpoint, and the chains and sets that follow.
 
 mod chains;
+mod claims;
 mod output;
 mod population;
 mod sets;
@@ -14,7 +15,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::resources::Pod;
 use api::{Key, NamespacedName};
 use netfilter::{Family, InterfaceName};
 
@@ -24,6 +24,7 @@ use crate::render::Broken;
 use crate::scratch::{self, Input};
 use crate::{Compiled, Endpoint, Objects, Settings};
 use chains::Chains;
+use claims::Claims;
 use output::Output;
 use population::{Population, Who};
 use sets::LiveSets;
@@ -64,6 +65,7 @@ pub(crate) struct Live {
     endpoints: BTreeMap<InterfaceName, Endpoint>,
     by_pod: BTreeMap<NamespacedName, BTreeSet<InterfaceName>>,
     holders: BTreeMap<IpAddr, BTreeSet<InterfaceName>>,
+    claims: Claims,
     population: Population,
     sets: LiveSets,
     subjects: Subjects,
@@ -85,6 +87,7 @@ impl Live {
             endpoints: BTreeMap::new(),
             by_pod: BTreeMap::new(),
             holders: BTreeMap::new(),
+            claims: Claims::default(),
             population: Population::default(),
             sets: LiveSets::default(),
             subjects: Subjects::default(),
@@ -202,10 +205,8 @@ impl Live {
                 addresses.extend(endpoint.addresses.iter().copied());
             }
         }
-        let names_one = |pod: &&Pod| pod.pod_ips.iter().any(|ip| addresses.contains(ip));
-        if !addresses.is_empty() {
-            let all = objects.pods.values().flat_map(BTreeMap::values);
-            pods.extend(all.filter(names_one).map(|pod| pod.name.clone()));
+        for address in &addresses {
+            pods.extend(self.claims.of(*address).cloned());
         }
         tree
     }
@@ -237,6 +238,7 @@ impl Live {
     ) {
         let interfaces = self.by_pod.get(name).cloned().unwrap_or_default();
         let pod = objects.pod(name);
+        self.claims.set(name, pod.map_or(&[], |pod| &pod.pod_ips));
         let own: Vec<&Endpoint> = interfaces
             .iter()
             .filter_map(|interface| self.endpoints.get(interface))
