@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -218,6 +218,81 @@ fn rule_47_a_late_del_of_the_pod_before_takes_nothing_from_the_new_one_of_its_na
             assert_eq!(found, wanted, "{from}, IPv6: {is_ipv6}");
         }
     }
+}
+
+#[test]
+fn rule_35_a_pod_of_another_node_sees_the_pods_own_address() {
+    require_root!();
+    let mut lab = lab("ru35");
+    lab.start_agents().unwrap();
+    lab.attach(0, "shop", "web").unwrap();
+    lab.attach(1, "team", "client").unwrap();
+    lab.wait_synced().unwrap();
+    let (web, server) = lab.place(WEB, false).unwrap();
+    let (client, address) = lab.place("team/client", false).unwrap();
+    let bind = || TcpListener::bind((server, 9100));
+    let listener = web.inside(bind).unwrap().unwrap();
+    let connect = || TcpStream::connect_timeout(&(server, 9100).into(), PATIENCE);
+    client.inside(connect).unwrap().unwrap();
+    let (_, seen) = listener.accept().unwrap();
+    assert_eq!(seen.ip(), address);
+}
+
+/// A TCP header with these flags, from a port to the server's; its checksum right or wrong.
+fn segment(from: Ipv4Addr, to: Ipv4Addr, port: u16, flags: u8, is_right: bool) -> Vec<u8> {
+    let mut bytes = port.to_be_bytes().to_vec();
+    bytes.extend(8080_u16.to_be_bytes());
+    bytes.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    let head = [from.octets(), to.octets(), [0, 6, 0, 20]].concat();
+    let words = head.chunks(2).chain(bytes.chunks(2));
+    let mut sum: u32 = words
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    let sum = !u16::try_from(sum).unwrap() ^ u16::from(!is_right);
+    bytes[16..18].copy_from_slice(&sum.to_be_bytes());
+    bytes
+}
+
+/// The ports from which a segment arrives at the server: an ACK of no connection, a SYN with a wrong checksum, a SYN.
+fn heard_segments(lab: &Lab) -> Vec<u16> {
+    let (from, IpAddr::V4(source)) = lab.place(TESTER, false).unwrap() else {
+        panic!("asked for IPv4");
+    };
+    let (at, IpAddr::V4(server)) = lab.place(WEB, false).unwrap() else {
+        panic!("asked for IPv4");
+    };
+    let open = || Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP));
+    let mut receiver = at.inside(open).unwrap().unwrap();
+    receiver.set_read_timeout(Some(PATIENCE / 2)).unwrap();
+    let sender = from.inside(open).unwrap().unwrap();
+    for (port, flags, is_right) in [(4001, 0x10, true), (4002, 0x02, false), (4003, 0x02, true)] {
+        let bytes = segment(source, server, port, flags, is_right);
+        sender
+            .send_to(&bytes, &SocketAddr::from((server, 0)).into())
+            .unwrap();
+    }
+    let mut heard = Vec::new();
+    let mut buffer = [0; 100];
+    while receiver.read(&mut buffer).is_ok() {
+        heard.push(u16::from_be_bytes([buffer[20], buffer[21]]));
+    }
+    heard.sort_unstable();
+    heard.dedup();
+    heard
+}
+
+#[test]
+fn rule_54_segments_of_no_connection_and_broken_ones_reach_open_pods_only() {
+    require_root!();
+    let mut lab = one_node("ru54", &[WEB, TESTER]);
+    assert_eq!(heard_segments(&lab), [4001, 4002, 4003]);
+    let rest = "  ingress: [{ports: [{port: 8080}]}]";
+    tell(&mut lab, "web.yaml", &policy("shop", "web", rest));
+    lab.nodes[0].netns.run("conntrack", &["-F"]).unwrap();
+    assert_eq!(heard_segments(&lab), [4003]);
 }
 
 fn pod_with_address(name: &str) -> String {

@@ -166,6 +166,30 @@ fn rule_33_addresses_are_judged_before_the_node_masquerades_them_and_after_anoth
 }
 
 #[test]
+fn rule_34_a_block_that_holds_a_services_address_opens_nothing_and_one_that_holds_its_pods_does() {
+    require_root!();
+    let mut stage = stage("r34");
+    let blocks = |v4: String, v6: String| {
+        json!({"policyTypes": ["Egress"],
+            "egress": [{"to": [{"ipBlock": {"cidr": v4}}, {"ipBlock": {"cidr": v6}}]}]})
+    };
+    let [pod, pod6] = [true, false].map(|v4| stage.place(SERVER, v4).1);
+    let question = Question {
+        from: CLIENT,
+        to: SERVER,
+        transport: Transport::Tcp,
+        port: TARGET,
+        by_service: true,
+    };
+    let services = blocks("10.96.0.0/16".to_owned(), "fd00:96::/32".to_owned());
+    set(&mut stage, "client", "a", services);
+    assert_eq!(stage.ask(&[question.clone()]).unwrap(), [[false; 2]]);
+    let pods = blocks(format!("{pod}/32"), format!("{pod6}/128"));
+    set(&mut stage, "client", "a", pods);
+    assert_eq!(stage.ask(&[question]).unwrap(), [[true; 2]]);
+}
+
+#[test]
 fn rule_36_a_node_reaches_its_isolated_pods_from_each_of_its_addresses() {
     require_root!();
     let mut stage = stage("r36");
