@@ -92,6 +92,39 @@ fn rule_4_both_ends_of_a_connection_on_one_node_are_asked() {
 }
 
 #[test]
+fn rule_6_policies_of_one_long_name_in_two_namespaces_are_two() {
+    require_root!();
+    let mut stage = stage("r6");
+    let name = [
+        "p".repeat(63),
+        "p".repeat(63),
+        "p".repeat(63),
+        "p".repeat(61),
+    ]
+    .join(".");
+    assert_eq!(name.len(), 253, "as long as a name may be");
+    for namespace in ["x", "y"] {
+        stage
+            .set(&json!({
+                "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+                "metadata": {"namespace": namespace, "name": name}, "spec": {"podSelector": {}},
+            }))
+            .unwrap();
+    }
+    let [from, x, y] = ["z/a", "x/a", "y/a"].map(|pod| cast().index(pod).unwrap());
+    let questions = [x, y].map(|to| Question {
+        from,
+        to,
+        transport: Transport::Tcp,
+        port: TARGET,
+        by_service: false,
+    });
+    assert_eq!(stage.ask(&questions).unwrap(), [[false; 2]; 2]);
+    stage.remove(&format!("NetworkPolicy x/{name}")).unwrap();
+    assert_eq!(stage.ask(&questions).unwrap(), [[true; 2], [false; 2]]);
+}
+
+#[test]
 fn rule_21_the_port_that_counts_is_the_pods_and_not_the_services() {
     require_root!();
     let mut stage = stage("r21");
@@ -183,7 +216,10 @@ fn rule_34_a_block_that_holds_a_services_address_opens_nothing_and_one_that_hold
     };
     let services = blocks("10.96.0.0/16".to_owned(), "fd00:96::/32".to_owned());
     set(&mut stage, "client", "a", services);
-    assert_eq!(stage.ask(&[question.clone()]).unwrap(), [[false; 2]]);
+    assert_eq!(
+        stage.ask(std::slice::from_ref(&question)).unwrap(),
+        [[false; 2]]
+    );
     let pods = blocks(format!("{pod}/32"), format!("{pod6}/128"));
     set(&mut stage, "client", "a", pods);
     assert_eq!(stage.ask(&[question]).unwrap(), [[true; 2]]);
