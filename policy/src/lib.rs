@@ -77,7 +77,7 @@ pub struct Compiled {
     /// What could not be compiled, sorted. It matches nothing (under Deny and Pass: everything); isolation stands.
     pub problems: Vec<Problem>,
     /// What each chain of the filter table whose name is a hash stands for, the tree's own aside; both families.
-    pub origins: Arc<BTreeMap<ChainName, Origin>>,
+    pub origins: Arc<BTreeMap<ChainName, Arc<Origin>>>,
 }
 
 /// What a chain stands for.

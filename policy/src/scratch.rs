@@ -59,8 +59,13 @@ pub(crate) fn compile(input: Input<'_>) -> Compiled {
         v4,
         v6,
         problems: problems.into_iter().collect(),
-        origins: Arc::new(origins),
+        origins: Arc::new(shared(origins)),
     }
+}
+
+fn shared(origins: BTreeMap<ChainName, Origin>) -> BTreeMap<ChainName, Arc<Origin>> {
+    let origins = origins.into_iter();
+    origins.map(|(name, one)| (name, Arc::new(one))).collect()
 }
 
 struct Parts {

@@ -68,7 +68,7 @@ fn origin(chain: &str, compiled: &policy::Compiled) -> (Vec<String>, String) {
         .origins
         .iter()
         .find(|(name, _)| name.as_str() == chain);
-    let (keys, direction) = match found.map(|(_, origin)| origin) {
+    let (keys, direction) = match found.map(|(_, origin)| origin.as_ref()) {
         Some(Origin::Policy { key, direction, .. }) => (std::slice::from_ref(key), *direction),
         Some(Origin::Group {
             policies,

@@ -36,7 +36,7 @@ pub(super) fn count(compiled: &Compiled, held: &Held) -> BTreeMap<(Key, Directio
                 .rules(family)
                 .chains
                 .get(&(Table::Filter, name.clone()));
-            match compiled.origins.get(name) {
+            match compiled.origins.get(name).map(AsRef::as_ref) {
                 Some(Origin::Policy {
                     key,
                     direction,

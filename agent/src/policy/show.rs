@@ -170,7 +170,7 @@ fn rules(
 fn chains(known: &Known, interface: &InterfaceName, way: Direction, view: &mut DirectionView) {
     let held = known.held.as_ref().ok();
     let own = known.compiled.origins.iter().find(|(_, origin)| {
-        matches!(origin, Origin::Endpoint { interface: of, direction } if of == interface && *direction == way)
+        matches!(&***origin, Origin::Endpoint { interface: of, direction } if of == interface && *direction == way)
     });
     let Some((own, _)) = own else { return };
     view.endpoint_chain = Some(own.to_string());

@@ -163,7 +163,7 @@ fn view(saved: &Saved, compiled: &Compiled, tried: &Tried) -> TriedView {
         Place::Builtin(builtin) => (builtin.name().to_owned(), None),
         Place::Chain(name) => {
             let origin = (tried.table == Table::Filter).then(|| compiled.origins.get(name));
-            (name.to_string(), origin.flatten())
+            (name.to_string(), origin.flatten().map(AsRef::as_ref))
         }
     };
     let (policy, policy_rule) = match origin {

@@ -43,9 +43,9 @@ impl Output {
     }
 
     pub(crate) fn put_origin(&mut self, name: &ChainName, origin: Origin) {
-        if self.compiled.origins.get(name) != Some(&origin) {
+        if self.compiled.origins.get(name).map(Arc::as_ref) != Some(&origin) {
             let compiled = Arc::make_mut(&mut self.compiled);
-            Arc::make_mut(&mut compiled.origins).insert(name.clone(), origin);
+            Arc::make_mut(&mut compiled.origins).insert(name.clone(), Arc::new(origin));
         }
     }
 
