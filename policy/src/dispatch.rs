@@ -142,14 +142,14 @@ pub(crate) fn bit_sets(
     bits: &BTreeSet<u16>,
     endpoints: &BTreeMap<InterfaceName, Endpoint>,
 ) -> Vec<IpSet> {
+    let hashed: Vec<(u64, &InterfaceName, &Endpoint)> = endpoints
+        .iter()
+        .map(|(name, endpoint)| (hash_bits(name), name, endpoint))
+        .collect();
     let of_bit = |bit: &u16| {
         let mut set = IpSet::new(bit_set(family, *bit), family, SetKind::HashNetIface);
-        for (interface, endpoint) in endpoints
-            .iter()
-            .filter(|(name, _)| has(hash_bits(name), *bit))
-        {
-            insert_endpoint(&mut set, interface, endpoint);
-        }
+        let with = hashed.iter().filter(|(bits, ..)| has(*bits, *bit));
+        with.for_each(|(_, interface, endpoint)| insert_endpoint(&mut set, interface, endpoint));
         set
     };
     bits.iter().map(of_bit).collect()
