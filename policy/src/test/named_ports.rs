@@ -90,6 +90,10 @@ fn rule_22_egress_opens_each_peers_own_number() {
     assert!(passes(&cluster, X, Y, 6, 81) && passes(&cluster, X, BX, 6, 83));
     assert!(!passes(&cluster, X, Y, 6, 83) && !passes(&cluster, X, BX, 17, 84));
     assert!(!passes(&cluster, X, Z, 17, 82));
+    let peers = vec![pods(None, "app=y")];
+    let cluster = with_egress(vec![rule(Some(peers), Some(web(Protocol::Tcp)))]);
+    assert!(passes(&cluster, X, Y, 6, 81), "a peer");
+    assert!(!passes(&cluster, X, BX, 6, 83), "who is no peer");
 }
 
 #[test]
