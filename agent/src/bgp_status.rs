@@ -13,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
 use crate::speaker::Compiled;
+pub(crate) use compose::time;
 use compose::{Composer, essence};
 
 /// How often the speaker is asked.

@@ -10,6 +10,7 @@ mod control;
 mod core;
 mod dns;
 mod drops;
+mod events;
 mod exec;
 mod firewall;
 mod http;

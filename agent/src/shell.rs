@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bgp_speaker::{Forwarding, RouteEvents};
-use datastore::{EventRecord, EventType, Manifests, PodStatus, Refresher, StatusWriter};
+use datastore::{Manifests, PodStatus, Refresher, StatusWriter};
 use policy::Problem;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
@@ -17,7 +17,7 @@ use crate::message::Message;
 use crate::policy::PolicyState;
 use crate::run::BFD_SOCKET;
 use crate::speaker::{self, Compiled};
-use crate::{bgp_status, conntrack, dns, drops, firewall, nexthops, routing};
+use crate::{bgp_status, conntrack, dns, drops, events, firewall, nexthops, routing};
 
 /// How long before a failed status file is written again.
 const STATUS_RETRY: Duration = Duration::from_secs(1);
@@ -98,7 +98,7 @@ impl Shell {
             ));
             ring
         });
-        tokio::spawn(publish_events(manifests.status.clone(), known_problems));
+        tokio::spawn(events::run_task(manifests.status.clone(), known_problems));
         Self {
             node: args.node.clone(),
             source: args.manifests.display().to_string(),
@@ -247,33 +247,5 @@ async fn publish_pods(status: StatusWriter, mut pods: watch::Receiver<Vec<PodSta
                 }
             }
         }
-    }
-}
-
-/// Says on each object which part of it is not in force as written.
-async fn publish_events(status: StatusWriter, mut problems: watch::Receiver<Vec<Problem>>) {
-    while problems.changed().await.is_ok() {
-        loop {
-            let now: Vec<EventRecord> = problems.borrow_and_update().iter().map(event).collect();
-            match status.publish_events(now).await {
-                Ok(()) => break,
-                Err(error) => {
-                    warn!(%error, "cannot publish what is wrong with policies");
-                    tokio::time::sleep(STATUS_RETRY).await;
-                }
-            }
-        }
-    }
-}
-
-fn event(problem: &Problem) -> EventRecord {
-    EventRecord {
-        regarding: (&problem.key).into(),
-        reason: "PolicyNotEnforced".to_owned(),
-        event_type: EventType::Warning,
-        message: problem.message.clone(),
-        count: 1,
-        first_timestamp: None,
-        last_timestamp: None,
     }
 }

@@ -201,7 +201,7 @@ fn family_name(family: Family) -> String {
 }
 
 /// Whole seconds, as Kubernetes writes them.
-fn time(at: SystemTime) -> Time {
+pub(crate) fn time(at: SystemTime) -> Time {
     let seconds = at
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());

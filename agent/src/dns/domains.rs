@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::resources::DomainName;
-use netfilter::{Family, SetName};
+use netfilter::{ActualSets, Family, SetName};
 use policy::{DnsAnswer, DomainCache};
 use tokio::sync::{mpsc, watch};
 
 use super::counts::{Counts, DnsReport};
 use super::flows;
-use super::left::Left;
 use crate::message::Message;
 
 /// Answers that came before the policies were known; they are taken once they are.
@@ -27,7 +26,7 @@ pub(crate) type Names = Option<Arc<BTreeSet<DomainName>>>;
 pub(crate) struct Domains {
     cache: DomainCache,
     /// What an earlier run left in the kernel, until the policies are known.
-    left: Option<(Instant, Left)>,
+    left: Option<(Instant, ActualSets)>,
     early: VecDeque<(Instant, DnsAnswer)>,
     known: bool,
     /// What was handed out last, and in which generation it was first.
@@ -55,7 +54,7 @@ impl Domains {
     }
 
     /// Takes what an earlier run left in the kernel's sets. Before the first publication.
-    pub(crate) fn restore(&mut self, now: Instant, left: Left) {
+    pub(crate) fn restore(&mut self, now: Instant, left: ActualSets) {
         self.left = Some((now, left));
     }
 
@@ -89,11 +88,7 @@ impl Domains {
         if let Some((now, left)) = self.left.take() {
             let of = |name: &DomainName| {
                 let sets = Family::ALL.map(|family| set_name(family, name));
-                let held = sets
-                    .iter()
-                    .filter_map(|set| left.get(set.as_str()))
-                    .flatten();
-                held.copied().collect()
+                sets.iter().flat_map(|set| left.addresses(set)).collect()
             };
             let names = self.cache.names();
             let adopted = names.into_iter().map(|name| (name.clone(), of(&name)));

@@ -102,12 +102,16 @@ fn what_an_earlier_run_left_in_the_sets_is_in_the_first_publication() {
     let mut domains = Domains::new();
     let now = Instant::now();
     let name = DomainName::new("*.a.test").unwrap();
-    let set = |family, address: &str| {
-        let addresses = BTreeSet::from([address.parse().unwrap()]);
-        (set_name(family, &name).as_str().to_owned(), addresses)
+    let set = |family, words: &str, address: &str| {
+        let name = set_name(family, &name);
+        let options = "hashsize 1024 maxelem 65536 bucketsize 12 initval 0x1";
+        let name = name.as_str();
+        format!("create {name} hash:ip family {words} {options}\nadd {name} {address}\n")
     };
-    let sets = [set(Family::V4, "192.0.2.1"), set(Family::V6, "2001:db8::1")];
-    domains.restore(now, Left::from(sets));
+    let listing = set(Family::V4, "inet", "192.0.2.1")
+        + &set(Family::V6, "inet6", "2001:db8::1")
+        + "create other hash:ip family inet hashsize 1024 maxelem 65536\nadd other 192.0.2.9\n";
+    domains.restore(now, netfilter::parse_sets(&listing).unwrap());
     domains.prepare(&mut index, 1);
     assert_eq!(held(&index), ["192.0.2.1", "2001:db8::1"]);
 }
