@@ -99,7 +99,7 @@ fn rule_5_answers_need_no_rule_and_rule_43_neighbours_are_found_under_isolation(
         );
     };
     asked(Transport::Tcp, true);
-    node.ip("addr add fd00:10::2/128 dev lo").unwrap();
+    node.ip("addr add fd00:10::2/128 dev lo nodad").unwrap();
     for is_ipv6 in [false, true] {
         asked(Transport::Tcp, is_ipv6);
         asked(Transport::Udp, is_ipv6);

@@ -238,7 +238,7 @@ fn rule_36_a_node_reaches_its_isolated_pods_from_each_of_its_addresses() {
     let interface = crate::lab::interface_of(slot);
     for words in [
         "addr add 203.0.113.1/32 dev lo".to_owned(),
-        "addr add fd00:203::1/128 dev lo".to_owned(),
+        "addr add fd00:203::1/128 dev lo nodad".to_owned(),
         format!("addr add 169.254.7.1/32 dev {interface} scope link"),
         format!("addr add fe80::7/64 dev {interface} nodad"),
     ] {
