@@ -1,10 +1,12 @@
 //! The benchmark: a generator and sink that speak plain BGP, and the rows that put each daemon under the same load.
 
 pub mod daemon;
+pub mod figures;
 pub mod interrupt;
 pub mod kernel_routes;
 pub mod machine;
 pub mod peer;
+pub mod policy;
 pub mod prefix;
 pub mod random;
 pub mod report;

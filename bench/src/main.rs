@@ -10,10 +10,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 use bench::daemon::Daemon;
+use bench::figures::Figures;
 use bench::machine::Machine;
+use bench::policy::{Effort, PolicyRow};
 use bench::report::{Record, document};
 use bench::rows::{Astray, Row};
 use clap::{Parser, ValueEnum};
+use serde::de::DeserializeOwned;
 
 /// Side by side: Portolan, BIRD, FRR, GoBGP and OpenBGPD.
 #[derive(Debug, Parser)]
@@ -22,11 +25,11 @@ struct Args {
     #[arg(
         long,
         env = "ONLY",
-        value_enum,
+        value_parser = any_row,
         value_delimiter = ',',
         hide_env_values = true
     )]
-    only: Vec<Row>,
+    only: Vec<AnyRow>,
     /// Only these daemons.
     #[arg(long, env = "BENCH_DAEMONS", value_enum, value_delimiter = ',')]
     daemons: Vec<Daemon>,
@@ -42,6 +45,26 @@ struct Args {
     /// The document to write when all prefixes were used.
     #[arg(long)]
     write: Option<PathBuf>,
+}
+
+/// A row of either kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AnyRow {
+    /// Daemons under the same load.
+    Daemons(Row),
+    /// Policy.
+    Policy(PolicyRow),
+}
+
+fn any_row(name: &str) -> Result<AnyRow, String> {
+    let row = Row::from_str(name, false).map(AnyRow::Daemons);
+    row.or_else(|_| PolicyRow::from_str(name, false).map(AnyRow::Policy))
+        .map_err(|_| {
+            let rows = Row::value_variants().iter().map(|row| row.name());
+            let policy = PolicyRow::value_variants().iter().map(|row| row.name());
+            let all: Vec<&str> = rows.chain(policy).collect();
+            format!("no such row; there are {}", all.join(", "))
+        })
 }
 
 fn main() -> ExitCode {
@@ -75,17 +98,50 @@ fn run(args: &Args, tally: &mut Tally) -> Result<()> {
     );
     bench::interrupt::unwind_on_signals()?;
     std::fs::create_dir_all(&args.store).context(args.store.display().to_string())?;
-    for row in chosen(&args.only) {
+    for row in of_kind(&args.only, |row| match row {
+        AnyRow::Daemons(row) => Some(row),
+        AnyRow::Policy(_) => None,
+    }) {
         let record = measure(row, args, tally)?;
         println!("\n{}", record.table());
         if is_whole(&record) {
             let text = serde_json::to_string_pretty(&record)?;
-            std::fs::write(file_of(&args.store, row), text)?;
+            std::fs::write(file_of(&args.store, row.name()), text)?;
         }
     }
+    for row in of_kind(&args.only, |row| match row {
+        AnyRow::Policy(row) => Some(row),
+        AnyRow::Daemons(_) => None,
+    }) {
+        measure_policy(row, args, tally)?;
+    }
     if let Some(path) = args.write.as_deref().filter(|_| args.daemons.is_empty()) {
-        std::fs::write(path, document(&stored(&args.store)?))?;
+        let records = stored(&args.store, Row::value_variants(), |row| row.name())?;
+        let policy = stored(&args.store, PolicyRow::value_variants(), |row| row.name())?;
+        std::fs::write(path, document(&records, &policy))?;
         println!("written: {}", path.display());
+    }
+    Ok(())
+}
+
+fn measure_policy(row: PolicyRow, args: &Args, tally: &mut Tally) -> Result<()> {
+    let effort = Effort {
+        repeat: args.repeat,
+        scale: args.scale,
+    };
+    match row.measure(effort) {
+        Ok(figures) => {
+            tally.passed += 1;
+            println!("\n{}", figures.table());
+            if (args.scale - 1.0).abs() < f64::EPSILON {
+                let text = serde_json::to_string_pretty::<Figures>(&figures)?;
+                std::fs::write(file_of(&args.store, row.name()), text)?;
+            }
+        }
+        Err(error) => {
+            tally.failed += 1;
+            println!("{}: FAILED: {error:#}", row.name());
+        }
     }
     Ok(())
 }
@@ -169,15 +225,30 @@ fn is_whole(record: &Record) -> bool {
     (record.scale - 1.0).abs() < f64::EPSILON
 }
 
-fn file_of(store: &Path, row: Row) -> PathBuf {
-    store.join(format!("{}.json", row.name()))
+/// The rows of one kind that were asked for; all of it if nothing was.
+fn of_kind<T: ValueEnum + Copy + Ord>(
+    asked: &[AnyRow],
+    pick: impl Fn(AnyRow) -> Option<T>,
+) -> BTreeSet<T> {
+    if asked.is_empty() {
+        return chosen(&[]);
+    }
+    asked.iter().copied().filter_map(pick).collect()
+}
+
+fn file_of(store: &Path, name: &str) -> PathBuf {
+    store.join(format!("{name}.json"))
 }
 
 /// The last whole measurement of each row, of this run or an earlier one.
-fn stored(store: &Path) -> Result<Vec<Record>> {
+fn stored<R: Copy, T: DeserializeOwned>(
+    store: &Path,
+    rows: &[R],
+    name: impl Fn(R) -> &'static str,
+) -> Result<Vec<T>> {
     let mut records = Vec::new();
-    for row in Row::value_variants() {
-        let path = file_of(store, *row);
+    for row in rows {
+        let path = file_of(store, name(*row));
         if path.is_file() {
             let text = std::fs::read_to_string(&path)?;
             let record = serde_json::from_str(&text).context(path.display().to_string())?;

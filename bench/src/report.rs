@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::Daemon;
+use crate::figures::Figures;
 use crate::machine::Machine;
 use crate::rows::{Row, Sample};
 
@@ -27,7 +28,7 @@ pub struct Record {
 }
 
 /// A bar of the design's table.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bar {
     /// What it is about.
     pub what: String,
@@ -42,6 +43,18 @@ impl Bar {
     #[must_use]
     pub fn is_met(&self) -> bool {
         self.got <= self.most
+    }
+
+    /// What is compared, and how it came out.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let verdict = if self.is_met() {
+            "met".to_owned()
+        } else {
+            format!("MISSED by {:.0} %", (self.got / self.most - 1.0) * 100.0)
+        };
+        let Self { what, got, most } = self;
+        format!("{what}: {got:.3}, at most {most:.3}: {verdict}")
     }
 }
 
@@ -179,16 +192,7 @@ impl Record {
         }
         text.push('\n');
         for bar in self.bars() {
-            let verdict = if bar.is_met() {
-                "met".to_owned()
-            } else {
-                format!("MISSED by {:.0} %", (bar.got / bar.most - 1.0) * 100.0)
-            };
-            let _ = writeln!(
-                text,
-                "- {}: {:.3}, at most {:.3}: {verdict}",
-                bar.what, bar.got, bar.most
-            );
+            let _ = writeln!(text, "- {}", bar.text());
         }
         text
     }
@@ -229,7 +233,7 @@ impl Record {
 
 /// The document of all rows.
 #[must_use]
-pub fn document(records: &[Record]) -> String {
+pub fn document(records: &[Record], figures: &[Figures]) -> String {
     let mut text = HEAD.to_owned();
     for record in records {
         let machine = &record.machine;
@@ -242,6 +246,19 @@ pub fn document(records: &[Record]) -> String {
         );
         let versions: Vec<&str> = record.versions.values().map(String::as_str).collect();
         let _ = writeln!(text, "{}.", versions.join("; "));
+    }
+    for row in figures {
+        let machine = &row.machine;
+        let _ = writeln!(
+            text,
+            "\n{}\n{} on {}, {} GiB, Linux {}.\n{}.",
+            row.table(),
+            machine.date,
+            machine.processor,
+            machine.memory_gib,
+            machine.kernel,
+            row.version
+        );
     }
     text
 }
@@ -256,6 +273,10 @@ two namespaces. Each number is the median; the daemons take turns, in another or
 - *peak MiB*: VmHWM, summed over the daemon's processes. FRR is bgpd alone, without zebra, where the kernel is not touched.
 - *its CPU s*: processor time of the daemon's processes. *foreign CPU*: what neither the daemon nor the generator used, as a
   part of all processors; when that is high, the seconds are worth little and the CPU seconds more.
+
+The rows of policy say themselves how they are measured; none has another daemon in it but `flat`: a chain per pod, reached by
+rules in a row as kube-router does it (own generator). Rules that a packet is tried against are counted by a test instead:
+`tests/tests/policy_cost.rs`.
 ";
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod gobgp;
 mod openbgpd;
 mod portolan;
 
+pub(crate) use portolan::beside;
 pub use portolan::{Speaker, SpeakerFile, said};
 
 use anyhow::Result;

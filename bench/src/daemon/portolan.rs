@@ -127,7 +127,10 @@ fn write(file: &Path, said: &SpeakerFile) -> Result<()> {
 }
 
 /// A program of this project, built beside this one.
-fn beside(name: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// When it isn't.
+pub(crate) fn beside(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let program = own.with_file_name(name);
     ensure!(program.is_file(), "{} is not built", program.display());

@@ -1,0 +1,119 @@
+//! The rows of policy: what a whole program, a change, a packet and a question cost, each side by side in one run.
+
+mod agent;
+mod change;
+mod cluster;
+mod judge;
+mod membership;
+mod packet;
+mod program;
+mod traffic;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::figures::Figures;
+
+/// A row of policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+pub enum PolicyRow {
+    /// The first whole program.
+    #[value(name = "policy-program")]
+    #[serde(rename = "policy-program")]
+    Program,
+    /// One change under churn.
+    #[value(name = "policy-change")]
+    #[serde(rename = "policy-change")]
+    Change,
+    /// Throughput and latency between two pods.
+    #[value(name = "policy-packet")]
+    #[serde(rename = "policy-packet")]
+    Packet,
+    /// Which flows a change cuts, and what it would mean.
+    #[value(name = "policy-judge")]
+    #[serde(rename = "policy-judge")]
+    Judge,
+}
+
+impl PolicyRow {
+    /// Its name, as `ONLY` takes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Program => "policy-program",
+            Self::Change => "policy-change",
+            Self::Packet => "policy-packet",
+            Self::Judge => "policy-judge",
+        }
+    }
+
+    /// What is measured, for people.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Program => {
+                "1,000 policies, 10,000 pods, 110 on the node: from an empty kernel to the first whole program"
+            }
+            Self::Change => {
+                "the same under churn of 100 changes a second: from a change to the kernel"
+            }
+            Self::Packet => "between two pods of a node with 2 and with 500 isolated pods",
+            Self::Judge => {
+                "500 isolated pods: 50,000 flows judged; what one changed policy would mean"
+            }
+        }
+    }
+
+    /// Measures it.
+    ///
+    /// # Errors
+    /// When something can't be set up or doesn't work.
+    pub fn measure(self, effort: Effort) -> Result<Figures> {
+        match self {
+            Self::Program => program::measure(self, effort),
+            Self::Change => change::measure(self, effort),
+            Self::Packet => packet::measure(self, effort),
+            Self::Judge => judge::measure(self, effort),
+        }
+    }
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Repetitions of what takes seconds.
+    pub repeat: usize,
+    /// The part of time and rounds that a whole measurement takes: 1 for all.
+    pub scale: f64,
+}
+
+impl Effort {
+    /// That part of a number, at least one.
+    #[must_use]
+    pub fn part_of(&self, whole: usize) -> usize {
+        ((whole as f64 * self.scale) as usize).max(1)
+    }
+}
+
+/// The value below which this part of all lies; 0 of none.
+fn quantile(values: &[f64], part: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len().saturating_sub(1);
+    let at = (last as f64 * part).round() as usize;
+    sorted.get(at).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quantile;
+
+    #[test]
+    fn a_quantile_is_one_of_the_values() {
+        let values = [5.0, 1.0, 3.0];
+        let of = |part| quantile(&values, part);
+        assert_eq!([of(0.0), of(0.5), of(0.9), of(1.0)], [1.0, 3.0, 5.0, 5.0]);
+        assert_eq!(quantile(&[], 0.5), 0.0);
+    }
+}
