@@ -18,32 +18,40 @@ const DNS: u16 = 53;
 /// The rules that send held answers to [`chain`]: a resolver's, on the reply side of the pod's own query. Of TCP that is
 /// all that the resolver says: where a connection begins tells where a message begins.
 pub(crate) fn rules(family: Family, enters_pod: &Match) -> Vec<Rule> {
+    let reply = [
+        Match::CtState([CtState::Established].into()),
+        Match::CtReply,
+    ];
+    said_to_pods(family, enters_pod, &reply)
+}
+
+/// What the node itself sends to a pod: answers of a resolver in the node's own network namespace. Conntrack is not asked:
+/// NodeLocal DNSCache has its packets untracked, and nobody but the node sends from the node's addresses here. All else is
+/// none of our business.
+pub(crate) fn output(family: Family, enters_pod: &Match) -> (ChainName, Vec<Rule>) {
+    let mut rules = said_to_pods(family, enters_pod, &[Match::SourceLocal]);
+    rules.push(Rule::new([], Action::Return));
+    (ChainName::fixed("OUTPUT"), rules)
+}
+
+fn said_to_pods(family: Family, enters_pod: &Match, how: &[Match]) -> Vec<Rule> {
     let set = |name, direction| Match::Set {
         name,
         direction,
         negated: false,
     };
     let rule = |protocol| {
-        let conditions = [
+        let mut conditions = vec![
             enters_pod.clone(),
             Match::Protocol(protocol),
             Match::SourcePort(DNS),
-            Match::CtState([CtState::Established].into()),
-            Match::CtReply,
             set(resolvers(family), SetDirection::Source),
             set(pods(family), SetDirection::Destination),
         ];
+        conditions.extend_from_slice(how);
         Rule::new(conditions, Action::Goto(name()))
     };
     [Protocol::Udp, Protocol::Tcp].map(rule).into()
-}
-
-/// What the node itself sends to a pod: answers of a resolver in the node's own network namespace. All else is none of
-/// our business.
-pub(crate) fn output(family: Family, enters_pod: &Match) -> (ChainName, Vec<Rule>) {
-    let mut rules = rules(family, enters_pod);
-    rules.push(Rule::new([], Action::Return));
-    (ChainName::fixed("OUTPUT"), rules)
 }
 
 /// The chain that holds: the packet is marked as accepted, for what follows our chains, and waits for the agent. Where

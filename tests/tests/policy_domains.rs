@@ -370,7 +370,28 @@ fn all_ways(tag: &str, back_end: &str) {
             let to = fresh(number, is_v6);
             assert_eq!(verdict(&one, to, AT_ONCE), Verdict::Answered, "{name} {to}");
         }
-        assert_eq!(verdict(&one, fresh(150, is_v6), AT_ONCE), Verdict::Silent);
+        // As NodeLocal DNSCache has it.
+        for protocol in ["udp", "tcp"] {
+            for rule in [
+                format!("PREROUTING -d {on_node} -p {protocol} --dport 53"),
+                format!("OUTPUT -s {on_node} -p {protocol} --sport 53"),
+            ] {
+                let rule = format!("-t raw -A {rule} -j CT --notrack");
+                let words: Vec<&str> = rule.split(' ').collect();
+                node.run(&program, &words).unwrap();
+            }
+        }
+        for number in 150..200 {
+            let name = format!("f{number}.fresh.test");
+            let answer = match number % 2 {
+                0 => ask(client, on_node, &name, is_v6),
+                _ => ask_by_tcp(client, on_node, &name, is_v6),
+            };
+            assert!(answer.is_some(), "{name}, untracked");
+            let to = fresh(number, is_v6);
+            assert_eq!(verdict(&one, to, AT_ONCE), Verdict::Answered, "{name} {to}");
+        }
+        assert_eq!(verdict(&one, fresh(200, is_v6), AT_ONCE), Verdict::Silent);
     }
     assert_all_were_held(&one);
 }
