@@ -82,6 +82,11 @@ impl Kernel {
         })
     }
 
+    /// How many members each set of ours has.
+    pub(crate) fn set_sizes(&self) -> BTreeMap<SetName, usize> {
+        self.sets.sizes()
+    }
+
     /// Compares what is there with what is wanted.
     pub(crate) fn plan(&self, compiled: &Compiled, effort: Effort) -> Plans {
         Plans {

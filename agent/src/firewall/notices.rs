@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use netfilter::Table;
+use netfilter::{SetName, Table};
 use routes::conntrack::Family;
 use routes::rule_notices::{
     LegacyTables, RuleNotice, RuleNotices, SetHeader, TableInfo, TablesChanged, set_headers,
@@ -24,6 +24,8 @@ pub(crate) struct Notices {
     legacy: Option<LegacyTables>,
     ticks: Interval,
     sizes: Option<Sizes>,
+    /// How many members each set had after our last write: what another did since shows at the first look.
+    written: Option<BTreeMap<SetName, usize>>,
     /// Processes of ours that wrote rules.
     writers: VecDeque<u32>,
 }
@@ -33,6 +35,20 @@ pub(crate) struct Notices {
 struct Sizes {
     tables: BTreeMap<(bool, Table), TableInfo>,
     sets: BTreeMap<String, SetHeader>,
+}
+
+impl Sizes {
+    /// Whether the sets have so many members. Without any header the kernel could not be asked.
+    fn are_sets(&self, written: &BTreeMap<SetName, usize>) -> bool {
+        let entries = |name: &SetName| {
+            let header = self.sets.get(name.as_str())?;
+            usize::try_from(header.entries).ok()
+        };
+        self.sets.is_empty()
+            || written
+                .iter()
+                .all(|(name, size)| entries(name) == Some(*size))
+    }
 }
 
 impl Notices {
@@ -53,12 +69,14 @@ impl Notices {
             legacy: legacy.ok(),
             ticks,
             sizes: None,
+            written: None,
             writers: VecDeque::new(),
         }
     }
 
-    /// These processes of ours wrote: what they changed is no damage.
-    pub(crate) fn wrote(&mut self, writers: Vec<u32>) {
+    /// These processes of ours wrote: what they changed is no damage. The sets have so many members now.
+    pub(crate) fn wrote(&mut self, writers: Vec<u32>, sets: BTreeMap<SetName, usize>) {
+        self.written = Some(sets);
         self.writers.extend(writers);
         let most = self.writers.len().saturating_sub(WRITERS);
         self.writers.drain(..most);
@@ -69,7 +87,14 @@ impl Notices {
     pub(crate) async fn next(&mut self) {
         if self.sizes.is_none() {
             // After a write of ours the next look must have something to be compared with, at once.
-            self.sizes = Some(self.look().await);
+            let now = self.look().await;
+            let written = self.written.take();
+            let is_as_written = written.is_none_or(|written| now.are_sets(&written));
+            self.sizes = Some(now);
+            if !is_as_written {
+                debug!("sets are not as we wrote them");
+                return;
+            }
         }
         loop {
             let Self {
@@ -131,5 +156,43 @@ impl Notices {
             }
         }
         Sizes { tables, sets }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netfilter::Family as Of;
+
+    use super::*;
+
+    fn sizes(entries: &[(&SetName, u32)]) -> Sizes {
+        let header = |entries| SetHeader {
+            kind: "hash:ip".to_owned(),
+            entries,
+            references: 1,
+        };
+        let sets = entries.iter();
+        Sizes {
+            tables: BTreeMap::new(),
+            sets: sets
+                .map(|(name, size)| (name.to_string(), header(*size)))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn a_set_that_another_emptied_right_after_our_write_shows_at_the_first_look() {
+        let (one, two) = (SetName::fixed(Of::V4, "one"), SetName::fixed(Of::V6, "two"));
+        let written = BTreeMap::from([(one.clone(), 3), (two.clone(), 0)]);
+        assert!(sizes(&[(&one, 3), (&two, 0)]).are_sets(&written));
+        assert!(
+            !sizes(&[(&one, 0), (&two, 0)]).are_sets(&written),
+            "emptied"
+        );
+        assert!(!sizes(&[(&one, 3)]).are_sets(&written), "destroyed");
+        assert!(
+            sizes(&[]).are_sets(&written),
+            "the kernel could not be asked"
+        );
     }
 }

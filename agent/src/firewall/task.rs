@@ -207,7 +207,7 @@ impl Task {
         let kernel = if has_written {
             let start = Instant::now();
             let (kernel, writers) = plans.write(programs).await?;
-            self.notices.wrote(writers);
+            self.notices.wrote(writers, kernel.set_sizes());
             let took = start.elapsed();
             info!(microseconds = took.as_micros(), "programmed policy");
             self.applied.send_modify(|state| {
