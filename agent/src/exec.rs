@@ -114,6 +114,22 @@ pub(crate) async fn run_process(
         .unwrap_or(Err(ExecError::TimedOut { program }))
 }
 
+/// What tests of the kernel start in their own network namespaces.
+#[cfg(test)]
+pub(crate) mod testing {
+    /// Runs a program and waits for it; blanks part its arguments.
+    pub(crate) fn run(program: &str, arguments: &str) {
+        let mut command = std::process::Command::new(program);
+        command.args(arguments.split_ascii_whitespace());
+        let output = command
+            .env("XTABLES_LOCKFILE", "/dev/null")
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {arguments}: {error}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

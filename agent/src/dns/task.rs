@@ -19,7 +19,7 @@ const QUEUE_LENGTH: u32 = 1_024;
 /// So many wait for the firewall.
 const HELD: usize = 256;
 /// For so long at most: a resolver's client asks again after some seconds.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 const DNS: u16 = 53;
@@ -198,8 +198,14 @@ impl Task {
             let Ok(goal) = generation.await else {
                 return false;
             };
-            let reached = applied.wait_for(|state| state.generation >= goal).await;
-            if reached.is_err() {
+            let settled =
+                |state: &firewall::Applied| state.generation >= goal || state.error.is_some();
+            // Where the firewall fails, waiting would only make the DNS slow.
+            if !applied
+                .wait_for(settled)
+                .await
+                .is_ok_and(|state| state.generation >= goal)
+            {
                 return false;
             }
         }

@@ -1,12 +1,12 @@
 //! Against the kernel, each test in a network namespace of its own: packets wait for verdicts, and are shown.
 
 use std::net::UdpSocket;
-use std::process::Command;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
 
 use super::*;
+use crate::exec::testing::run;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOPBACK: [(&str, &str); 2] = [("iptables", "127.0.0.1:0"), ("ip6tables", "[::1]:0")];
@@ -15,17 +15,6 @@ const LOOPBACK: [(&str, &str); 2] = [("iptables", "127.0.0.1:0"), ("ip6tables", 
 pub(crate) fn own_namespace() {
     unshare(CloneFlags::CLONE_NEWNET).expect("root, for a network namespace");
     run("ip", "link set lo up");
-}
-
-pub(crate) fn run(program: &str, arguments: &str) {
-    let mut command = Command::new(program);
-    command.args(arguments.split_ascii_whitespace());
-    let output = command
-        .env("XTABLES_LOCKFILE", "/dev/null")
-        .output()
-        .unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments}: {error}");
 }
 
 fn pair(address: &str) -> (UdpSocket, UdpSocket) {

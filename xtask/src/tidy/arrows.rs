@@ -37,7 +37,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tests", &["api", "netfilter", "policy"]),
     (
         "bench",
-        &["api", "bgp-speaker", "bgp-proto", "netfilter", "policy", "tests"],
+        &[
+            "api",
+            "bgp-speaker",
+            "bgp-proto",
+            "netfilter",
+            "policy",
+            "tests",
+        ],
     ),
     ("xtask", &[]),
 ];

@@ -9,7 +9,8 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::SndBufForce;
 
 use super::*;
-use crate::nfnetlink::tests::{own_namespace, run};
+use crate::exec::testing::run;
+use crate::nfnetlink::tests::own_namespace;
 
 /// `www.example.test` asked for A: 192.0.2.7.
 const ANSWER: &[u8] = b"\x12\x34\x81\x80\0\x01\0\x01\0\0\0\0\
