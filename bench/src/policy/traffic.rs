@@ -11,7 +11,9 @@ use tests::policy_lab::{PORTS, Wires, address_of};
 use super::quantile;
 
 /// Octets of bulk.
-const BULK: usize = 64 << 20;
+const BULK: usize = 32 << 20;
+/// Of so many bulks the fastest counts: which processor the scheduler gives to whom makes more than all rules do.
+const BULKS: usize = 7;
 const PINGS: usize = 500;
 const CONNECTIONS: usize = 60;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -69,8 +71,11 @@ impl Traffic {
     /// One of each.
     pub(super) fn round(&self) -> Result<Round> {
         let pings = self.pings()?;
+        let bulks = (0..BULKS)
+            .map(|_| self.bulk())
+            .collect::<Result<Vec<f64>>>()?;
         Ok(Round {
-            bulk: self.bulk()?,
+            bulk: quantile(&bulks, 0.0),
             ping: quantile(&pings, 0.5),
             slow_ping: quantile(&pings, 0.99),
             connect: quantile(&self.connects()?, 0.5),
