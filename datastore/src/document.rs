@@ -1,5 +1,7 @@
 //! From a manifest's text to objects, with the line that each begins at.
 
+use std::sync::Arc;
+
 use api::{Key, Resource};
 use serde_json::Value;
 
@@ -16,7 +18,8 @@ pub(crate) struct Contents {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Object {
     pub(crate) key: Key,
-    pub(crate) resource: Resource,
+    /// Shared with every state made of the file, for it seldom changes.
+    pub(crate) resource: Arc<Resource>,
     /// Where its document begins, counted from 1.
     pub(crate) line: u64,
 }
@@ -118,7 +121,7 @@ impl Contents {
             Ok(None) => {}
             Ok(Some((key, resource))) => self.objects.push(Object {
                 key,
-                resource,
+                resource: Arc::new(resource),
                 line,
             }),
             Err(error) => self.faults.push(Fault {

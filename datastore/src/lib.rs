@@ -60,7 +60,7 @@ pub fn read_manifest(file: &str, text: &str) -> (Vec<(api::Key, api::Resource)>,
     });
     (
         objects
-            .map(|object| (object.key, object.resource))
+            .map(|object| (object.key, std::sync::Arc::unwrap_or_clone(object.resource)))
             .collect(),
         faults.collect(),
     )

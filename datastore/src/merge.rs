@@ -4,6 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use api::resources::{Node, Pod};
 use api::{Change, Key, NamespacedName, Resource};
@@ -17,8 +18,8 @@ use crate::status::{PodStatus, StatusContents};
 /// The permission bits that a file with a Secret must not have.
 const FOR_OTHERS: u32 = 0o077;
 
-/// Every object that is in force.
-pub(crate) type State = BTreeMap<Key, Resource>;
+/// Every object that is in force; one that did not change is the same allocation as before.
+pub(crate) type State = BTreeMap<Key, Arc<Resource>>;
 
 impl Held for Contents {
     fn read(file_name: &str, file: &FileRead) -> Self {
@@ -78,14 +79,32 @@ pub(crate) fn merge(
 
 /// What to tell someone who knows `old`: differences only, in the order of the keys.
 pub(crate) fn difference(old: &State, new: &State) -> Vec<Change> {
-    let keys: BTreeSet<&Key> = old.keys().chain(new.keys()).collect();
-    let changed = keys.into_iter().filter(|key| old.get(key) != new.get(key));
-    changed
-        .map(|key| Change {
-            key: key.clone(),
-            value: new.get(key).cloned(),
-        })
-        .collect()
+    let mut changes = Vec::new();
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        // Side by side: on each round the lower key goes on, both if they are equal.
+        let first = match (old.peek(), new.peek()) {
+            (None, None) => return changes,
+            (Some((key, _)), None) | (None, Some((key, _))) => *key,
+            (Some((one, _)), Some((other, _))) => one.min(other),
+        };
+        let before = old
+            .next_if(|(key, _)| *key == first)
+            .map(|(_, value)| value);
+        let after = new
+            .next_if(|(key, _)| *key == first)
+            .map(|(_, value)| value);
+        let is_same = match (before, after) {
+            (Some(before), Some(after)) => Arc::ptr_eq(before, after) || before == after,
+            _ => false,
+        };
+        if !is_same {
+            changes.push(Change {
+                key: first.clone(),
+                value: after.map(|value| Resource::clone(value)),
+            });
+        }
+    }
 }
 
 struct Merge<'a> {
@@ -102,7 +121,7 @@ impl Merge<'_> {
             for object in &contents.objects {
                 match self.state.entry(object.key.clone()) {
                     Entry::Vacant(place) => {
-                        place.insert(object.resource.clone());
+                        place.insert(Arc::clone(&object.resource));
                         first_places.insert(object.key.clone(), format!("{name}:{}", object.line));
                     }
                     Entry::Occupied(_) => {
@@ -121,10 +140,13 @@ impl Merge<'_> {
 
     /// A Secret is kept only while a BGPPeer names it.
     fn forget_unnamed_secrets(&mut self) {
-        let passwords = self.state.values().filter_map(|resource| match resource {
-            Resource::BgpPeer(peer) => peer.password.as_ref(),
-            _ => None,
-        });
+        let passwords = self
+            .state
+            .values()
+            .filter_map(|resource| match &**resource {
+                Resource::BgpPeer(peer) => peer.password.as_ref(),
+                _ => None,
+            });
         let named: BTreeSet<String> = passwords.map(|one| one.secret.clone()).collect();
         self.state.retain(|key, _| match key {
             Key::Secret(secret) => named.contains(&secret.name),
@@ -140,13 +162,15 @@ impl Merge<'_> {
             let node = name
                 .strip_suffix(".json")
                 .map(|node| Key::Node(node.to_owned()));
-            let Some(Resource::Node(node)) = node.and_then(|key| self.state.get(&key)) else {
+            let Some(found) = node.and_then(|key| self.state.get(&key)).cloned() else {
                 continue;
             };
-            let node = node.clone();
+            let Resource::Node(node) = &*found else {
+                continue;
+            };
             let mut taken = BTreeSet::new();
             for entry in &contents.pods {
-                self.pod_status(&path, &node, entry, &mut taken);
+                self.pod_status(&path, node, entry, &mut taken);
             }
         }
     }
@@ -159,11 +183,12 @@ impl Merge<'_> {
         taken: &mut BTreeSet<IpAddr>,
     ) {
         let key = Key::Pod(NamespacedName::new(&entry.namespace, &entry.name));
-        let Some(Resource::Pod(pod)) = self.state.get_mut(&key) else {
+        let Some(place) = self.state.get_mut(&key) else {
             return;
         };
-        if !is_of(pod, node, entry) {
-            return;
+        match &**place {
+            Resource::Pod(pod) if is_of(pod, node, entry) => {}
+            _ => return,
         }
         let mut accepted = Vec::new();
         for address in &entry.pod_ips {
@@ -182,7 +207,9 @@ impl Merge<'_> {
                 message: format!("{key}: address {address} {why}"),
             });
         }
-        pod.pod_ips = accepted;
+        if let Resource::Pod(pod) = Arc::make_mut(place) {
+            pod.pod_ips = accepted;
+        }
     }
 
     fn complain(&mut self, file: &Path, faults: &[Fault]) {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::Event;
 use api::metadata::is_dns_subdomain;
+use api::{Change, Event};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -143,8 +143,9 @@ async fn run(
     (first, sender): (State, mpsc::Sender<Event>),
 ) {
     let mut told = State::new();
-    if tell(&sender, &mut told, first).await.is_none() || sender.send(Event::InSync).await.is_err()
-    {
+    let changes = difference(&told, &first);
+    told = first;
+    if tell(&sender, changes).await.is_none() || sender.send(Event::InSync).await.is_err() {
         return;
     }
     loop {
@@ -168,17 +169,22 @@ async fn run(
         }
         let read = tokio::task::spawn_blocking(move || {
             watches.renew();
-            let state = source.read(Instant::now());
-            (source, watches, state)
+            // Comparing and forgetting thousands of objects takes its time, too: not on the thread of others' tasks.
+            let changes = source.read(Instant::now()).map(|state| {
+                let changes = difference(&told, &state);
+                told = state;
+                changes
+            });
+            (source, watches, told, changes)
         });
         // The reading task ends by itself; only a runtime that shuts down takes it away.
-        let Ok((source_back, watches_back, state)) = read.await else {
+        let Ok((source_back, watches_back, told_back, changes)) = read.await else {
             return;
         };
-        (source, watches) = (source_back, watches_back);
-        match state {
-            Ok(state) => {
-                if tell(&sender, &mut told, state).await.is_none() {
+        (source, watches, told) = (source_back, watches_back, told_back);
+        match changes {
+            Ok(changes) => {
+                if tell(&sender, changes).await.is_none() {
                     return;
                 }
             }
@@ -192,11 +198,10 @@ async fn run(
 }
 
 /// Sends what differs from what was told; waits for a slow reader. `None` if there is no reader.
-async fn tell(sender: &mpsc::Sender<Event>, told: &mut State, state: State) -> Option<()> {
-    for change in difference(told, &state) {
+async fn tell(sender: &mpsc::Sender<Event>, changes: Vec<Change>) -> Option<()> {
+    for change in changes {
         sender.send(Event::Change(change)).await.ok()?;
     }
-    *told = state;
     Some(())
 }
 
