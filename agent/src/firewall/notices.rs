@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use netfilter::{SetName, Table};
+use netfilter::Table;
 use routes::conntrack::Family;
 use routes::rule_notices::{
     LegacyTables, RuleNotice, RuleNotices, SetHeader, TableInfo, TablesChanged, set_headers,
 };
+use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{debug, warn};
+
+use super::set_counts::{Counts, SetCounts};
 
 /// How often the sizes of sets and of the old tables are looked at.
 const POLL: Duration = Duration::from_millis(500);
@@ -23,33 +26,18 @@ pub(crate) struct Notices {
     /// None without the right to ask.
     legacy: Option<LegacyTables>,
     ticks: Interval,
-    sizes: Option<Sizes>,
-    /// How many members each set had after our last write: what another did since shows at the first look.
-    written: Option<BTreeMap<SetName, usize>>,
+    /// The old tables as they were seen last.
+    tables: Option<Tables>,
+    /// The sets by our own books.
+    counts: SetCounts,
+    /// A look at the sets that goes on: it is not begun anew because something else came first.
+    looking: JoinSet<Option<BTreeMap<String, SetHeader>>>,
     /// Processes of ours that wrote rules.
     writers: VecDeque<u32>,
 }
 
-/// What tells damage without reading every rule and member.
-#[derive(Debug, PartialEq, Eq)]
-struct Sizes {
-    tables: BTreeMap<(bool, Table), TableInfo>,
-    sets: BTreeMap<String, SetHeader>,
-}
-
-impl Sizes {
-    /// Whether the sets have so many members. Without any header the kernel could not be asked.
-    fn are_sets(&self, written: &BTreeMap<SetName, usize>) -> bool {
-        let entries = |name: &SetName| {
-            let header = self.sets.get(name.as_str())?;
-            usize::try_from(header.entries).ok()
-        };
-        self.sets.is_empty()
-            || written
-                .iter()
-                .all(|(name, size)| entries(name) == Some(*size))
-    }
-}
+/// The sizes of the old tables: IPv6 or not, and which.
+type Tables = BTreeMap<(bool, Table), TableInfo>;
 
 impl Notices {
     /// Listens from now on. Without netlink only the regular read-backs are left.
@@ -68,37 +56,34 @@ impl Notices {
             nftables: nftables.ok(),
             legacy: legacy.ok(),
             ticks,
-            sizes: None,
-            written: None,
+            tables: None,
+            counts: SetCounts::default(),
+            looking: JoinSet::new(),
             writers: VecDeque::new(),
         }
     }
 
     /// These processes of ours wrote: what they changed is no damage. The sets have so many members now.
-    pub(crate) fn wrote(&mut self, writers: Vec<u32>, sets: BTreeMap<SetName, usize>) {
-        self.written = Some(sets);
+    pub(crate) fn wrote(&mut self, writers: Vec<u32>, sets: Counts) {
+        self.counts.wrote(sets);
         self.writers.extend(writers);
         let most = self.writers.len().saturating_sub(WRITERS);
         self.writers.drain(..most);
-        self.sizes = None;
+        self.tables = None;
     }
 
     /// Waits until somebody else may have changed something of ours; a wait that is given up loses nothing.
     pub(crate) async fn next(&mut self) {
-        if self.sizes.is_none() {
+        if self.tables.is_none() {
             // After a write of ours the next look must have something to be compared with, at once.
-            let now = self.look().await;
-            let written = self.written.take();
-            let is_as_written = written.is_none_or(|written| now.are_sets(&written));
-            self.sizes = Some(now);
-            if !is_as_written {
-                debug!("sets are not as we wrote them");
-                return;
-            }
+            self.tables = Some(self.look_at_tables());
         }
         loop {
             let Self {
-                nftables, ticks, ..
+                nftables,
+                ticks,
+                looking,
+                ..
             } = self;
             let heard = async {
                 match nftables {
@@ -111,16 +96,31 @@ impl Notices {
                     debug!(?notice, "another changed the tables");
                     return;
                 },
-                _ = ticks.tick() => {
-                    let now = self.look().await;
-                    if self.sizes.as_ref() != Some(&now) {
-                        debug!("sets or tables have another size");
-                        self.sizes = Some(now);
+                Some(seen) = looking.join_next() => {
+                    if let Ok(Some(seen)) = seen && !self.counts.agree(&seen) {
+                        debug!("sets are not as we wrote them");
+                        self.counts.accept(&seen);
                         return;
                     }
                 }
+                _ = ticks.tick() => if self.tick() {
+                    debug!("tables have another size");
+                    return;
+                },
             }
         }
+    }
+
+    /// Whether the old tables have another size; has the sets looked at, too.
+    fn tick(&mut self) -> bool {
+        if self.looking.is_empty() {
+            self.counts.begin();
+            self.looking.spawn(look_at_sets());
+        }
+        let now = self.look_at_tables();
+        let is_same = self.tables.as_ref() == Some(&now);
+        self.tables = Some(now);
+        !is_same
     }
 
     fn is_own(&self, notice: &RuleNotice) -> bool {
@@ -140,12 +140,8 @@ impl Notices {
         }
     }
 
-    async fn look(&self) -> Sizes {
-        let sets = set_headers().await.unwrap_or_else(|error| {
-            debug!(%error, "the sets' headers cannot be read");
-            BTreeMap::new()
-        });
-        let mut tables = BTreeMap::new();
+    fn look_at_tables(&self) -> Tables {
+        let mut tables = Tables::new();
         for family in [Family::V4, Family::V6] {
             for table in Table::ALL {
                 let asked = self.legacy.as_ref();
@@ -155,44 +151,12 @@ impl Notices {
                 }
             }
         }
-        Sizes { tables, sets }
+        tables
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use netfilter::Family as Of;
-
-    use super::*;
-
-    fn sizes(entries: &[(&SetName, u32)]) -> Sizes {
-        let header = |entries| SetHeader {
-            kind: "hash:ip".to_owned(),
-            entries,
-            references: 1,
-        };
-        let sets = entries.iter();
-        Sizes {
-            tables: BTreeMap::new(),
-            sets: sets
-                .map(|(name, size)| (name.to_string(), header(*size)))
-                .collect(),
-        }
-    }
-
-    #[test]
-    fn a_set_that_another_emptied_right_after_our_write_shows_at_the_first_look() {
-        let (one, two) = (SetName::fixed(Of::V4, "one"), SetName::fixed(Of::V6, "two"));
-        let written = BTreeMap::from([(one.clone(), 3), (two.clone(), 0)]);
-        assert!(sizes(&[(&one, 3), (&two, 0)]).are_sets(&written));
-        assert!(
-            !sizes(&[(&one, 0), (&two, 0)]).are_sets(&written),
-            "emptied"
-        );
-        assert!(!sizes(&[(&one, 3)]).are_sets(&written), "destroyed");
-        assert!(
-            sizes(&[]).are_sets(&written),
-            "the kernel could not be asked"
-        );
-    }
+async fn look_at_sets() -> Option<BTreeMap<String, SetHeader>> {
+    let seen = set_headers().await;
+    seen.inspect_err(|error| debug!(%error, "the sets' headers cannot be read"))
+        .ok()
 }
