@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use crate::cni_socket;
 use crate::core::Endpoint;
 use crate::message::Message;
-use crate::{firewall, routing};
+use crate::{conntrack, firewall, routing};
 
 /// The socket's name in the run folder.
 pub(crate) const SOCKET: &str = "cni.sock";
@@ -39,6 +39,7 @@ pub(crate) struct Server {
     core: mpsc::Sender<Message>,
     firewall: watch::Receiver<firewall::Applied>,
     routing: watch::Receiver<routing::Applied>,
+    cut: watch::Receiver<conntrack::Cut>,
     pending: PathBuf,
 }
 
@@ -48,12 +49,14 @@ impl Server {
         core: mpsc::Sender<Message>,
         firewall: watch::Receiver<firewall::Applied>,
         routing: watch::Receiver<routing::Applied>,
+        cut: watch::Receiver<conntrack::Cut>,
         state_dir: &std::path::Path,
     ) -> Self {
         Self {
             core,
             firewall,
             routing,
+            cut,
             pending: state_dir.join(PENDING_DELETIONS),
         }
     }
@@ -197,6 +200,28 @@ impl Server {
         }
     }
 
+    /// Waits until no flow of an earlier holder of these addresses is left: the pod would inherit what that one was
+    /// allowed (semantics 52). Where flows cannot be cut at all, policy still judges every new one.
+    async fn flows_are_gone(&self, endpoint: &Endpoint) -> Result<(), CniError> {
+        // After a restart, the first look at all flows is waited for: who had the addresses before is not known.
+        let freed = endpoint.freed.max(1);
+        let mut cut = self.cut.clone();
+        let gone = cut.wait_for(|state| state.generation >= freed || state.error.is_some());
+        let failed = || {
+            let message = "flows of an earlier pod of the address are still there";
+            CniError::new(ErrorCode::TryAgainLater, message)
+        };
+        match tokio::time::timeout(IN_FORCE, gone).await {
+            Ok(Ok(state)) => {
+                if let Some(error) = &state.error {
+                    warn!(error, addresses = ?endpoint.addresses, "attached without a look at old flows");
+                }
+                Ok(())
+            }
+            Ok(Err(_)) | Err(_) => Err(failed()),
+        }
+    }
+
     /// Chains first, then the link, then the route: the pod is isolated before its first packet.
     async fn bring_up(
         &self,
@@ -219,6 +244,7 @@ impl Server {
             )
             .details(why));
         }
+        self.flows_are_gone(endpoint).await?;
         let link = pod_link(endpoint);
         let state = routes::create_pod_link(&link, netns, netlink)
             .await

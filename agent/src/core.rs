@@ -31,6 +31,8 @@ pub(crate) struct Endpoint {
     pub(crate) uid: String,
     /// Its addresses.
     pub(crate) addresses: Vec<IpAddr>,
+    /// The generation in which the last of their earlier holders was gone; 0 if nobody had them in this run.
+    pub(crate) freed: u64,
 }
 
 impl Endpoint {
@@ -41,6 +43,7 @@ impl Endpoint {
             pod: lease.pod.clone(),
             uid: lease.uid.clone(),
             addresses: lease.addresses.clone(),
+            freed: 0,
         }
     }
 }
@@ -72,6 +75,9 @@ pub(crate) struct Core {
     oldest: Option<Instant>,
     errors: Vec<String>,
     unsupported: Vec<String>,
+    /// Addresses that were given up in this run and not given again, and the first generation without them: flows of
+    /// their last holders are cut soon after it.
+    freed: BTreeMap<IpAddr, u64>,
 }
 
 impl Core {
@@ -89,6 +95,7 @@ impl Core {
             oldest: None,
             errors: Vec::new(),
             unsupported: Vec::new(),
+            freed: BTreeMap::new(),
         }
     }
 
@@ -155,7 +162,13 @@ impl Core {
             asked
         };
         let lease = self.leases.allocate(holder, pod, uid, &fixed)?;
-        Ok(Endpoint::of(&lease))
+        let mut endpoint = Endpoint::of(&lease);
+        let freed = lease
+            .addresses
+            .iter()
+            .filter_map(|address| self.freed.remove(address));
+        endpoint.freed = freed.max().unwrap_or_default();
+        Ok(endpoint)
     }
 
     /// Takes an attachment's addresses back.
@@ -163,10 +176,12 @@ impl Core {
     /// # Errors
     /// If that cannot be written to disk.
     pub(crate) fn detach(&mut self, holder: &Holder) -> anyhow::Result<Option<Endpoint>> {
-        Ok(self
-            .leases
-            .release(holder)?
-            .map(|lease| Endpoint::of(&lease)))
+        let lease = self.leases.release(holder)?;
+        let gone = self.generation + 1;
+        for address in lease.iter().flat_map(|lease| &lease.addresses) {
+            self.freed.insert(*address, gone);
+        }
+        Ok(lease.map(|lease| Endpoint::of(&lease)))
     }
 
     /// One attachment.
@@ -493,6 +508,25 @@ mod tests {
         );
         core.detach(&holder()).unwrap();
         assert_eq!(routes(&mut core).len(), 1);
+    }
+
+    #[test]
+    fn who_gets_an_address_that_another_gave_up_waits_for_the_generation_without_that_one() {
+        let (_folder, mut core) = core();
+        core.handle_event(node("n1"));
+        core.handle_event(Event::InSync);
+        let asked = vec!["10.244.1.77".parse().unwrap()];
+        let first = core.attach(&holder(), None, "", asked.clone()).unwrap();
+        assert_eq!(first.freed, 0, "nobody had it");
+        assert_eq!(core.outputs().unwrap().firewall.generation, 1);
+        core.detach(&holder()).unwrap();
+        let other = Holder {
+            container_id: "c2".to_owned(),
+            ..holder()
+        };
+        let second = core.attach(&other, None, "", asked).unwrap();
+        assert_eq!(second.freed, 2);
+        assert_eq!(core.outputs().unwrap().firewall.generation, 2);
     }
 
     #[test]

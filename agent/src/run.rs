@@ -149,6 +149,7 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
             sender.clone(),
             shell.firewall_applied.clone(),
             shell.routing_applied.clone(),
+            shell.cut.clone(),
             &args.state_dir,
         );
         tokio::spawn(cni.clone().take_pending_deletions());

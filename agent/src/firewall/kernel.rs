@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use netfilter::{Actual, ActualSets, Effort, Family, IpSet, Plan, Ruleset, SetName, SetPlan};
 use policy::{Compiled, FamilyRules};
+use tracing::debug;
 
 use super::broken::Culprits;
 use super::programs::{BackendError, Programs, listings};
@@ -123,14 +125,24 @@ impl Plans {
     /// # Errors
     /// If a program refuses; what the kernel holds is unknown then.
     pub(crate) async fn write(self, programs: &Programs) -> Result<(Kernel, Vec<u32>), ApplyError> {
+        let start = Instant::now();
         restore_sets(self.sets.before.as_deref())
             .await
             .map_err(|error| self.blame_a_set(error))?;
+        let sets_took = start.elapsed();
         let (v4, v6) = tokio::join!(
             restore_rules(programs.restore(Family::V4), self.v4.restore.as_deref()),
             restore_rules(programs.restore(Family::V6), self.v6.restore.as_deref()),
         );
         let writers = self.blame_chains(v4, v6)?;
+        debug!(
+            members = self.sets.members_written,
+            ?sets_took,
+            rules = self.v4.rules_written + self.v6.rules_written,
+            rules_took = ?(start.elapsed() - sets_took),
+            effort = ?self.effort,
+            "written"
+        );
         let sets = match self.effort {
             Effort::Additive => self.sets.applied,
             Effort::Exact => {
