@@ -23,8 +23,11 @@ const LONGEST_NODE_NAME: usize = 235;
 /// How many events wait for the reader before the watcher waits for it.
 const QUEUE: usize = 256;
 
-/// How long it must be quiet after a notice, and how long at most to wait for that.
+/// How long it must be quiet after a notice, and how long at most to wait for that: some times what the last read cost,
+/// so that reading takes a fifth of a core at most while changes never stop.
 const QUIET: Duration = Duration::from_millis(50);
+const WAIT_PER_COST: u32 = 4;
+const SHORTEST_LONGEST_WAIT: Duration = Duration::from_millis(150);
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
 /// How often to read without a notice, in case one was lost; and how often while a watch is missing.
@@ -148,7 +151,9 @@ async fn run(
     if tell(&sender, changes).await.is_none() || sender.send(Event::InSync).await.is_err() {
         return;
     }
+    let mut cost = Duration::ZERO;
     loop {
+        let longest = (cost * WAIT_PER_COST).clamp(SHORTEST_LONGEST_WAIT, LONGEST_WAIT);
         let wait = source
             .settles_at
             .map(|at| at.saturating_duration_since(Instant::now()));
@@ -161,12 +166,13 @@ async fn run(
         tokio::select! {
             () = sender.closed() => return,
             Some(reply) = refreshes.recv() => asked.push(reply),
-            () = quiet_after_notice(&noticed) => {}
+            () = quiet_after_notice(&noticed, longest) => {}
             () = tokio::time::sleep(wait.unwrap_or(rescan).min(rescan)) => {}
         }
         while let Ok(reply) = refreshes.try_recv() {
             asked.push(reply);
         }
+        let start = Instant::now();
         let read = tokio::task::spawn_blocking(move || {
             watches.renew();
             // Comparing and forgetting thousands of objects takes its time, too: not on the thread of others' tasks.
@@ -182,6 +188,7 @@ async fn run(
             return;
         };
         (source, watches, told) = (source_back, watches_back, told_back);
+        cost = start.elapsed();
         match changes {
             Ok(changes) => {
                 if tell(&sender, changes).await.is_none() {
@@ -205,9 +212,9 @@ async fn tell(sender: &mpsc::Sender<Event>, changes: Vec<Change>) -> Option<()> 
     Some(())
 }
 
-async fn quiet_after_notice(noticed: &Notify) {
+async fn quiet_after_notice(noticed: &Notify, longest: Duration) {
     noticed.notified().await;
-    let longest = tokio::time::Instant::now() + LONGEST_WAIT;
+    let longest = tokio::time::Instant::now() + longest;
     while tokio::time::Instant::now() < longest {
         if tokio::time::timeout(QUIET, noticed.notified())
             .await

@@ -21,6 +21,9 @@ const PER_SECOND: usize = 100;
 /// The watched pod changes so often.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
+/// So many times the watched pod goes in and out while nothing else changes, with this between.
+const ALONE: usize = 50;
+const ALONE_EVERY: Duration = Duration::from_millis(120);
 
 /// A histogram's buckets.
 type Buckets = Vec<(f64, f64)>;
@@ -43,36 +46,7 @@ pub(super) fn measure(row: PolicyRow, effort: Effort) -> Result<Figures> {
         let outcome = churn(&node, effort.part_of(CHURN * PER_SECOND));
         let outcome = outcome.with_context(|| node.agent.log_end())?;
         let name = back_end.name();
-        let (cpu, foreign) = (
-            format!("{:.0}", outcome.processor * 100.0),
-            format!("{:.0} %", outcome.foreign * 100.0),
-        );
-        let own = |part| of_histogram(&outcome.own, part) * 1e3;
-        figures.line([
-            name.to_owned(),
-            "the agent, from a change's arrival".to_owned(),
-            format!("{:.1}", own(0.5)),
-            format!("{:.1}", own(0.9)),
-            format!("{:.1}", own(0.99)),
-            format!("{:.0}", highest(&outcome.own) * 1e3),
-            format!("{:.0}", outcome.own.last().map_or(0.0, |bucket| bucket.1)),
-            cpu,
-            foreign.clone(),
-        ]);
-        let seen = |part| quantile(&outcome.seen, part) * 1e3;
-        figures.line([
-            name.to_owned(),
-            "netlink, from the file's renaming".to_owned(),
-            format!("{:.1}", seen(0.5)),
-            format!("{:.1}", seen(0.9)),
-            format!("{:.1}", seen(0.99)),
-            format!("{:.1}", seen(1.0)),
-            outcome.seen.len().to_string(),
-            "".to_owned(),
-            foreign,
-        ]);
-        figures.bar(format!("p50 by the agent on {name}, ms"), own(0.5), 10.0);
-        figures.bar(format!("p99 by the agent on {name}, ms"), own(0.99), 50.0);
+        tell(&mut figures, name, &outcome);
         figures.note(format!(
             "{name}: {:.0} changes a second written; {}",
             outcome.rate,
@@ -84,18 +58,89 @@ pub(super) fn measure(row: PolicyRow, effort: Effort) -> Result<Figures> {
          a second a pod enters or leaves a set of its own, which is asked for by netlink every half millisecond",
     );
     figures.note(
-        "changes are files renamed into the directory, which the agent reads every half second under such churn, and at once \
-         after the watched pod's (`sync`). Reading 10,000 pods' files and comparing them costs some 100 ms of processor time: \
-         it is in the netlink numbers and competes with the rest. The agent's own numbers begin when a change arrives from its \
-         source; some thirty arrive together, of which the oldest counts; quantiles of its histogram are interpolated in their \
-         bucket",
+        "changes are files renamed into the directory, which the agent reads some times a second under such churn, and at once \
+         after the watched pod's (`sync`). Reading 10,000 pods' files and comparing them is in the netlink numbers and competes \
+         with the rest. The agent's own numbers begin when a change arrives from its source; under churn some ten to fifty arrive \
+         together and are one write, of which the oldest counts; quantiles of its histogram are interpolated in their bucket",
     );
     Ok(figures)
 }
 
+/// One back end's lines and bars.
+fn tell(figures: &mut Figures, name: &str, outcome: &Outcome) {
+    let (cpu, foreign) = (
+        format!("{:.0}", outcome.processor * 100.0),
+        format!("{:.0} %", outcome.foreign * 100.0),
+    );
+    for (what, buckets, cpu) in [
+        (
+            "one pod's change alone: the agent, from its arrival",
+            &outcome.alone,
+            "",
+        ),
+        (
+            "under churn: the agent, from a change's arrival",
+            &outcome.own,
+            cpu.as_str(),
+        ),
+    ] {
+        let own = |part| format!("{:.1}", of_histogram(buckets, part) * 1e3);
+        figures.line([
+            name.to_owned(),
+            what.to_owned(),
+            own(0.5),
+            own(0.9),
+            own(0.99),
+            format!("{:.0}", highest(buckets) * 1e3),
+            format!("{:.0}", buckets.last().map_or(0.0, |bucket| bucket.1)),
+            cpu.to_owned(),
+            foreign.clone(),
+        ]);
+    }
+    for (what, seen) in [
+        (
+            "one pod's change alone: netlink, from the file's renaming",
+            &outcome.seen_alone,
+        ),
+        (
+            "under churn: netlink, from the file's renaming",
+            &outcome.seen,
+        ),
+    ] {
+        let seen_at = |part| format!("{:.1}", quantile(seen, part) * 1e3);
+        figures.line([
+            name.to_owned(),
+            what.to_owned(),
+            seen_at(0.5),
+            seen_at(0.9),
+            seen_at(0.99),
+            seen_at(1.0),
+            seen.len().to_string(),
+            String::new(),
+            foreign.clone(),
+        ]);
+    }
+    for (what, buckets) in [("alone", &outcome.alone), ("under churn", &outcome.own)] {
+        let own = |part| of_histogram(buckets, part) * 1e3;
+        figures.bar(
+            format!("p50 {what} by the agent on {name}, ms"),
+            own(0.5),
+            10.0,
+        );
+        figures.bar(
+            format!("p99 {what} by the agent on {name}, ms"),
+            own(0.99),
+            50.0,
+        );
+    }
+}
+
 struct Outcome {
+    /// The agent's histogram under churn, and of the watched pod's changes alone.
     own: Buckets,
+    alone: Buckets,
     seen: Vec<f64>,
+    seen_alone: Vec<f64>,
     rate: f64,
     processor: f64,
     foreign: f64,
@@ -106,7 +151,10 @@ fn churn(node: &Node, changes: usize) -> Result<Outcome> {
     let probe = Probe::new(node, &folder, &run_dir)?;
     node.agent.wait_settled()?;
     let histogram = || node.histogram("portolan_policy_event_to_kernel_seconds");
+    let quiet = histogram()?;
+    let seen_alone = probe.alone(ALONE)?;
     let before = histogram()?;
+    let alone = since(&before, &quiet);
     let watch = Watch::start(&node.netns)?;
     let start = Instant::now();
     let is_over = AtomicBool::new(false);
@@ -121,15 +169,21 @@ fn churn(node: &Node, changes: usize) -> Result<Outcome> {
     })?;
     let elapsed = start.elapsed().as_secs_f64();
     let usage = watch.usage()?;
-    let after = histogram()?;
-    let counts = after.iter().zip(&before);
     Ok(Outcome {
-        own: counts.map(|(now, then)| (now.0, now.1 - then.1)).collect(),
+        own: since(&histogram()?, &before),
+        alone,
+        seen_alone,
         rate: changes as f64 / elapsed,
         processor: usage.daemon.as_secs_f64() / elapsed,
         foreign: usage.foreign,
         seen,
     })
+}
+
+/// What came into a histogram since.
+fn since(now: &Buckets, then: &Buckets) -> Buckets {
+    let counts = now.iter().zip(then);
+    counts.map(|(now, then)| (now.0, now.1 - then.1)).collect()
 }
 
 fn write_changes(folder: &Path, changes: usize) -> Result<()> {
@@ -176,20 +230,36 @@ impl Probe {
         let (mut on, mut seen) = (true, Vec::new());
         while !is_over.load(Ordering::Relaxed) {
             on = !on;
-            let start = Instant::now();
-            cluster::put(&self.folder, "probe.json", Some(&cluster::probe(on)))?;
-            let _asked = nudge(&self.run_dir)?;
-            while self.membership.is_there()? != on {
-                ensure!(
-                    start.elapsed() < PATIENCE,
-                    "the probe isn't in force within {PATIENCE:?}"
-                );
-                std::thread::sleep(Duration::from_micros(500));
-            }
-            seen.push(start.elapsed().as_secs_f64());
-            pause(PROBE_EVERY.saturating_sub(start.elapsed()))?;
+            let took = self.toggle(on)?;
+            seen.push(took.as_secs_f64());
+            pause(PROBE_EVERY.saturating_sub(took))?;
         }
         Ok(seen)
+    }
+
+    /// In and out so many times while nothing else changes; it ends inside.
+    fn alone(&self, times: usize) -> Result<Vec<f64>> {
+        let mut seen = Vec::new();
+        for number in 0..times * 2 {
+            seen.push(self.toggle(number % 2 == 1)?.as_secs_f64());
+            pause(ALONE_EVERY)?;
+        }
+        Ok(seen)
+    }
+
+    /// Puts it in or takes it out, and says how long that took.
+    fn toggle(&self, on: bool) -> Result<Duration> {
+        let start = Instant::now();
+        cluster::put(&self.folder, "probe.json", Some(&cluster::probe(on)))?;
+        let _asked = nudge(&self.run_dir)?;
+        while self.membership.is_there()? != on {
+            ensure!(
+                start.elapsed() < PATIENCE,
+                "the probe isn't in force within {PATIENCE:?}"
+            );
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        Ok(start.elapsed())
     }
 }
 
