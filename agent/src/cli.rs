@@ -73,10 +73,17 @@ pub struct AgentArgs {
     /// Which iptables back end holds our rules. Rules of others in both are refused until this says which.
     #[arg(long, value_enum, default_value_t)]
     pub iptables: Choice,
+    /// Whether egress rules of NetworkPolicy judge what a pod sends to its own node. ClusterNetworkPolicy does in any case.
+    #[arg(long, value_enum, default_value = "allowed")]
+    pub egress_to_own_node: OwnNode,
+    /// The bits of packet marks that are ours, four at least; kube-proxy has 0x4000 and 0x8000.
+    #[arg(long, value_name = "MASK", default_value = "0x000f0000", value_parser = mark_mask)]
+    pub mark_mask: ::policy::MarkMask,
     /// Show denied packets to this NFLOG group, so many a second for each rule (10); `portolan policy drops` prints them.
     #[arg(long, value_name = "GROUP[:RATE]", value_parser = drops::drop_log)]
     pub drop_log: Option<::policy::DropLog>,
-    /// A resolver outside the cluster whose answers count for `domainNames` in policies; may be given again.
+    /// A resolver besides the cluster's (outside of it, or on the node) whose answers count for `domainNames` in policies;
+    /// may be given again.
     #[arg(long, value_name = "ADDR")]
     pub dns_resolver: Vec<IpAddr>,
     /// The pods of the cluster's DNS, whose answers count too: a namespace and labels.
@@ -101,6 +108,34 @@ pub enum Feature {
     Policy,
     /// Pod attachment: the CNI plugin's socket.
     Cni,
+}
+
+/// What becomes of a packet from an egress-isolated pod to its own node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OwnNode {
+    /// It passes, as the NetworkPolicy API has it.
+    Allowed,
+    /// It is judged as any other.
+    Policed,
+}
+
+impl From<OwnNode> for ::policy::EgressToOwnNode {
+    fn from(choice: OwnNode) -> Self {
+        match choice {
+            OwnNode::Allowed => Self::Allowed,
+            OwnNode::Policed => Self::Policed,
+        }
+    }
+}
+
+/// Parses `0x000f0000`, or the same as a decimal number.
+fn mark_mask(text: &str) -> Result<::policy::MarkMask, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    let mask = number.map_err(|_| "it should be a number of 32 bits, as 0x000f0000".to_owned())?;
+    ::policy::MarkMask::new(mask).ok_or_else(|| "it should have four bits or more".to_owned())
 }
 
 impl AgentArgs {
@@ -213,6 +248,32 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_policy_reach_its_settings_and_a_wrong_mask_is_refused() {
+        let agent = |more: &str| {
+            let words = format!("portolan agent --node n1 --manifests /m {more}");
+            let cli = Cli::try_parse_from(words.split_whitespace()).map_err(|e| e.to_string())?;
+            match cli.verb {
+                Verb::Agent(args) => Ok(run::settings(&args)),
+                _ => Err("another verb".to_owned()),
+            }
+        };
+        let settings = agent("--egress-to-own-node policed --mark-mask 0xf0").unwrap();
+        assert_eq!(
+            settings.egress_to_own_node,
+            ::policy::EgressToOwnNode::Policed
+        );
+        assert_eq!(settings.mark.mask(), 0xf0);
+        let settings = agent("").unwrap();
+        assert_eq!(
+            settings.egress_to_own_node,
+            ::policy::EgressToOwnNode::Allowed
+        );
+        assert_eq!(settings.mark, ::policy::MarkMask::default());
+        assert!(agent("--mark-mask 0x7").unwrap_err().contains("four bits"));
+        assert!(agent("--mark-mask x").unwrap_err().contains("number"));
     }
 
     #[test]

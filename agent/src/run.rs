@@ -174,8 +174,10 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
 }
 
 /// What the flags say of policy.
-fn settings(args: &AgentArgs) -> policy::Settings {
+pub(crate) fn settings(args: &AgentArgs) -> policy::Settings {
     policy::Settings {
+        mark: args.mark_mask,
+        egress_to_own_node: args.egress_to_own_node.into(),
         drop_log: args.drop_log.clone(),
         domain_names: Some(policy::DomainNameSettings {
             queue: dns::QUEUE,
