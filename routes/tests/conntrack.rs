@@ -23,8 +23,14 @@ const POD_V6: &str = "fd00::2";
 
 /// A loopback with a client's and a pod's address, Services' VIPs with DNAT to the pod, and tracking on.
 fn cluster() {
-    for address in ["10.0.0.1/32", "10.0.0.2/32", "fd00::1/128", "fd00::2/128"] {
-        ip(&format!("addr add {address} dev lo"));
+    // Without `nodad` an IPv6 address is no source for a route until the kernel's worker has been at it.
+    for address in [
+        "10.0.0.1/32",
+        "10.0.0.2/32",
+        "fd00::1/128 nodad",
+        "fd00::2/128 nodad",
+    ] {
+        ip(&format!("addr add dev lo {address}"));
     }
     ip("route add 10.96.0.0/16 dev lo src 10.0.0.1");
     ip("route add fd96::/64 dev lo src fd00::1");
