@@ -9,7 +9,7 @@ use api::resources::{BgpConfiguration, Node, Pod};
 use api::{Change, Event, Key, NamespacedName, Resource};
 use ipam::{Holder, Lease};
 use ipnet::IpNet;
-use netfilter::{ChainName, InterfaceName, SetName};
+use netfilter::{ChainName, SetName};
 use routes::Target;
 use tracing::info;
 
@@ -279,7 +279,7 @@ impl Core {
             flows: conntrack::Goal {
                 generation,
                 compiled,
-                endpoints: Arc::new(self.interfaces()),
+                endpoints: Arc::new(self.policy.objects().endpoints.clone()),
                 pod_cidrs: self
                     .own_node()
                     .map_or(Vec::new(), |node| node.pod_cidrs.clone()),
@@ -310,14 +310,6 @@ impl Core {
                 (host_interface(&lease.holder), endpoint)
             })
             .collect()
-    }
-
-    /// The endpoints by their interfaces' names as rules have them.
-    fn interfaces(&self) -> BTreeMap<InterfaceName, policy::Endpoint> {
-        let endpoints = self.policy_endpoints().into_iter();
-        let named =
-            |(name, endpoint): (String, _)| Some((InterfaceName::new(&name).ok()?, endpoint));
-        endpoints.filter_map(named).collect()
     }
 
     fn local_routes(&self) -> BTreeMap<IpNet, Target> {
