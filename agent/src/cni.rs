@@ -398,7 +398,7 @@ fn pod_link(endpoint: &Endpoint) -> PodLink {
         host_interface: endpoint.interface.clone(),
         pod_interface: endpoint.holder.interface.clone(),
         addresses: endpoint.addresses.clone(),
-        mtu: None,
+        ..PodLink::default()
     }
 }
 

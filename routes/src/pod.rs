@@ -29,7 +29,7 @@ const STEP: Duration = Duration::from_micros(200);
 const MTU_RANGE: std::ops::RangeInclusive<u32> = 68..=65535;
 
 /// What a pod's link should be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PodLink {
     /// Name of the host end, `ptl` and a hash.
     pub host_interface: String,
@@ -39,6 +39,10 @@ pub struct PodLink {
     pub addresses: Vec<IpAddr>,
     /// MTU of both ends in bytes; the kernel's default if none.
     pub mtu: Option<u32>,
+    /// Link-layer address of the pod end; one of the kernel's making if none.
+    pub mac: Option<[u8; 6]>,
+    /// Whether the node may send from 127.0.0.1 through the host end (route_localnet): for host ports of this pod.
+    pub localnet: bool,
 }
 
 impl PodLink {
@@ -60,8 +64,21 @@ impl PodLink {
                 why: "its MTU must be between 68 and 65535",
             });
         }
+        if self.mac.is_some_and(|mac| !is_unicast(mac)) {
+            let name = self.pod_interface.clone();
+            return Err(Error::Name {
+                name,
+                why: "its link-layer address must be one of a single station, and not all zeros",
+            });
+        }
         Ok(())
     }
+}
+
+/// Whether one station can bear this link-layer address.
+fn is_unicast(mac: [u8; 6]) -> bool {
+    let [first, ..] = mac;
+    first & 1 == 0 && mac != [0; 6]
 }
 
 /// What a pod's link has become.
@@ -178,7 +195,7 @@ impl Maker {
                 }
             }
         }
-        let settings = request::host_settings(index, self.link.has_v6());
+        let settings = request::host_settings(index, &self.link);
         steps.add(settings, 0, || format!("the settings of {name}"));
         steps.add(request::up(index), 0, || format!("setting {name} up"));
         if self.link.has_v6() {

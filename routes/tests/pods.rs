@@ -21,6 +21,7 @@ fn link(host: &str, addresses: &[&str]) -> PodLink {
         pod_interface: "eth0".into(),
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         mtu: Some(1400),
+        ..PodLink::default()
     }
 }
 
@@ -153,6 +154,41 @@ fn a_pod_of_one_family_gets_nothing_of_the_other() {
         );
         assert!(!four.ip("-6 route show").contains("default"));
         assert_eq!(six.ip("-4 addr show dev eth0"), "");
+    });
+}
+
+#[test]
+fn a_link_has_the_address_asked_for_and_lets_loopback_through_only_when_asked() {
+    in_netns(|| async {
+        let (a, b) = (Pod::new(), Pod::new());
+        let asked = PodLink {
+            mac: Some([0x02, 0, 0, 0, 0, 9]),
+            localnet: true,
+            ..link("ptl00000000001", &["10.244.0.2"])
+        };
+        let made = create_pod_link(&asked, a.netns(), a.netlink())
+            .await
+            .unwrap();
+        assert_eq!(made.pod_mac, [0x02, 0, 0, 0, 0, 9]);
+        assert!(a.ip("link show eth0").contains("02:00:00:00:00:09"));
+        let plain = link("ptl00000000002", &["10.244.0.3"]);
+        create_pod_link(&plain, b.netns(), b.netlink())
+            .await
+            .unwrap();
+        let localnet = |name: &str| {
+            let path = format!("/proc/sys/net/ipv4/conf/{name}/route_localnet");
+            std::fs::read_to_string(path).unwrap().trim().to_owned()
+        };
+        let both = ["ptl00000000001", "ptl00000000002"].map(localnet);
+        assert_eq!(both, ["1", "0"]);
+        for mac in [[0; 6], [0xff; 6], [1, 0, 0, 0, 0, 9]] {
+            let bad = PodLink {
+                mac: Some(mac),
+                ..link("ptl00000000003", &["10.244.0.4"])
+            };
+            let refused = create_pod_link(&bad, b.netns(), b.netlink()).await;
+            assert!(matches!(refused, Err(Error::Name { .. })), "{mac:?}");
+        }
     });
 }
 

@@ -31,6 +31,7 @@ const HOST_DEVCONF: [(u16, u32); 3] = [
     (DEVCONF_PROXY_ARP, 1),
     (DEVCONF_RP_FILTER, 2),
 ];
+const DEVCONF_ROUTE_LOCALNET: u16 = 26;
 type Request = (RouteNetlinkMessage, u16);
 
 /// The pair, the pod end born in the pod's namespace under its final name.
@@ -39,6 +40,9 @@ pub(super) fn pair(link: &PodLink, netns: RawFd) -> Request {
     peer.attributes
         .push(LinkAttribute::IfName(link.pod_interface.clone()));
     peer.attributes.push(LinkAttribute::NetNsFd(netns));
+    if let Some(mac) = link.mac {
+        peer.attributes.push(LinkAttribute::Address(mac.to_vec()));
+    }
     let mut host = LinkMessage::default();
     host.attributes
         .push(LinkAttribute::IfName(link.host_interface.clone()));
@@ -67,11 +71,12 @@ pub(super) fn up(index: u32) -> RouteNetlinkMessage {
 }
 
 /// The host end's switches, to be set while it is down.
-pub(super) fn host_settings(index: u32, v6: bool) -> RouteNetlinkMessage {
+pub(super) fn host_settings(index: u32, wanted: &PodLink) -> RouteNetlinkMessage {
     let mut link = LinkMessage::default();
     link.header.index = index;
     let mut switches = Vec::new();
-    for (kind, value) in HOST_DEVCONF {
+    let localnet = wanted.localnet.then_some((DEVCONF_ROUTE_LOCALNET, 1));
+    for (kind, value) in HOST_DEVCONF.into_iter().chain(localnet) {
         let switch = DefaultNla::new(kind, value.to_ne_bytes().to_vec());
         let start = switches.len();
         switches.resize(start + switch.buffer_len(), 0);
@@ -79,7 +84,7 @@ pub(super) fn host_settings(index: u32, v6: bool) -> RouteNetlinkMessage {
     }
     let request = AfSpecInet::Other(DefaultNla::new(INET_CONF_REQUEST, switches));
     let mut families = vec![AfSpecUnspec::Inet(vec![request])];
-    if v6 {
+    if wanted.has_v6() {
         // The gateway's address is its only one: one made from the MAC all host ends share would be a duplicate.
         let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
         families.push(AfSpecUnspec::Inet6(vec![mode]));
