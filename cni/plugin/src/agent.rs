@@ -168,6 +168,7 @@ mod tests {
             interface: "eth0".to_owned(),
             args: [].into(),
             config: NetworkConfig::parse(br#"{"cniVersion":"1.1.0","name":"n"}"#).unwrap(),
+            delegated: None,
         }
     }
 

@@ -1,9 +1,7 @@
 //! The network configuration a plugin is given on standard input.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -60,13 +58,13 @@ impl NetworkConfig {
     /// # Errors
     /// Not JSON or of the wrong types (code 6), a version we do not speak (1), a value that makes no sense (7).
     pub fn parse(bytes: &[u8]) -> Result<Self, CniError> {
-        let written: Written = serde_json::from_slice(bytes).map_err(|error| {
-            CniError::new(
-                ErrorCode::Decoding,
-                "cannot decode the network configuration",
-            )
-            .details(error.to_string())
-        })?;
+        let undecodable = |error: serde_json::Error| {
+            let msg = "cannot decode the network configuration";
+            CniError::new(ErrorCode::Decoding, msg).details(error.to_string())
+        };
+        // An object and nothing else: serde would take a list of values for one, too.
+        let members: Map<String, Value> = serde_json::from_slice(bytes).map_err(undecodable)?;
+        let written = Written::deserialize(Value::Object(members)).map_err(undecodable)?;
         Self::try_from(written)
     }
 
@@ -90,7 +88,7 @@ impl NetworkConfig {
             );
         }
         match command {
-            Command::Add => self.check_ipam(),
+            Command::Add => self.check_ipam().and_then(|()| self.check_capabilities()),
             Command::Check if self.prev_result.is_none() => Err(config("prevResult is missing")
                 .details("CHECK compares with the result of ADD, which the runtime passes")),
             Command::Gc if self.valid_attachments.is_none() => {
@@ -110,26 +108,6 @@ impl NetworkConfig {
             .as_ref()
             .map(|value| AddResult::from_json(value, self.cni_version))
             .transpose()
-    }
-
-    /// The addresses the runtime asks for: `ips` of its capabilities, or of `args.cni`.
-    ///
-    /// # Errors
-    /// If they are not a list of addresses with or without a prefix length (code 7).
-    pub fn requested_ips(&self) -> Result<Vec<IpAddr>, CniError> {
-        let legacy = self.args.get("cni").and_then(|cni| cni.get("ips"));
-        let Some(ips) = self.runtime_config.get("ips").or(legacy) else {
-            return Ok(Vec::new());
-        };
-        let wrong = |ip: &Value| {
-            config("ips is not a list of addresses").details(format!("{ip} is not an address"))
-        };
-        let list = ips.as_array().ok_or_else(|| wrong(ips))?;
-        list.iter()
-            .map(|ip| address(ip.as_str()?))
-            .zip(list)
-            .map(|(ip, raw)| ip.ok_or_else(|| wrong(raw)))
-            .collect()
     }
 
     /// To carry on with an IPAM plugin ignored would give addresses nobody asked for.
@@ -258,12 +236,6 @@ fn absolute(key: &str, path: Option<String>, default: &str) -> Result<String, Cn
                 .details(format!("{path:?} is not an absolute path")))
         }
     }
-}
-
-fn address(text: &str) -> Option<IpAddr> {
-    text.parse()
-        .ok()
-        .or_else(|| text.parse::<IpNet>().ok().map(|net| net.addr()))
 }
 
 fn config(msg: impl Into<String>) -> CniError {

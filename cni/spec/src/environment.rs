@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CniError, ErrorCode, grammar};
+use crate::{CniError, ErrorCode, capabilities, grammar};
 
 /// `CNI_ARGS` key: the pod's namespace.
 pub const ARG_POD_NAMESPACE: &str = "K8S_POD_NAMESPACE";
@@ -15,6 +15,10 @@ pub const ARG_POD_NAME: &str = "K8S_POD_NAME";
 pub const ARG_POD_UID: &str = "K8S_POD_UID";
 /// `CNI_ARGS` key: the sandbox container's ID.
 pub const ARG_POD_INFRA_CONTAINER_ID: &str = "K8S_POD_INFRA_CONTAINER_ID";
+/// `CNI_ARGS` key of before capabilities: addresses asked for, with commas between.
+pub const ARG_IP: &str = "IP";
+/// `CNI_ARGS` key of before capabilities: the hardware address asked for.
+pub const ARG_MAC: &str = "MAC";
 
 const ARG_IGNORE_UNKNOWN: &str = "IgnoreUnknown";
 
@@ -153,6 +157,10 @@ pub(crate) fn check_arg(key: &str, value: &str) -> Result<(), CniError> {
         ARG_POD_NAMESPACE => grammar::is_dns_label(value),
         ARG_POD_NAME => grammar::is_dns_subdomain(value),
         ARG_POD_UID | ARG_POD_INFRA_CONTAINER_ID => grammar::is_identifier(value),
+        ARG_IP => value
+            .split(',')
+            .all(|ip| capabilities::address(ip.trim()).is_some()),
+        ARG_MAC => capabilities::mac(value).is_some(),
         _ => {
             return Err(invalid("unknown key in CNI_ARGS")
                 .details(format!("{key:?}: set IgnoreUnknown=1 to have it ignored")));
@@ -194,6 +202,8 @@ fn parse_args(text: &str) -> Result<BTreeMap<String, String>, CniError> {
         ARG_POD_NAME,
         ARG_POD_UID,
         ARG_POD_INFRA_CONTAINER_ID,
+        ARG_IP,
+        ARG_MAC,
     ];
     let mut args = BTreeMap::new();
     for (key, value) in pairs {

@@ -1,6 +1,7 @@
 //! The words of the Container Network Interface: environment, configuration, result, error and versions, and the
 //! contract between the plugin and the agent; no I/O.
 
+pub mod capabilities;
 pub mod config;
 pub mod environment;
 pub mod error;
@@ -11,6 +12,7 @@ pub mod version;
 mod grammar;
 mod legacy;
 
+pub use capabilities::{Bandwidth, IpRange, PortMapping, PortProtocol};
 pub use config::{Attachment, NetworkConfig};
 pub use environment::{Command, Environment, Invocation};
 pub use error::{CniError, ErrorCode};

@@ -184,6 +184,10 @@ impl AddResult {
     /// # Errors
     /// If it is none (code 6), or says a version we do not speak (1).
     pub fn from_json(value: &Value, version: CniVersion) -> Result<Self, CniError> {
+        if !value.is_object() {
+            return Err(CniError::new(ErrorCode::Decoding, "cannot decode a result")
+                .details("it is not an object"));
+        }
         let version = match value.get("cniVersion").and_then(Value::as_str) {
             None | Some("") => version,
             Some(said) => said.parse()?,

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::environment::{check_arg, check_names};
+use crate::environment::{ARG_IP, ARG_MAC, check_arg, check_names};
 use crate::{AddResult, CniError, Command, Invocation, NetworkConfig};
 
 /// The longest JSON text of a frame, in bytes.
@@ -36,6 +36,8 @@ pub struct Request {
     pub args: BTreeMap<String, String>,
     /// The configuration.
     pub config: NetworkConfig,
+    /// What the delegated IPAM plugin gave, when the configuration names one: for ADD.
+    pub delegated: Option<AddResult>,
 }
 
 /// The agent's answer.
@@ -62,8 +64,16 @@ pub enum FrameError {
 }
 
 impl Request {
-    /// What a verb of the runtime's asks of the agent.
-    pub fn new(invocation: Invocation, config: NetworkConfig) -> Self {
+    /// What a verb of the runtime's asks of the agent. What `CNI_ARGS` asks for and no capability does is put where
+    /// capabilities are.
+    pub fn new(mut invocation: Invocation, mut config: NetworkConfig) -> Self {
+        if let Some(ips) = invocation.args.remove(ARG_IP) {
+            let list = ips.split(',').map(str::trim).collect::<Vec<_>>();
+            config.ask_for("ips", list.into());
+        }
+        if let Some(mac) = invocation.args.remove(ARG_MAC) {
+            config.ask_for("mac", mac.into());
+        }
         Self {
             command: invocation.command,
             container_id: invocation.container_id,
@@ -71,6 +81,7 @@ impl Request {
             interface: invocation.interface,
             args: invocation.args,
             config,
+            delegated: None,
         }
     }
 
@@ -136,6 +147,8 @@ struct Written {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     args: BTreeMap<String, String>,
     config: NetworkConfig,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    delegated: Option<AddResult>,
 }
 
 impl TryFrom<Written> for Request {
@@ -154,6 +167,7 @@ impl TryFrom<Written> for Request {
             interface: written.interface,
             args: written.args,
             config: written.config,
+            delegated: written.delegated,
         })
     }
 }
@@ -167,6 +181,7 @@ impl From<Request> for Written {
             interface: request.interface,
             args: request.args,
             config: request.config,
+            delegated: request.delegated,
         }
     }
 }
