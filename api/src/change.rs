@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::resources::{
-    BgpConfiguration, BgpFilter, BgpPeer, ClusterNetworkPolicy, Namespace, NetworkPolicy, Node,
-    Pod, Secret,
+    BgpConfiguration, BgpFilter, BgpPeer, ClusterNetworkPolicy, IpPool, IpReservation, IpamBlock,
+    Namespace, NetworkPolicy, Node, Pod, Secret,
 };
 
 /// The name of a namespaced object.
@@ -41,6 +41,12 @@ pub enum Key {
     BgpFilter(String),
     /// A BGPPeer.
     BgpPeer(String),
+    /// An IPAMBlock.
+    IpamBlock(String),
+    /// An IPPool.
+    IpPool(String),
+    /// An IPReservation.
+    IpReservation(String),
     /// A Secret.
     Secret(NamespacedName),
     /// A Namespace.
@@ -62,6 +68,9 @@ impl fmt::Display for Key {
             Self::BgpConfiguration(name) => write!(f, "BGPConfiguration {name}"),
             Self::BgpFilter(name) => write!(f, "BGPFilter {name}"),
             Self::BgpPeer(name) => write!(f, "BGPPeer {name}"),
+            Self::IpamBlock(name) => write!(f, "IPAMBlock {name}"),
+            Self::IpPool(name) => write!(f, "IPPool {name}"),
+            Self::IpReservation(name) => write!(f, "IPReservation {name}"),
             Self::Secret(name) => write!(f, "Secret {name}"),
             Self::Namespace(name) => write!(f, "Namespace {name}"),
             Self::Node(name) => write!(f, "Node {name}"),
@@ -81,6 +90,12 @@ pub enum Resource {
     BgpFilter(BgpFilter),
     /// A BGPPeer.
     BgpPeer(Box<BgpPeer>),
+    /// An IPAMBlock.
+    IpamBlock(IpamBlock),
+    /// An IPPool.
+    IpPool(IpPool),
+    /// An IPReservation.
+    IpReservation(IpReservation),
     /// A Secret.
     Secret(Secret),
     /// A Namespace.

@@ -5,6 +5,9 @@ mod bgp_configuration;
 mod bgp_filter;
 mod bgp_node_status;
 mod bgp_peer;
+mod ip_pool;
+mod ip_reservation;
+mod ipam_block;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -27,6 +30,9 @@ pub use bgp_peer::{
     AddPath, BGPPeer, Bfd, BgpPeerSpec, BgpPeerStatus, MaxPrefixes, NextHopMode, Password, Role,
     SecretKeyRef,
 };
+pub use ip_pool::{AllowedUse, Encapsulation, IPPool, IpPoolSpec, IpPoolStatus};
+pub use ip_reservation::{IPReservation, IpReservationSpec, IpReservationStatus};
+pub use ipam_block::{IPAMBlock, IpamBlockSpec, IpamBlockStatus};
 
 /// The definitions to install in a cluster, in the order of their names.
 pub fn crds() -> Vec<CustomResourceDefinition> {
@@ -35,6 +41,9 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         BGPFilter::crd(),
         BGPNodeStatus::crd(),
         BGPPeer::crd(),
+        IPAMBlock::crd(),
+        IPPool::crd(),
+        IPReservation::crd(),
     ]
 }
 

@@ -6,10 +6,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::crd::{BGPConfiguration, BGPFilter, BGPNodeStatus, BGPPeer};
+use crate::crd::{
+    BGPConfiguration, BGPFilter, BGPNodeStatus, BGPPeer, IPAMBlock, IPPool, IPReservation,
+};
 use crate::resources::{
-    BgpConfiguration, BgpFilter, BgpPeer, ClusterNetworkPolicy, Namespace, NetworkPolicy, Node,
-    Pod, Secret, cluster_network_policy, secret,
+    BgpConfiguration, BgpFilter, BgpPeer, ClusterNetworkPolicy, IpPool, IpReservation, IpamBlock,
+    Namespace, NetworkPolicy, Node, Pod, Secret, cluster_network_policy, secret,
 };
 use crate::{Key, Resource};
 
@@ -21,12 +23,6 @@ pub enum ParseError {
     UnknownKind {
         /// `apiVersion` as written.
         api_version: String,
-        /// `kind` as written.
-        kind: String,
-    },
-    /// One of our kinds that no part acts on yet.
-    #[error("{kind} is not supported yet")]
-    UnsupportedKind {
         /// `kind` as written.
         kind: String,
     },
@@ -44,7 +40,7 @@ impl ParseError {
     /// The kind and name of the object, where they are known.
     pub fn object(&self) -> Option<&str> {
         match self {
-            Self::UnknownKind { .. } | Self::UnsupportedKind { .. } => None,
+            Self::UnknownKind { .. } => None,
             Self::Invalid { object, .. } => Some(object),
         }
     }
@@ -121,14 +117,31 @@ pub fn parse(
             return Ok(None);
         }
         ("v1", "Service") | ("discovery.k8s.io/v1", "EndpointSlice") => return Ok(None),
-        ("portolan.io/v1alpha1", "IPPool") => {
-            return Err(ParseError::UnsupportedKind {
-                kind: kind.to_owned(),
-            });
+        ("portolan.io/v1alpha1", "IPPool" | "IPReservation" | "IPAMBlock") => {
+            parse_addresses(kind, value)?
         }
         _ => return Err(unknown(kind, api_version)),
     };
     Ok(Some(found))
+}
+
+/// The kinds that say who gives out which addresses.
+fn parse_addresses(kind: &str, value: Value) -> Result<(Key, Resource), ParseError> {
+    Ok(match kind {
+        "IPPool" => {
+            let pool = IpPool::try_from(typed::<IPPool>(kind, value)?)?;
+            (Key::IpPool(pool.name.clone()), Resource::IpPool(pool))
+        }
+        "IPReservation" => {
+            let reservation = IpReservation::try_from(typed::<IPReservation>(kind, value)?)?;
+            let key = Key::IpReservation(reservation.name.clone());
+            (key, Resource::IpReservation(reservation))
+        }
+        _ => {
+            let block = IpamBlock::try_from(typed::<IPAMBlock>(kind, value)?)?;
+            (Key::IpamBlock(block.name()), Resource::IpamBlock(block))
+        }
+    })
 }
 
 fn unknown(kind: &str, api_version: &str) -> ParseError {

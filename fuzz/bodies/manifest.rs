@@ -1,7 +1,8 @@
 //! What must hold of reading an object of a manifest, for any JSON; run by libFuzzer, and on stable over the committed corpus.
 
 use api::resources::{
-    ClusterNetworkPolicy, ClusterPeer, ClusterPort, ClusterSubject, Peer, PolicyRule, PortMatch,
+    ClusterNetworkPolicy, ClusterPeer, ClusterPort, ClusterSubject, IpPool, IpamBlock, Peer,
+    PolicyRule, PortMatch,
 };
 use api::{Resource, parse};
 use serde_json::Value;
@@ -26,10 +27,25 @@ pub fn check(data: &[u8]) {
                     let rules = policy.ingress.iter().chain(&policy.egress);
                     rules.flatten().for_each(check_rule);
                 }
+                Resource::IpPool(pool) => check_pool(&pool),
+                Resource::IpamBlock(block) => {
+                    assert_eq!(IpamBlock::try_from(block.manifest()), Ok(block));
+                }
                 _ => {}
             }
         }
     }
+}
+
+/// The first and the last block are blocks of the pool, and there is none behind.
+fn check_pool(pool: &IpPool) {
+    for number in [0, pool.block_count() - 1] {
+        assert!(
+            pool.block(number)
+                .is_some_and(|block| pool.has_block(&block))
+        );
+    }
+    assert_eq!(pool.block(pool.block_count()), None);
 }
 
 /// A message is one line, and steers no terminal.

@@ -55,7 +55,13 @@ impl Objects {
             }
             (Key::Pod(name), _) => self.remove_pod(name),
             (
-                Key::BgpConfiguration(_) | Key::BgpFilter(_) | Key::BgpPeer(_) | Key::Secret(_),
+                Key::BgpConfiguration(_)
+                | Key::BgpFilter(_)
+                | Key::BgpPeer(_)
+                | Key::IpamBlock(_)
+                | Key::IpPool(_)
+                | Key::IpReservation(_)
+                | Key::Secret(_),
                 _,
             ) => {}
         }

@@ -160,7 +160,13 @@ fn object_change(known: &Known, change: &Change) -> ObjectChange {
             .map(Resource::Namespace),
         Key::Node(name) => objects.nodes.get(name).cloned().map(Resource::Node),
         Key::Pod(name) => objects.pod(name).cloned().map(Resource::Pod),
-        Key::BgpConfiguration(_) | Key::BgpFilter(_) | Key::BgpPeer(_) | Key::Secret(_) => {
+        Key::BgpConfiguration(_)
+        | Key::BgpFilter(_)
+        | Key::BgpPeer(_)
+        | Key::IpamBlock(_)
+        | Key::IpPool(_)
+        | Key::IpReservation(_)
+        | Key::Secret(_) => {
             return ObjectChange {
                 object: change.key.to_string(),
                 change: "nothing that policies hang on".to_owned(),

@@ -31,7 +31,10 @@ fn all_kinds_are_cluster_scoped_and_named_as_the_design_says() {
             Some("bgpconfigurations.portolan.io"),
             Some("bgpfilters.portolan.io"),
             Some("bgpnodestatuses.portolan.io"),
-            Some("bgppeers.portolan.io")
+            Some("bgppeers.portolan.io"),
+            Some("ipamblocks.portolan.io"),
+            Some("ippools.portolan.io"),
+            Some("ipreservations.portolan.io"),
         ]
     );
     for crd in &crds {
@@ -111,6 +114,53 @@ fn every_field_of_the_design_is_in_the_schema() {
         names(&crds[1]),
         ["exportV4", "exportV6", "importV4", "importV6"]
     );
+    assert_eq!(names(&crds[4]), ["cidr", "node"]);
+    let mut expected = [
+        "cidr",
+        "blockSize",
+        "encapsulation",
+        "natOutgoing",
+        "nodeSelector",
+        "allowedUses",
+        "disabled",
+    ];
+    expected.sort_unstable();
+    assert_eq!(names(&crds[5]), expected);
+    assert_eq!(names(&crds[6]), ["reservedCIDRs"]);
+}
+
+#[test]
+fn a_pools_defaults_are_in_the_schema_and_its_addresses_do_not_change() {
+    let crds = printed();
+    let fields = properties(&crds[5]);
+    let default = |name: &str| fields[name]["default"].clone();
+    assert_eq!(default("encapsulation"), "None");
+    assert_eq!(default("nodeSelector"), "all()");
+    assert_eq!(
+        default("allowedUses"),
+        serde_json::json!(["Workload", "Tunnel"])
+    );
+    assert_eq!(default("natOutgoing"), false);
+    assert_eq!(default("disabled"), false);
+    let words = [
+        "None",
+        "VXLAN",
+        "VXLANCrossSubnet",
+        "IPIP",
+        "IPIPCrossSubnet",
+        "WireGuard",
+    ];
+    let text = fields["encapsulation"].to_string();
+    assert!(
+        words
+            .iter()
+            .all(|word| text.contains(&format!("\"{word}\""))),
+        "{text}"
+    );
+    for (crd, field) in [(5, "cidr"), (5, "blockSize"), (4, "node")] {
+        let text = crds[crd].to_string();
+        assert!(text.contains(&format!("oldSelf.spec.{field}")), "{text}");
+    }
 }
 
 #[test]

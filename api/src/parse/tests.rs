@@ -1,5 +1,6 @@
 //! Tests of reading Node, Namespace, Pod, BGPConfiguration and BGPPeer, and of what is refused.
 
+mod addresses;
 mod bgp;
 mod filter;
 mod pod;
@@ -67,8 +68,6 @@ fn unknown_kinds_are_named_and_kinds_not_used_yet_accepted() {
     for (kind, version) in [("Service", "v1"), ("EndpointSlice", "discovery.k8s.io/v1")] {
         assert_eq!(parse(kind, version, json!({})), Ok(None));
     }
-    let error = parse("IPPool", "portolan.io/v1alpha1", json!({})).expect_err("not built");
-    assert_eq!(error.to_string(), "IPPool is not supported yet");
     let status = json!({"metadata": {"name": "n1"}, "spec": {"node": "n1"}, "status": {
         "established": 1, "configured": 2, "asNumber": 64512, "routerID": "10.0.0.1",
         "sessions": [{"name": "tor", "address": "10.0.0.254", "state": "Established",

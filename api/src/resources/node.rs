@@ -108,7 +108,7 @@ fn pod_cidrs(spec: core::NodeSpec) -> Result<Vec<IpNet>, String> {
 }
 
 /// What no pod may be given and a Pod CIDR (a blackhole route on its node) must not cover.
-fn reserved_for_others(cidr: &IpNet) -> Option<&'static str> {
+pub(super) fn reserved_for_others(cidr: &IpNet) -> Option<&'static str> {
     const RESERVED: [(&str, &str); 8] = [
         ("0.0.0.0/8", "unspecified"),
         ("127.0.0.0/8", "loopback"),

@@ -59,6 +59,9 @@ impl<'a> Touched<'a> {
                 | Key::BgpConfiguration(_)
                 | Key::BgpFilter(_)
                 | Key::BgpPeer(_)
+                | Key::IpamBlock(_)
+                | Key::IpPool(_)
+                | Key::IpReservation(_)
                 | Key::Secret(_) => {}
             }
         }

@@ -1,0 +1,132 @@
+//! IPPool: addresses for pods, and the blocks that nodes take of them.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::node::reserved_for_others;
+use crate::crd::{AllowedUse, Encapsulation, IPPool};
+use crate::metadata::Subject;
+use crate::{ParseError, Selector};
+
+/// An IPPool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpPool {
+    /// Its name.
+    pub name: String,
+    /// `cidr`, host bits cleared.
+    pub cidr: IpNet,
+    /// `blockSize`: the prefix length of its blocks, not shorter than the CIDR's.
+    pub block_size: u8,
+    /// `encapsulation`.
+    pub encapsulation: Encapsulation,
+    /// `natOutgoing`.
+    pub nat_outgoing: bool,
+    /// `nodeSelector`.
+    pub node_selector: Selector,
+    /// `allowedUses`.
+    pub allowed_uses: BTreeSet<AllowedUse>,
+    /// `disabled`.
+    pub disabled: bool,
+}
+
+impl IpPool {
+    /// How many blocks there are.
+    pub fn block_count(&self) -> u128 {
+        // At most 128 - 0 bits: a CIDR that long is refused, as it holds reserved ranges.
+        1 << (self.block_size - self.cidr.prefix_len())
+    }
+
+    /// The block of that number, counted from 0.
+    pub fn block(&self, number: u128) -> Option<IpNet> {
+        if number >= self.block_count() {
+            return None;
+        }
+        let step = u32::from(self.cidr.max_prefix_len() - self.block_size);
+        let block = match self.cidr {
+            IpNet::V4(cidr) => {
+                let number = u32::try_from(number).ok()?;
+                let first = u32::from(cidr.network()) | number.checked_shl(step).unwrap_or(0);
+                Ipv4Net::new(first.into(), self.block_size).ok()?.into()
+            }
+            IpNet::V6(cidr) => {
+                let first = u128::from(cidr.network()) | number.checked_shl(step).unwrap_or(0);
+                Ipv6Net::new(first.into(), self.block_size).ok()?.into()
+            }
+        };
+        Some(block)
+    }
+
+    /// Whether this is one of its blocks: inside of it, and of its block size.
+    pub fn has_block(&self, cidr: &IpNet) -> bool {
+        self.cidr.contains(cidr) && cidr.prefix_len() == self.block_size && *cidr == cidr.trunc()
+    }
+
+    /// Whether its addresses are for pods.
+    pub fn is_for_pods(&self) -> bool {
+        self.allowed_uses.contains(&AllowedUse::Workload)
+    }
+
+    /// Whether two pools have an address in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.cidr.contains(&other.cidr) || other.cidr.contains(&self.cidr)
+    }
+}
+
+impl TryFrom<IPPool> for IpPool {
+    type Error = ParseError;
+
+    fn try_from(pool: IPPool) -> Result<Self, ParseError> {
+        let subject = Subject::cluster("IPPool", &pool.metadata)?;
+        let spec = pool.spec;
+        let wrong = |why| subject.error(why);
+        let cidr = read_cidr(&spec.cidr).map_err(wrong)?;
+        let selector = Selector::parse(&spec.node_selector)
+            .map_err(|error| subject.error(format!("spec.nodeSelector {error}")))?;
+        if spec.allowed_uses.is_empty() {
+            return Err(subject
+                .error("spec.allowedUses is empty: it names Workload, Tunnel or LoadBalancer"));
+        }
+        Ok(Self {
+            block_size: read_block_size(spec.block_size, &cidr).map_err(wrong)?,
+            cidr,
+            encapsulation: spec.encapsulation,
+            nat_outgoing: spec.nat_outgoing,
+            node_selector: selector,
+            allowed_uses: spec.allowed_uses.into_iter().collect(),
+            disabled: spec.disabled,
+            name: subject.name().to_owned(),
+        })
+    }
+}
+
+fn read_cidr(text: &str) -> Result<IpNet, String> {
+    let cidr: IpNet = text
+        .parse()
+        .map_err(|_| format!("spec.cidr: {text:?} is no CIDR"))?;
+    match reserved_for_others(&cidr) {
+        Some(reserved) => Err(format!("spec.cidr: {cidr} holds {reserved} addresses")),
+        None => Ok(cidr.trunc()),
+    }
+}
+
+fn read_block_size(written: Option<u8>, cidr: &IpNet) -> Result<u8, String> {
+    let (usual, shortest, longest) = match cidr.addr() {
+        IpAddr::V4(_) => (26, 20, 32),
+        IpAddr::V6(_) => (122, 116, 128),
+    };
+    let size = written.unwrap_or(usual);
+    if !(shortest..=longest).contains(&size) {
+        return Err(format!(
+            "spec.blockSize: {size} is not from {shortest} to {longest}"
+        ));
+    }
+    if size < cidr.prefix_len() {
+        return Err(format!(
+            "spec.blockSize: a block of /{size} is larger than {cidr}: set it to {} or more",
+            cidr.prefix_len().max(shortest)
+        ));
+    }
+    Ok(size)
+}
