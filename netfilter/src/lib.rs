@@ -22,7 +22,7 @@ pub use held::Actual;
 pub use names::{
     Builtin, CHAIN_PREFIX, ChainName, Family, InterfaceName, NameError, SetName, Table, short_hash,
 };
-pub use plan::{Effort, Plan, plan};
+pub use plan::{Effort, Plan, plan, plan_parts};
 pub use ports::PortRange;
 pub use rule::{Action, CtState, InterfaceMatch, Match, Protocol, Rule, SetDirection};
 pub use rule_text::COMMENT_PREFIX;

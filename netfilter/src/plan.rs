@@ -1,5 +1,6 @@
 //! The cheapest `iptables-restore --noflush` text that leads from what is there to what is wanted.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -54,15 +55,35 @@ impl Plan {
 ///
 /// A chain that is the same allocation as when it was last planned costs one comparison of pointers.
 pub fn plan(actual: &Actual, desired: &Ruleset, effort: Effort) -> Plan {
-    let plan = attempt(actual, desired, effort);
+    plan_parts(actual, &[desired], effort)
+}
+
+/// The same for what several want, each without knowing of the others. In a table that several write to, hooks at one
+/// place stand in the parts' order; of chains of one name the last part's is taken.
+pub fn plan_parts(actual: &Actual, parts: &[&Ruleset], effort: Effort) -> Plan {
+    let plan = attempt(actual, parts, effort);
     if plan.dead_rules > MOST_DEAD_RULES {
-        return attempt(actual, desired, Effort::Exact);
+        return attempt(actual, parts, Effort::Exact);
     }
     plan
 }
 
-fn attempt(actual: &Actual, desired: &Ruleset, effort: Effort) -> Plan {
-    let nothing = TableRules::default();
+/// What all parts want in a table; copied only where several want something.
+fn wanted<'a>(parts: &[&'a Ruleset], table: Table) -> Option<Cow<'a, TableRules>> {
+    let mut parts = parts.iter().filter_map(|part| part.tables.get(&table));
+    let mut whole = Cow::Borrowed(parts.next()?);
+    for part in parts {
+        let whole = whole.to_mut();
+        whole.hooks.extend(part.hooks.iter().cloned());
+        let chains = part.chains.iter();
+        whole
+            .chains
+            .extend(chains.map(|(name, rules)| (name.clone(), rules.clone())));
+    }
+    Some(whole)
+}
+
+fn attempt(actual: &Actual, parts: &[&Ruleset], effort: Effort) -> Plan {
     let empty = ActualTable::default();
     let mut plan = Plan {
         restore: None,
@@ -73,14 +94,14 @@ fn attempt(actual: &Actual, desired: &Ruleset, effort: Effort) -> Plan {
     };
     let mut text = String::new();
     for table in Table::ALL {
-        let (present, wanted) = (actual.tables.get(&table), desired.tables.get(&table));
+        let (present, wanted) = (actual.tables.get(&table), wanted(parts, table));
         if present.is_none() && wanted.is_none() {
             continue;
         }
-        let (present, wanted) = (present.unwrap_or(&empty), wanted.unwrap_or(&nothing));
+        let (present, wanted) = (present.unwrap_or(&empty), wanted.unwrap_or_default());
         let mut planner = TablePlanner::new(present, effort);
-        planner.chains(wanted);
-        planner.hooks(wanted);
+        planner.chains(&wanted);
+        planner.hooks(&wanted);
         plan.rules_written += planner.edit.rules_written;
         plan.leftover |= planner.leftover;
         plan.dead_rules += planner.dead_rules;

@@ -1,6 +1,7 @@
 //! A rule as a value: conditions in one order, and an action.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -188,6 +189,8 @@ pub enum SetDirection {
     Destination,
     /// The source address and the interface it came in by.
     SourceAndIn,
+    /// The source address and the interface it leaves by.
+    SourceAndOut,
     /// The destination address and the interface it leaves by.
     DestinationAndOut,
     /// The destination address, protocol and port (`hash:ip,port`). Its text is that of [`Self::DestinationAndOut`]; what
@@ -201,6 +204,7 @@ impl SetDirection {
             Self::Source => "src",
             Self::Destination => "dst",
             Self::SourceAndIn => "src,src",
+            Self::SourceAndOut => "src,dst",
             Self::DestinationAndOut | Self::DestinationAndPort => "dst,dst",
         }
     }
@@ -238,6 +242,16 @@ pub enum Action {
         /// The queue's number.
         queue: u16,
     },
+    /// Sends the flow to another address and port; in the nat table alone. The rule must name a protocol that has ports.
+    Dnat {
+        /// The address, of the rule's family.
+        address: IpAddr,
+        /// The port.
+        port: u16,
+    },
+    /// Has the flow leave with an address of this host, and a port chosen at random (iptables 1.6.2, Linux 3.13); in the
+    /// nat table's POSTROUTING alone.
+    Masquerade,
 }
 
 /// A rule: all conditions must hold.
@@ -270,7 +284,12 @@ impl Rule {
     /// Whether no packet comes past it: it has no condition, and its action ends the chain.
     pub fn is_terminal(&self) -> bool {
         let ends = match self.action {
-            Action::Goto(_) | Action::Return | Action::Accept | Action::Drop => true,
+            Action::Goto(_)
+            | Action::Return
+            | Action::Accept
+            | Action::Drop
+            | Action::Dnat { .. }
+            | Action::Masquerade => true,
             Action::Jump(_)
             | Action::SetMark { .. }
             | Action::Nflog { .. }

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
@@ -104,6 +105,14 @@ impl Rule {
                 format!("-j NFLOG --nflog-prefix {prefix} --nflog-group {group}")
             }
             Action::Nfqueue { queue } => format!("-j NFQUEUE --queue-num {queue} --queue-bypass"),
+            Action::Dnat { address, port } => {
+                // Its text is iptables' own: brackets around an IPv6 address.
+                format!(
+                    "-j DNAT --to-destination {}",
+                    SocketAddr::new(*address, *port)
+                )
+            }
+            Action::Masquerade => "-j MASQUERADE --random-fully".to_owned(),
         }
     }
 }
@@ -254,6 +263,7 @@ impl Reader {
             "src" => SetDirection::Source,
             "dst" => SetDirection::Destination,
             "src,src" => SetDirection::SourceAndIn,
+            "src,dst" => SetDirection::SourceAndOut,
             "dst,dst" if name.is_of_ports() => SetDirection::DestinationAndPort,
             "dst,dst" => SetDirection::DestinationAndOut,
             _ => return None,
@@ -302,6 +312,14 @@ fn read_action(words: &[&str]) -> Option<Action> {
         ["-j", "NFQUEUE", "--queue-num", queue, "--queue-bypass"] => Action::Nfqueue {
             queue: queue.parse().ok()?,
         },
+        ["-j", "DNAT", "--to-destination", to] => {
+            let to: SocketAddr = to.parse().ok()?;
+            Action::Dnat {
+                address: to.ip(),
+                port: to.port(),
+            }
+        }
+        ["-j", "MASQUERADE", "--random-fully"] => Action::Masquerade,
         ["-j", chain] => Action::Jump(ChainName::read(chain)?),
         _ => return None,
     })

@@ -341,7 +341,11 @@ impl<'a> Walk<'a> {
             };
             match rule.action() {
                 // A queue nobody reads accepts (`--queue-bypass`), and so does a program that is there.
-                Action::Accept | Action::Nfqueue { .. } => return End::Accepted,
+                // What translates stands in the nat table, which is not walked; there it ends the table, too.
+                Action::Accept
+                | Action::Nfqueue { .. }
+                | Action::Dnat { .. }
+                | Action::Masquerade => return End::Accepted,
                 Action::Drop => return End::Dropped,
                 Action::Return => return End::Returned,
                 Action::SetMark { value, mask } => self.mark = (self.mark & !mask) ^ value,

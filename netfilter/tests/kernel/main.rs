@@ -10,6 +10,7 @@ mod additive;
 mod examples;
 mod failures;
 mod hooks;
+mod nat;
 mod programs;
 mod rules;
 mod sets;

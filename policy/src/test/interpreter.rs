@@ -125,6 +125,7 @@ impl<'a> Walk<'a> {
                 Action::Return => return End::Returned,
                 Action::SetMark { value, mask } => self.mark = (self.mark & !mask) ^ value,
                 Action::Nflog { .. } | Action::Nfqueue { .. } => {}
+                Action::Dnat { .. } | Action::Masquerade => panic!("policy translates nothing"),
                 Action::Goto(chain) => return self.chain(table, chain),
                 Action::Jump(chain) => {
                     if let End::Final(verdict) = self.chain(table, chain) {
@@ -176,6 +177,7 @@ impl<'a> Walk<'a> {
         let packet = self.packet;
         let (address, interface) = match direction {
             SetDirection::Source | SetDirection::SourceAndIn => (packet.source, &packet.input),
+            SetDirection::SourceAndOut => (packet.source, &packet.output),
             SetDirection::Destination
             | SetDirection::DestinationAndOut
             | SetDirection::DestinationAndPort => (packet.destination, &packet.output),

@@ -39,6 +39,7 @@ impl<'a> Members<'a> {
             SetDirection::Source => self.has_address(packet.source),
             SetDirection::Destination => self.has_address(packet.destination),
             SetDirection::SourceAndIn => self.has_behind(packet.source, packet.input.as_ref()),
+            SetDirection::SourceAndOut => self.has_behind(packet.source, packet.output.as_ref()),
             SetDirection::DestinationAndOut => {
                 self.has_behind(packet.destination, packet.output.as_ref())
             }

@@ -355,7 +355,9 @@ fn sets_of_each_kind_are_asked() {
     let holds = |name: &SetName, direction, packet: &Packet| {
         made.matches(vec![set(name, direction, false)], packet)
     };
-    use SetDirection::{Destination, DestinationAndOut, DestinationAndPort, Source, SourceAndIn};
+    use SetDirection::{
+        Destination, DestinationAndOut, DestinationAndPort, Source, SourceAndIn, SourceAndOut,
+    };
     assert!(holds(&ips, Source, &packet()) && !holds(&ips, Destination, &packet()));
     assert!(holds(&nets, Source, &packet()) && !holds(&nets, Destination, &packet()));
     assert!(holds(&all, Source, &packet()) && holds(&all, Destination, &packet()));
@@ -387,6 +389,11 @@ fn sets_of_each_kind_are_asked() {
     assert!(
         holds(&behind, SourceAndIn, &packet()) && !holds(&behind, DestinationAndOut, &packet())
     );
+    let hairpin = Packet {
+        output: packet().input,
+        ..packet()
+    };
+    assert!(holds(&behind, SourceAndOut, &hairpin) && !holds(&behind, SourceAndOut, &packet()));
     assert!(!holds(
         &behind,
         SourceAndIn,
