@@ -13,8 +13,8 @@ use netfilter::{ChainName, SetName};
 use routes::Target;
 use tracing::info;
 
+use crate::attachments::{Leases, Settings, host_interface};
 use crate::dns::Domains;
-use crate::leases::{Leases, host_interface};
 use crate::speaker;
 use crate::{conntrack, firewall, routing};
 
@@ -31,6 +31,8 @@ pub(crate) struct Endpoint {
     pub(crate) uid: String,
     /// Its addresses.
     pub(crate) addresses: Vec<IpAddr>,
+    /// What it has besides addresses.
+    pub(crate) settings: Settings,
     /// The generation in which the last of their earlier holders was gone; 0 if nobody had them in this run.
     pub(crate) freed: u64,
 }
@@ -43,9 +45,25 @@ impl Endpoint {
             pod: lease.pod.clone(),
             uid: lease.uid.clone(),
             addresses: lease.addresses.clone(),
+            settings: Settings::default(),
             freed: 0,
         }
     }
+}
+
+/// What an ADD asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    /// Which container and interface.
+    pub(crate) holder: Holder,
+    /// Which pod the runtime says it is.
+    pub(crate) pod: Option<NamespacedName>,
+    /// The pod's UID; empty where the runtime gave none.
+    pub(crate) uid: String,
+    /// Addresses that the runtime asks for.
+    pub(crate) fixed: Vec<IpAddr>,
+    /// What it is to have besides addresses.
+    pub(crate) settings: Settings,
 }
 
 /// Everything that the shells carry out. Each part grows its own generation.
@@ -141,28 +159,22 @@ impl Core {
     ///
     /// # Errors
     /// If the node has no Pod CIDR or none is left.
-    pub(crate) fn attach(
-        &mut self,
-        holder: &Holder,
-        pod: Option<NamespacedName>,
-        uid: &str,
-        asked: Vec<IpAddr>,
-    ) -> anyhow::Result<Endpoint> {
+    pub(crate) fn attach(&mut self, asked: &Asked) -> anyhow::Result<Endpoint> {
         if self.own_node().is_none() {
             anyhow::bail!("{}", self.node_missing());
         }
         self.oldest.get_or_insert_with(Instant::now);
-        let annotated = pod
-            .as_ref()
-            .and_then(|name| self.pod(name))
-            .map(|pod| pod.fixed_ips.clone());
-        let fixed = if asked.is_empty() {
+        let annotated = asked.pod.as_ref().and_then(|name| self.pod(name));
+        let annotated = annotated.map(|pod| pod.fixed_ips.clone());
+        let fixed = if asked.fixed.is_empty() {
             annotated.unwrap_or_default()
         } else {
-            asked
+            asked.fixed.clone()
         };
-        let lease = self.leases.allocate(holder, pod, uid, &fixed)?;
+        let (holder, pod) = (&asked.holder, asked.pod.clone());
+        let lease = self.leases.allocate(holder, pod, &asked.uid, &fixed)?;
         let mut endpoint = Endpoint::of(&lease);
+        endpoint.settings = asked.settings.clone();
         let freed = lease
             .addresses
             .iter()
@@ -417,141 +429,4 @@ fn is_of_bgp(key: &Key) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use api::resources::Namespace;
-
-    use super::*;
-
-    fn event(key: Key, value: Option<Resource>) -> Event {
-        Event::Change(Change { key, value })
-    }
-
-    fn node(name: &str) -> Event {
-        let node = Node {
-            name: name.to_owned(),
-            labels: api::Labels::new(),
-            internal_ips: vec!["10.10.1.2".parse().unwrap()],
-            addresses: Vec::new(),
-            pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
-            as_number: None,
-            router_id: None,
-            cluster_id: None,
-            bgp_drain: false,
-        };
-        event(Key::Node(name.to_owned()), Some(Resource::Node(node)))
-    }
-
-    fn namespace(name: &str) -> Event {
-        let namespace = Namespace {
-            name: name.to_owned(),
-            labels: api::Labels::new(),
-        };
-        event(
-            Key::Namespace(name.to_owned()),
-            Some(Resource::Namespace(namespace)),
-        )
-    }
-
-    fn core() -> (tempfile::TempDir, Core) {
-        let folder = tempfile::tempdir().unwrap();
-        let leases = Leases::open(folder.path()).unwrap();
-        (
-            folder,
-            Core::new("n1".to_owned(), leases, policy::Settings::default()),
-        )
-    }
-
-    fn holder() -> Holder {
-        Holder {
-            container_id: "c1".to_owned(),
-            interface: "eth0".to_owned(),
-        }
-    }
-
-    #[test]
-    fn nothing_is_to_be_written_before_every_source_is_in_sync() {
-        let (_folder, mut core) = core();
-        core.handle_event(node("n1"));
-        assert!(core.outputs().is_none());
-        core.handle_event(Event::InSync);
-        let outputs = core.outputs().unwrap();
-        assert_eq!(outputs.firewall.generation, 1);
-        assert!(outputs.speaker.is_some());
-    }
-
-    #[test]
-    fn a_pod_is_routed_only_while_its_link_is_there_and_its_cidr_is_a_blackhole() {
-        let (_folder, mut core) = core();
-        core.handle_event(node("n1"));
-        core.handle_event(Event::InSync);
-        let pod = Some(NamespacedName::new("shop", "web"));
-        let endpoint = core.attach(&holder(), pod, "u1", Vec::new()).unwrap();
-        let routes = |core: &mut Core| core.outputs().unwrap().local.routes;
-        let cidr: IpNet = "10.244.1.0/24".parse().unwrap();
-        assert_eq!(
-            routes(&mut core),
-            BTreeMap::from([(cidr, Target::Blackhole)])
-        );
-        core.set_link(&endpoint.interface, true);
-        let host = IpNet::from(endpoint.addresses[0]);
-        assert_eq!(
-            routes(&mut core)[&host],
-            Target::Interface(endpoint.interface)
-        );
-        core.detach(&holder()).unwrap();
-        assert_eq!(routes(&mut core).len(), 1);
-    }
-
-    #[test]
-    fn who_gets_an_address_that_another_gave_up_waits_for_the_generation_without_that_one() {
-        let (_folder, mut core) = core();
-        core.handle_event(node("n1"));
-        core.handle_event(Event::InSync);
-        let asked = vec!["10.244.1.77".parse().unwrap()];
-        let first = core.attach(&holder(), None, "", asked.clone()).unwrap();
-        assert_eq!(first.freed, 0, "nobody had it");
-        assert_eq!(core.outputs().unwrap().firewall.generation, 1);
-        core.detach(&holder()).unwrap();
-        let other = Holder {
-            container_id: "c2".to_owned(),
-            ..holder()
-        };
-        let second = core.attach(&other, None, "", asked).unwrap();
-        assert_eq!(second.freed, 2);
-        assert_eq!(core.outputs().unwrap().firewall.generation, 2);
-    }
-
-    #[test]
-    fn the_same_events_in_another_order_give_the_same_outputs() {
-        let events = [node("n1"), node("n2"), namespace("a"), namespace("b")];
-        let outcome = |order: [usize; 4]| {
-            let (_folder, mut core) = core();
-            for index in order {
-                core.handle_event(events[index].clone());
-            }
-            // Spurious removals change nothing.
-            core.handle_event(event(Key::Namespace("never".to_owned()), None));
-            core.handle_event(Event::InSync);
-            let outputs = core.outputs().unwrap();
-            (
-                outputs.firewall.compiled,
-                outputs.local.routes,
-                outputs.speaker,
-            )
-        };
-        let first = outcome([0, 1, 2, 3]);
-        for order in [[3, 2, 1, 0], [1, 3, 0, 2], [2, 0, 3, 1]] {
-            assert_eq!(outcome(order), first);
-        }
-    }
-
-    #[test]
-    fn an_unknown_node_is_said_and_gets_no_pods() {
-        let (_folder, mut core) = core();
-        core.handle_event(node("other"));
-        core.handle_event(Event::InSync);
-        assert!(core.outputs().unwrap().speaker.is_none());
-        assert!(core.errors()[0].contains("there is no Node n1"));
-        assert!(core.attach(&holder(), None, "", Vec::new()).is_err());
-    }
-}
+mod tests;

@@ -1,10 +1,10 @@
 //! The node agent: wires sources, speaker, policy, routes and the CNI socket together.
 
+mod attachments;
 mod bgp;
 mod bgp_status;
 pub mod cli;
 mod cni;
-mod cni_socket;
 mod conntrack;
 mod control;
 mod core;
@@ -14,7 +14,6 @@ mod events;
 mod exec;
 mod firewall;
 mod http;
-mod leases;
 mod message;
 mod metrics;
 mod nexthops;

@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use api::NamespacedName;
 use ipam::Holder;
 use netfilter::{ChainName, SetName};
 use tokio::sync::oneshot;
 
-use crate::core::Endpoint;
+use crate::core::{Asked, Endpoint};
 use crate::drops::DropsAnswer;
 use crate::policy::PolicyState;
 use crate::report::Report;
@@ -29,11 +28,7 @@ pub(crate) enum Message {
     Barrier(oneshot::Sender<u64>),
     /// Give an attachment its addresses.
     Attach {
-        holder: Holder,
-        pod: Option<NamespacedName>,
-        uid: String,
-        /// Addresses that the runtime asks for.
-        fixed: Vec<IpAddr>,
+        asked: Asked,
         reply: oneshot::Sender<Result<(Endpoint, u64), Refused>>,
     },
     /// A host end is there (or gone): which generation has its routes?
@@ -87,7 +82,10 @@ pub(crate) struct Refused {
 pub(crate) enum Reply {
     Generation(oneshot::Sender<u64>),
     Policy(oneshot::Sender<PolicyState>),
-    Attached(Endpoint, oneshot::Sender<Result<(Endpoint, u64), Refused>>),
+    Attached(
+        Box<Endpoint>,
+        oneshot::Sender<Result<(Endpoint, u64), Refused>>,
+    ),
 }
 
 impl Reply {
@@ -97,7 +95,7 @@ impl Reply {
         match self {
             Self::Generation(reply) => drop(reply.send(generation)),
             Self::Policy(reply) => drop(reply.send(state())),
-            Self::Attached(endpoint, reply) => drop(reply.send(Ok((endpoint, generation)))),
+            Self::Attached(endpoint, reply) => drop(reply.send(Ok((*endpoint, generation)))),
         }
     }
 }

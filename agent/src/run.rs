@@ -12,9 +12,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use crate::attachments::Leases;
 use crate::cli::{AgentArgs, BfdArgs, Feature};
 use crate::core::{Core, Endpoint};
-use crate::leases::Leases;
 use crate::message::{Message, Refused, Reply};
 use crate::shell::Shell;
 use crate::sockets::listen;
@@ -299,20 +299,14 @@ impl Loop {
             Message::Drops { since, reply } => {
                 drop(reply.send(self.shell.drops(since, self.core.objects())));
             }
-            Message::Attach {
-                holder,
-                pod,
-                uid,
-                fixed,
-                reply,
-            } => {
+            Message::Attach { asked, reply } => {
                 if !self.core.in_sync() {
                     let text = "the sources are not in sync yet".to_owned();
                     let _ = reply.send(Err(Refused { later: true, text }));
                     return false;
                 }
-                match self.core.attach(&holder, pod, &uid, fixed) {
-                    Ok(endpoint) => replies.push(Reply::Attached(endpoint, reply)),
+                match self.core.attach(&asked) {
+                    Ok(endpoint) => replies.push(Reply::Attached(Box::new(endpoint), reply)),
                     Err(error) => {
                         let text = format!("{error:#}");
                         let _ = reply.send(Err(Refused { later: false, text }));

@@ -9,8 +9,6 @@ use anyhow::Context;
 use api::NamespacedName;
 use ipam::{Holder, Ipam, Lease};
 use ipnet::IpNet;
-use routes::LINK_PREFIX;
-use sha2::{Digest, Sha256};
 
 /// The allocator and its file.
 #[derive(Debug)]
@@ -116,20 +114,6 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
-/// The host end's name of an attachment: `ptl` and 11 hex digits of a hash (interface names hold 15 characters).
-pub(crate) fn host_interface(holder: &Holder) -> String {
-    let mut hash = Sha256::new();
-    hash.update(holder.container_id.as_bytes());
-    hash.update([0]);
-    hash.update(holder.interface.as_bytes());
-    let mut name = LINK_PREFIX.to_owned();
-    for byte in hash.finalize().iter().take(6) {
-        name.push_str(&format!("{byte:02x}"));
-    }
-    name.truncate(LINK_PREFIX.len() + 11);
-    name
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,16 +177,5 @@ mod tests {
         fs::write(folder.path().join("ipam.json"), b"not json").unwrap();
         let error = format!("{:#}", Leases::open(folder.path()).unwrap_err());
         assert!(error.contains("ipam.json is damaged"), "{error}");
-    }
-
-    #[test]
-    fn interface_names_fit_the_kernel_and_differ() {
-        let names: Vec<_> = ["a", "b", "c"].map(|id| host_interface(&holder(id))).into();
-        assert!(
-            names
-                .iter()
-                .all(|name| name.len() == 14 && name.starts_with("ptl"))
-        );
-        assert_ne!(names[0], names[1]);
     }
 }

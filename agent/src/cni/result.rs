@@ -1,0 +1,53 @@
+//! The result of ADD, in CNI's words.
+
+use std::net::IpAddr;
+
+use cni_spec::AddResult;
+use cni_spec::result::{Interface, IpConfig, Route};
+use cni_spec::socket::Request;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use routes::{GATEWAY_V4, GATEWAY_V6};
+
+use crate::core::Endpoint;
+
+pub(super) fn of(
+    request: &Request,
+    endpoint: &Endpoint,
+    state: &routes::PodLinkState,
+) -> AddResult {
+    let mac = |bytes: [u8; 6]| bytes.map(|byte| format!("{byte:02x}")).join(":");
+    let mut result = request
+        .config
+        .previous_result()
+        .ok()
+        .flatten()
+        .unwrap_or_default();
+    let first = u32::try_from(result.interfaces.len()).unwrap_or(0);
+    result.interfaces.push(Interface {
+        name: endpoint.interface.clone(),
+        mac: mac(state.host_mac),
+        mtu: Some(state.mtu),
+        ..Interface::default()
+    });
+    result.interfaces.push(Interface {
+        name: endpoint.holder.interface.clone(),
+        mac: mac(state.pod_mac),
+        mtu: Some(state.mtu),
+        sandbox: request.netns.clone().unwrap_or_default(),
+        ..Interface::default()
+    });
+    for address in &endpoint.addresses {
+        let (gateway, everywhere): (IpAddr, IpNet) = match address {
+            IpAddr::V4(_) => (GATEWAY_V4.into(), Ipv4Net::default().into()),
+            IpAddr::V6(_) => (GATEWAY_V6.into(), Ipv6Net::default().into()),
+        };
+        result.ips.push(IpConfig {
+            address: IpNet::from(*address),
+            gateway: Some(gateway),
+            // The index of the pod's end: a runtime takes the pod's address from there.
+            interface: Some(first + 1),
+        });
+        result.routes.push(Route::new(everywhere, Some(gateway)));
+    }
+    result
+}

@@ -1,0 +1,112 @@
+//! The CNI socket's server: one request a connection, and what a failure takes back.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use cni_spec::socket::{PENDING_DELETIONS, Request, Response};
+use cni_spec::{CniError, Command, ErrorCode};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::warn;
+
+use super::identity::holder;
+use super::in_flight::InFlight;
+use super::socket;
+use crate::message::Message;
+use crate::{conntrack, firewall, routing};
+
+/// Answers the plugin; cheap to clone, one a connection.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(super) core: mpsc::Sender<Message>,
+    pub(super) firewall: watch::Receiver<firewall::Applied>,
+    pub(super) routing: watch::Receiver<routing::Applied>,
+    pub(super) cut: watch::Receiver<conntrack::Cut>,
+    pub(super) pending: PathBuf,
+    pub(super) in_flight: InFlight,
+}
+
+impl Server {
+    /// Makes the server; `state_dir` is where the plugin leaves deletions that no agent was there to take.
+    pub(crate) fn new(
+        core: mpsc::Sender<Message>,
+        firewall: watch::Receiver<firewall::Applied>,
+        routing: watch::Receiver<routing::Applied>,
+        cut: watch::Receiver<conntrack::Cut>,
+        state_dir: &std::path::Path,
+    ) -> Self {
+        Self {
+            core,
+            firewall,
+            routing,
+            cut,
+            pending: state_dir.join(PENDING_DELETIONS),
+            in_flight: InFlight::default(),
+        }
+    }
+
+    /// Serves one connection.
+    pub(crate) async fn serve(self, stream: UnixStream) {
+        let (stream, request, descriptors) = match socket::receive(stream).await {
+            Ok(received) => received,
+            Err(error) => {
+                warn!(%error, "a CNI request could not be read");
+                return;
+            }
+        };
+        let command = request.command;
+        let holder = holder(&request);
+        let entered = match command {
+            Command::Add | Command::Del | Command::Check => {
+                Some(self.in_flight.enter(&holder).await)
+            }
+            Command::Gc | Command::Status => None,
+        };
+        let response = match self.answer(request, descriptors).await {
+            Ok(response) => response,
+            Err(error) => {
+                warn!(?command, %error, "CNI");
+                Response::Error(error)
+            }
+        };
+        let attached = matches!(response, Response::Result(_));
+        if let Err(error) = socket::send(stream, response).await {
+            warn!(%error, "a CNI answer could not be sent");
+            // A plugin that gave up has told the runtime of a failure: the pod will not be used.
+            if attached && let Err(error) = self.delete(&holder).await {
+                warn!(%error, "an ADD that nobody waits for could not be rolled back; DEL will");
+            }
+        }
+        drop(entered);
+    }
+
+    pub(super) async fn answer(
+        &self,
+        request: Request,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Response, CniError> {
+        match request.command {
+            Command::Add => self.add(&request, descriptors).await.map(Response::Result),
+            Command::Del => self
+                .delete(&holder(&request))
+                .await
+                .map(|()| Response::Done),
+            Command::Check => self
+                .check(&request, descriptors)
+                .await
+                .map(|()| Response::Done),
+            Command::Gc => self.collect(&request).await.map(|()| Response::Done),
+            Command::Status => self.status().map(|()| Response::Done),
+        }
+    }
+
+    pub(super) async fn ask<T>(
+        &self,
+        message: Message,
+        answer: oneshot::Receiver<T>,
+    ) -> Result<T, CniError> {
+        let stopping = || CniError::new(ErrorCode::TryAgainLater, "the agent is stopping");
+        self.core.send(message).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())
+    }
+}
