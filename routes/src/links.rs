@@ -24,6 +24,8 @@ pub struct LinkInfo {
     pub up: bool,
     /// Whether its other end is there, too (IFF_LOWER_UP).
     pub carrier: bool,
+    /// Whether it is ready to send (IFF_RUNNING): the kernel has seen the carrier and acted on it.
+    pub running: bool,
     /// Link-layer address, if it is an Ethernet one.
     pub mac: Option<[u8; 6]>,
     /// MTU in bytes.
@@ -104,6 +106,7 @@ pub(crate) fn described(link: &LinkMessage) -> LinkInfo {
         index: link.header.index,
         up: link.header.flags.contains(LinkFlags::Up),
         carrier: link.header.flags.contains(LinkFlags::LowerUp),
+        running: link.header.flags.contains(LinkFlags::Running),
         mac: None,
         mtu: 0,
         kind: String::new(),

@@ -94,18 +94,48 @@ pub struct PodLinkState {
     pub mtu: u32,
 }
 
-/// Makes a pod's link, whole or not at all; the route to it is [`crate::RouteTable`]'s.
+/// A pod's link that is whole but for the host end being down: it carries nothing yet.
+///
+/// [`raise_pod_link`] opens it; who drops it instead owes a [`crate::delete_link`].
+#[derive(Debug)]
+#[must_use = "a made link carries nothing until it is raised"]
+pub struct MadePodLink {
+    maker: Maker,
+    state: PodLinkState,
+}
+
+impl MadePodLink {
+    /// What the link is, with all that a CNI result needs.
+    #[must_use]
+    pub fn state(&self) -> PodLinkState {
+        self.state
+    }
+}
+
+/// Makes a pod's link and raises it, whole or not at all; the route to it is [`crate::RouteTable`]'s.
+///
+/// # Errors
+/// As [`make_pod_link`] and [`raise_pod_link`].
+pub async fn create_pod_link(
+    link: &PodLink,
+    netns: impl AsFd,
+    pod_netlink: OwnedFd,
+) -> Result<PodLinkState, Error> {
+    raise_pod_link(make_pod_link(link, netns, pod_netlink).await?).await
+}
+
+/// Makes a pod's link, but for the host end, which stays down: the pod has its addresses and routes, and not one packet passes.
 ///
 /// `netns` is the pod's network namespace, `pod_netlink` a NETLINK_ROUTE socket made inside it.
 /// The host end is made in the calling thread's namespace; one left by a crashed run is deleted first.
 ///
 /// # Errors
 /// When the pod already has such an interface or the kernel refuses a step; then nothing is left.
-pub async fn create_pod_link(
+pub async fn make_pod_link(
     link: &PodLink,
     netns: impl AsFd,
     pod_netlink: OwnedFd,
-) -> Result<PodLinkState, Error> {
+) -> Result<MadePodLink, Error> {
     link.check()?;
     let netns = netns
         .as_fd()
@@ -118,6 +148,20 @@ pub async fn create_pod_link(
     blocking(move || Maker { link, host, pod }.make(&netns)).await
 }
 
+/// Sets a made link's host end up, and waits until packets pass.
+///
+/// # Errors
+/// When the kernel refuses; then the link is deleted.
+pub async fn raise_pod_link(made: MadePodLink) -> Result<PodLinkState, Error> {
+    blocking(move || {
+        let MadePodLink { mut maker, state } = made;
+        let raised = maker.raise(state.host_index);
+        maker.or_delete(raised).map(|()| state)
+    })
+    .await
+}
+
+#[derive(Debug)]
 struct Maker {
     link: PodLink,
     host: Conn,
@@ -125,15 +169,20 @@ struct Maker {
 }
 
 impl Maker {
-    fn make(&mut self, netns: &OwnedFd) -> Result<PodLinkState, Error> {
+    fn make(mut self, netns: &OwnedFd) -> Result<MadePodLink, Error> {
         self.make_pair(netns)?;
-        let made = self.furnish();
-        if made.is_err()
+        let furnished = self.furnish();
+        let state = self.or_delete(furnished)?;
+        Ok(MadePodLink { maker: self, state })
+    }
+
+    fn or_delete<T>(&mut self, outcome: Result<T, Error>) -> Result<T, Error> {
+        if outcome.is_err()
             && let Err(error) = links::delete(&mut self.host, &self.link.host_interface)
         {
             tracing::warn!(%error, "a half-made pod link could not be deleted");
         }
-        made
+        outcome
     }
 
     fn make_pair(&mut self, netns: &OwnedFd) -> Result<(), Error> {
@@ -186,7 +235,6 @@ impl Maker {
 
     fn furnish_host(&mut self, index: u32) -> Result<(), Error> {
         let name = &self.link.host_interface;
-        let mut steps = Steps::default();
         if self.link.has_v6() {
             // accept_ra: a pod must not give its node a default route.
             for (switch, value) in [("accept_ra", "0"), ("disable_ipv6", "0")] {
@@ -195,8 +243,15 @@ impl Maker {
                 }
             }
         }
+        let mut steps = Steps::default();
         let settings = request::host_settings(index, &self.link);
         steps.add(settings, 0, || format!("the settings of {name}"));
+        steps.run(&mut self.host)
+    }
+
+    fn raise(&mut self, index: u32) -> Result<(), Error> {
+        let name = &self.link.host_interface;
+        let mut steps = Steps::default();
         steps.add(request::up(index), 0, || format!("setting {name} up"));
         if self.link.has_v6() {
             let (message, flags) = request::address(index, GATEWAY_V6.into(), 64);
@@ -204,7 +259,22 @@ impl Maker {
                 format!("giving {name} address {GATEWAY_V6}")
             });
         }
-        steps.run(&mut self.host)
+        steps.run(&mut self.host)?;
+        self.await_carrier()
+    }
+
+    /// Waits until the pod's end sends: it was up before the host's, and the kernel gives it its queue
+    /// in work of its own. What it sends earlier is lost.
+    fn await_carrier(&mut self) -> Result<(), Error> {
+        let deadline = Instant::now() + WAIT;
+        while !self.end(false)?.running {
+            if Instant::now() >= deadline {
+                tracing::warn!(interface = %self.link.host_interface, "a pod's link has no carrier yet");
+                return Ok(());
+            }
+            std::thread::sleep(STEP);
+        }
+        Ok(())
     }
 
     /// Waits until the pod takes packets to its IPv6 addresses as its own. Even without duplicate

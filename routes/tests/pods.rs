@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use lab::{Pod, in_netns, ip};
 use routes::{
     Error, HOST_MAC, PodLink, RouteTable, Target, check_pod_link, create_pod_link, delete_link,
-    host_sysctls, pod_links,
+    host_sysctls, make_pod_link, pod_links, raise_pod_link,
 };
 
 fn link(host: &str, addresses: &[&str]) -> PodLink {
@@ -129,6 +129,50 @@ fn two_pods_talk_at_once_in_both_families_and_directions() {
         );
         assert!(!a.ip("link show").contains("eth0"));
         assert_eq!(pod_links().await.unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn a_made_link_carries_nothing_until_it_is_raised_and_then_at_once() {
+    in_netns(|| async {
+        forward();
+        let mut table = RouteTable::open().await.unwrap();
+        let pod = Pod::new();
+        let link = link("ptl00000000001", &["10.244.0.2", "fd00:244::2"]);
+        ip("addr add 10.0.0.1/32 dev lo");
+        ip("-6 addr add fd00::1/128 dev lo");
+        let made = make_pod_link(&link, pod.netns(), pod.netlink())
+            .await
+            .unwrap();
+        let (v4, v6) = (made.state(), "link show ptl00000000001");
+        assert_eq!(v4.mtu, 1400);
+        assert!(ip(v6).contains("state DOWN"), "{}", ip(v6));
+        // All inside is there, but what the pod sends goes nowhere.
+        assert!(pod.ip("-6 route show default").contains("fe80::1"));
+        pod.run(|| std::net::UdpSocket::bind("[fd00:244::2]:0").unwrap());
+        let to: SocketAddr = "10.0.0.1:9".parse().unwrap();
+        let early = pod.run(move || TcpStream::connect_timeout(&to, Duration::from_millis(150)));
+        assert!(early.is_err());
+        let counts = ip("-s link show ptl00000000001");
+        let received = counts.lines().nth(3).unwrap().trim();
+        assert!(received.starts_with("0 "), "{counts}");
+
+        let state = raise_pod_link(made).await.unwrap();
+        assert_eq!(state, v4);
+        route(&mut table, &link).await;
+        for own in ["10.0.0.1", "fd00::1"] {
+            let address: IpAddr = own.parse().unwrap();
+            let listener = TcpListener::bind((address, 0)).unwrap();
+            let to = listener.local_addr().unwrap();
+            let took = pod.run(move || {
+                let start = Instant::now();
+                TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap();
+                start.elapsed()
+            });
+            assert!(took < Duration::from_millis(500), "{own}: {took:?}");
+        }
+        let wrong = check_pod_link(&link, pod.netlink()).await.unwrap();
+        assert_eq!(wrong, Vec::<String>::new());
     });
 }
 
