@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("routes", &["reconcile"]),
     ("netfilter", &["reconcile"]),
     ("policy", &["api", "netfilter"]),
+    ("services", &["api", "netfilter"]),
     ("ipam", &["api"]),
     ("datastore", &["api"]),
     ("cni-spec", &[]),
@@ -32,6 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "policy",
             "reconcile",
             "routes",
+            "services",
         ],
     ),
     ("tests", &["api", "netfilter", "policy"]),
@@ -55,6 +57,7 @@ const PURE: &[&str] = &[
     "bgp-proto",
     "netfilter",
     "policy",
+    "services",
     "ipam",
     "cni-spec",
 ];
