@@ -6,6 +6,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::blocks::BLOCKS_FOLDER;
+
 /// The folder in the directory where agents publish.
 pub(crate) const STATUS_FOLDER: &str = ".status";
 
@@ -32,6 +34,8 @@ pub(crate) struct Snapshot {
     pub(crate) manifests: BTreeMap<String, FileRead>,
     /// `.status/*.json`, by name.
     pub(crate) statuses: BTreeMap<String, FileRead>,
+    /// `.status/blocks/*.json`, by name.
+    pub(crate) blocks: BTreeMap<String, FileRead>,
 }
 
 /// One file.
@@ -54,14 +58,29 @@ pub(crate) fn read(directory: &Path) -> io::Result<Snapshot> {
     let follow = |path: &Path| fs::metadata(path);
     let manifests = read_folder(directory, &["yaml", "yml", "json"], |_| false, follow)?;
     let no_links = |path: &Path| fs::symlink_metadata(path);
-    let statuses = match read_folder(&status_folder, &["json"], is_for_people, no_links) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-        other => other?,
+    let or_none = |read: io::Result<_>| match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        other => other,
     };
+    let statuses = or_none(read_folder(
+        &status_folder,
+        &["json"],
+        is_for_people,
+        no_links,
+    ))?;
+    let blocks_folder = status_folder.join(BLOCKS_FOLDER);
+    let blocks = or_none(read_folder(&blocks_folder, &["json"], |_| false, no_links))?;
     Ok(Snapshot {
         manifests,
         statuses,
+        blocks,
     })
+}
+
+/// Reads one regular file that is no link.
+pub(crate) fn read_link_free(path: &Path) -> Result<String, String> {
+    let metadata = fs::symlink_metadata(path).map_err(|error| error.to_string())?;
+    read_file(path, &metadata)
 }
 
 /// Which directory a path leads to now; another answer means that watches must be set anew.

@@ -1,5 +1,6 @@
 //! Where changes come from: a directory of manifests, watched; pods' addresses go back the same way.
 
+mod blocks;
 mod directory;
 mod document;
 mod held;
@@ -10,6 +11,9 @@ mod watch;
 
 use std::path::PathBuf;
 
+use ipnet::IpNet;
+
+pub use blocks::Claim;
 pub use refresh::Refresher;
 pub use status::{EventRecord, EventType, PodStatus, Regarding, StatusWriter};
 pub use watch::{Manifests, watch_manifests};
@@ -38,6 +42,26 @@ pub enum Error {
         "{0:?} cannot be a node's name: it is no DNS-1123 subdomain of at most 235 characters, or ends with .bgpnodestatus or .events"
     )]
     NodeName(String),
+    /// A block cannot be claimed.
+    #[error(
+        "cannot claim the block {cidr} as {path}: {source}: the manifests directory must be writable, on a file system with hard links"
+    )]
+    Claim {
+        /// The block.
+        cidr: IpNet,
+        /// The file that would have said so.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A block that is to be released is not this node's.
+    #[error("the block {cidr} is held by {}: only its node releases it", node.as_deref().unwrap_or("nobody that can be read"))]
+    NotOurs {
+        /// The block.
+        cidr: IpNet,
+        /// Whose it is.
+        node: Option<String>,
+    },
     /// The node's status file cannot be written.
     #[error("cannot write {path}: {source}")]
     Status {

@@ -3,13 +3,15 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::resources::{Node, Pod};
+use api::resources::{IpPool, IpamBlock, Node, Pod};
 use api::{Change, Key, NamespacedName, Resource};
+use ipnet::IpNet;
 
 use crate::Problem;
+use crate::blocks::{BLOCKS_FOLDER, BlockContents};
 use crate::directory::{FileRead, STATUS_FOLDER};
 use crate::document::{self, Contents, Fault};
 use crate::held::{Held, HeldFiles};
@@ -64,6 +66,7 @@ pub(crate) fn merge(
     directory: &Path,
     manifests: &HeldFiles<Contents>,
     statuses: &HeldFiles<StatusContents>,
+    blocks: &HeldFiles<BlockContents>,
 ) -> (State, Vec<Problem>) {
     let mut merge = Merge {
         directory,
@@ -72,6 +75,7 @@ pub(crate) fn merge(
     };
     merge.manifests(manifests);
     merge.forget_unnamed_secrets();
+    merge.blocks(blocks);
     merge.statuses(statuses);
     merge.problems.sort();
     (merge.state, merge.problems)
@@ -119,6 +123,11 @@ impl Merge<'_> {
         for (name, contents) in files.iter() {
             self.complain(&self.directory.join(name), &contents.faults);
             for object in &contents.objects {
+                if matches!(object.key, Key::IpamBlock(_)) {
+                    let why = "nodes claim blocks by themselves, in .status/blocks: take it out of the manifests";
+                    self.blame(&self.directory.join(name), &object.key, why);
+                    continue;
+                }
                 match self.state.entry(object.key.clone()) {
                     Entry::Vacant(place) => {
                         place.insert(Arc::clone(&object.resource));
@@ -154,7 +163,82 @@ impl Merge<'_> {
         });
     }
 
+    /// Blocks of pools: what lies in no pool, or overlaps another block, is nobody's.
+    fn blocks(&mut self, files: &HeldFiles<BlockContents>) {
+        let folder = self.directory.join(STATUS_FOLDER).join(BLOCKS_FOLDER);
+        let mut found: Vec<(bool, &IpamBlock, PathBuf)> = Vec::new();
+        for (name, contents) in files.iter() {
+            let path = folder.join(name);
+            self.complain(&path, &contents.faults);
+            let is_right = |block: &IpamBlock| self.pools().any(|pool| pool.has_block(&block.cidr));
+            let block = contents.block.as_ref();
+            found.extend(block.map(|block| (!is_right(block), block, path)));
+        }
+        // One of another size than its pool's takes nothing away from those that are right.
+        found.sort_by_key(|(is_odd, block, _)| (*is_odd, block.cidr));
+        let mut accepted: BTreeMap<IpNet, &str> = BTreeMap::new();
+        for (_, block, path) in found {
+            let (key, IpamBlock { cidr, node }) = (Key::IpamBlock(block.name()), block);
+            if !self.pools().any(|pool| pool.cidr.contains(cidr)) {
+                let why = format!(
+                    "is ignored: {cidr} of node {node} is in no IPPool; was the cidr of one changed?"
+                );
+                self.blame(&path, &key, &why);
+                continue;
+            }
+            if let Some((other, holder)) = overlapping(&accepted, cidr) {
+                let why =
+                    format!("is ignored: {cidr} of node {node} overlaps {other} of node {holder}");
+                self.blame(&path, &key, &why);
+                continue;
+            }
+            if !self.state.contains_key(&Key::Node(node.clone())) {
+                let why = format!(
+                    "is held by node {node}, which has no manifest: remove the file if the node is gone for good"
+                );
+                self.blame(&path, &key, &why);
+            }
+            accepted.insert(*cidr, node);
+            self.state
+                .insert(key, Arc::new(Resource::IpamBlock(block.clone())));
+        }
+    }
+
+    fn pools(&self) -> impl Iterator<Item = &IpPool> {
+        self.state
+            .values()
+            .filter_map(|resource| match &**resource {
+                Resource::IpPool(pool) => Some(pool),
+                _ => None,
+            })
+    }
+
+    /// Where addresses of pods may be.
+    fn ranges(&self) -> Ranges {
+        let cidrs = self
+            .state
+            .values()
+            .filter_map(|resource| match &**resource {
+                Resource::Node(node) => Some(node.pod_cidrs.clone()),
+                _ => None,
+            });
+        Ranges {
+            pools: self.pools().map(|pool| pool.cidr).collect(),
+            pod_cidrs: cidrs.flatten().collect(),
+        }
+    }
+
+    fn blame(&mut self, file: &Path, key: &Key, why: &str) {
+        self.problems.push(Problem {
+            file: file.to_owned(),
+            line: None,
+            object: Some(key.to_string()),
+            message: format!("{key}: {why}"),
+        });
+    }
+
     fn statuses(&mut self, files: &HeldFiles<StatusContents>) {
+        let ranges = self.ranges();
         for (name, contents) in files.iter() {
             let path = self.directory.join(STATUS_FOLDER).join(name);
             self.complain(&path, &contents.faults);
@@ -170,7 +254,7 @@ impl Merge<'_> {
             };
             let mut taken = BTreeSet::new();
             for entry in &contents.pods {
-                self.pod_status(&path, node, entry, &mut taken);
+                self.pod_status(&path, (node, &ranges), entry, &mut taken);
             }
         }
     }
@@ -178,7 +262,7 @@ impl Merge<'_> {
     fn pod_status(
         &mut self,
         path: &Path,
-        node: &Node,
+        (node, ranges): (&Node, &Ranges),
         entry: &PodStatus,
         taken: &mut BTreeSet<IpAddr>,
     ) {
@@ -186,14 +270,19 @@ impl Merge<'_> {
         let Some(place) = self.state.get_mut(&key) else {
             return;
         };
-        match &**place {
-            Resource::Pod(pod) if is_of(pod, node, entry) => {}
-            _ => return,
+        let Resource::Pod(pod) = &**place else {
+            return;
+        };
+        if !is_of(pod, node, entry) {
+            return;
         }
         let mut accepted = Vec::new();
         for address in &entry.pod_ips {
-            let why = if !node.pod_cidrs.iter().any(|cidr| cidr.contains(address)) {
-                format!("is outside the Pod CIDRs of node {}", node.name)
+            let why = if !ranges.allow(node, pod, address) {
+                format!(
+                    "is outside the Pod CIDRs of node {} and of all IPPools",
+                    node.name
+                )
             } else if !taken.insert(*address) {
                 "is another pod's".to_owned()
             } else {
@@ -220,6 +309,35 @@ impl Merge<'_> {
             message: fault.message.clone(),
         }));
     }
+}
+
+/// Where addresses of pods may be.
+struct Ranges {
+    pools: Vec<IpNet>,
+    /// Of all nodes.
+    pod_cidrs: Vec<IpNet>,
+}
+
+impl Ranges {
+    /// Of another node's Pod CIDR a pod has what its manifest asks for and nothing else.
+    fn allow(&self, node: &Node, pod: &Pod, address: &IpAddr) -> bool {
+        let holds = |cidrs: &[IpNet]| cidrs.iter().any(|cidr| cidr.contains(address));
+        let is_asked_for = || pod.fixed_ips.contains(address) && holds(&self.pod_cidrs);
+        holds(&node.pod_cidrs) || holds(&self.pools) || is_asked_for()
+    }
+}
+
+/// One of these CIDRs, no two of which overlap, that this one overlaps.
+fn overlapping<'a>(
+    accepted: &'a BTreeMap<IpNet, &'a str>,
+    cidr: &IpNet,
+) -> Option<(&'a IpNet, &'a str)> {
+    // What contains it begins before it, with nothing in between; what it contains comes next.
+    let before = accepted.range(..=*cidr).next_back();
+    let after = accepted.range(*cidr..).next();
+    let found = before.filter(|(other, _)| other.contains(cidr));
+    let found = found.or(after.filter(|(other, _)| cidr.contains(*other)));
+    found.map(|(other, node)| (other, *node))
 }
 
 /// Whether the entry can be about this pod: on that node, not its host's network, not an older pod of the name.

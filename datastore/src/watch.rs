@@ -10,6 +10,7 @@ use api::{Change, Event};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::blocks::{BLOCKS_FOLDER, BlockContents};
 use crate::directory::{self, STATUS_FOLDER};
 use crate::document::Contents;
 use crate::held::HeldFiles;
@@ -63,6 +64,7 @@ pub fn watch_manifests(dir: &Path, node: &str) -> Result<Manifests, Error> {
         directory: dir.to_owned(),
         manifests: HeldFiles::default(),
         statuses: HeldFiles::default(),
+        blocks: HeldFiles::default(),
         problems,
         settles_at: None,
     };
@@ -92,6 +94,7 @@ struct Source {
     directory: PathBuf,
     manifests: HeldFiles<Contents>,
     statuses: HeldFiles<StatusContents>,
+    blocks: HeldFiles<BlockContents>,
     problems: watch::Sender<Vec<Problem>>,
     /// When a loss that is not believed yet will be.
     settles_at: Option<Instant>,
@@ -103,9 +106,15 @@ impl Source {
         let settling = [
             self.manifests.update(snapshot.manifests, now),
             self.statuses.update(snapshot.statuses, now),
+            self.blocks.update(snapshot.blocks, now),
         ];
         self.settles_at = settling.into_iter().flatten().min();
-        let (state, problems) = merge(&self.directory, &self.manifests, &self.statuses);
+        let (state, problems) = merge(
+            &self.directory,
+            &self.manifests,
+            &self.statuses,
+            &self.blocks,
+        );
         self.tell(problems);
         Ok(state)
     }
@@ -225,10 +234,10 @@ async fn quiet_after_notice(noticed: &Notify, longest: Duration) {
     }
 }
 
-/// The inotify watches: of the directory and its status folder, which may be replaced or not be there.
+/// The inotify watches: of the directory, its status folder and the blocks in it, which may be replaced or not be there.
 struct Watches {
     watcher: RecommendedWatcher,
-    folders: [Watched; 2],
+    folders: [Watched; 3],
     /// Whether the directory itself is watched as it is now.
     complete: bool,
 }
@@ -260,6 +269,7 @@ impl Watches {
         let folders = [
             watched(directory.to_owned()),
             watched(directory.join(STATUS_FOLDER)),
+            watched(directory.join(STATUS_FOLDER).join(BLOCKS_FOLDER)),
         ];
         Ok(Self {
             watcher,

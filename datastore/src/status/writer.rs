@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::crd::{BGPNodeStatus, BgpNodeStatusSpec, BgpNodeStatusStatus};
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::events::{self, EventRecord};
 use super::file::{PodStatus, StatusFile};
 use crate::Error;
+use crate::blocks::{Claim, Claims};
 use crate::directory::{BGP_STATUS_ENDING, EVENTS_ENDING, MAX_FILE_SIZE, STATUS_FOLDER};
 
 /// Writes one node's status file. Clones take turns.
@@ -23,6 +25,7 @@ pub struct StatusWriter {
 struct Turn {
     folder: PathBuf,
     node: String,
+    claims: Claims,
 }
 
 impl StatusWriter {
@@ -31,6 +34,7 @@ impl StatusWriter {
         let folder = directory.join(STATUS_FOLDER);
         Self {
             turn: Arc::new(Mutex::new(Turn {
+                claims: Claims::new(&folder, node),
                 folder,
                 node: node.to_owned(),
             })),
@@ -64,16 +68,41 @@ impl StatusWriter {
             .await
     }
 
+    /// Makes a block this node's, unless another node was first. Of all nodes exactly one succeeds. The block comes back
+    /// as a change to everybody; it is this node's from the answer on.
+    ///
+    /// # Errors
+    /// The claim cannot be written: nothing is claimed.
+    pub async fn claim_block(&self, cidr: IpNet) -> Result<Claim, Error> {
+        self.in_turn(move |turn| turn.claims.claim(&cidr)).await
+    }
+
+    /// Gives a block of this node back. One that is nobody's is no error.
+    ///
+    /// # Errors
+    /// It is another node's, or its file cannot be removed.
+    pub async fn release_block(&self, cidr: IpNet) -> Result<(), Error> {
+        self.in_turn(move |turn| turn.claims.release(&cidr)).await
+    }
+
     async fn take_turn(
         &self,
         write: impl FnOnce(&Turn) -> Result<(), (PathBuf, io::Error)> + Send + 'static,
     ) -> Result<(), Error> {
+        let named = |(path, source)| Error::Status { path, source };
+        self.in_turn(move |turn| write(turn).map_err(named)).await
+    }
+
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Turn) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
         let turn = Arc::clone(&self.turn);
         let written = tokio::task::spawn_blocking(move || {
-            write(&turn.lock().unwrap_or_else(PoisonError::into_inner))
+            work(&turn.lock().unwrap_or_else(PoisonError::into_inner))
         });
         match written.await {
-            Ok(result) => result.map_err(|(path, source)| Error::Status { path, source }),
+            Ok(result) => result,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }

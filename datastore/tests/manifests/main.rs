@@ -6,6 +6,7 @@
     reason = "a test"
 )]
 
+mod blocks;
 mod events;
 mod files;
 mod lab;

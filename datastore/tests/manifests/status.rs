@@ -90,7 +90,7 @@ async fn a_node_speaks_of_its_own_pods_and_addresses_only() {
         messages,
         [
             "the file is not named after a node",
-            "Pod shop/web: address 10.2.0.9 is outside the Pod CIDRs of node node1",
+            "Pod shop/web: address 10.2.0.9 is outside the Pod CIDRs of node node1 and of all IPPools",
             "the file speaks for node \"node1\", not for its own",
         ]
     );
