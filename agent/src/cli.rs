@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::firewall::Choice;
-use crate::{bgp, control, dns, drops, policy, run};
+use crate::{bgp, cni_install, control, dns, drops, policy, run};
 
 /// Kubernetes node networking: BGP, policy and pod attachment in one agent.
 #[derive(Debug, Parser)]
@@ -27,6 +27,7 @@ const EXAMPLES: &str = "Examples:
   portolan policy explain shop/web shop/db:5432                  would it pass, and which rule decides
   portolan status                                                what this node does, at a glance
   portolan status -o json | jq '.sessions[]'                     the same for programs
+  portolan cni install                                           let the container runtime use it
   portolan sync --timeout 10s                                    wait until the manifests are in the kernel
   portolan cleanup                                               take everything of ours out of the kernel";
 
@@ -43,6 +44,8 @@ enum Verb {
     Bgp(bgp::BgpArgs),
     /// Ask about policy: what is enforced, why a connection passes or not, what a change would do, what was denied.
     Policy(policy::PolicyArgs),
+    /// Put the CNI plugin and its configuration where the container runtime looks, or take them out.
+    Cni(cni_install::CniArgs),
     /// Wait until all that the source holds now is in the kernel, or say what is not.
     Sync(SyncArgs),
     /// Remove every route, chain, set and pod interface of ours. The agent must be stopped.
@@ -205,6 +208,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
+        Verb::Cni(args) => cni_install::run(args),
         Verb::Sync(args) => control::sync(&args.run_dir, args.timeout),
         Verb::Cleanup(args) => run::cleanup(&args.run_dir),
     };
@@ -226,7 +230,7 @@ fn complain(error: &anyhow::Error) {
 }
 
 /// Parses `500ms`, `10s`, `1m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits
         .parse()
@@ -284,6 +288,8 @@ mod tests {
             bgp.render_long_help().to_string() + &Cli::command().render_long_help().to_string();
         let policy = command.find_subcommand_mut("policy").unwrap();
         help += &policy.render_long_help().to_string();
+        let cni = command.find_subcommand_mut("cni").unwrap();
+        help += &cni.render_long_help().to_string();
         let lines = help.lines().filter_map(|line| {
             let line = line.trim().split('|').next()?.split("   ").next()?;
             line.starts_with("portolan ")

@@ -1,6 +1,8 @@
-//! The one place that starts programs: iptables-save, iptables-restore and ipset, with a time limit each.
+//! The one place that starts programs: iptables-save, iptables-restore, ipset and the CNI plugin, with a time limit each.
 
-use std::process::Stdio;
+use std::io;
+use std::path::Path;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -18,7 +20,7 @@ pub(crate) enum ExecError {
         /// Its name.
         program: &'static str,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// It ended with an error.
     #[error("{program} failed: {message}")]
@@ -112,6 +114,37 @@ pub(crate) async fn run_process(
     tokio::time::timeout(TIME_LIMIT, work)
         .await
         .unwrap_or(Err(ExecError::TimedOut { program }))
+}
+
+/// Runs the CNI plugin as a runtime does: with these variables only, and `input` on its standard input.
+///
+/// # Errors
+/// If it cannot be started, or does not end within `patience` (it is killed then). A plugin that says no is no error.
+pub(crate) async fn run_plugin(
+    plugin: &Path,
+    environment: &[(&str, &str)],
+    input: &str,
+    patience: Duration,
+) -> io::Result<Output> {
+    let work = async {
+        let mut command = Command::new(plugin);
+        command.env_clear().envs(environment.iter().copied());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let stdin = child.stdin.take();
+        let feed = async {
+            if let Some(mut stdin) = stdin {
+                // VERSION does not read it.
+                let _ = stdin.write_all(input.as_bytes()).await;
+            }
+        };
+        let (output, ()) = tokio::join!(child.wait_with_output(), feed);
+        output
+    };
+    let late = |_| Err(io::ErrorKind::TimedOut.into());
+    tokio::time::timeout(patience, work)
+        .await
+        .unwrap_or_else(late)
 }
 
 /// What tests of the kernel start in their own network namespaces.

@@ -5,6 +5,7 @@ mod bgp;
 mod bgp_status;
 pub mod cli;
 mod cni;
+mod cni_install;
 mod conntrack;
 mod control;
 mod core;
