@@ -1,11 +1,20 @@
 //! Which Pod address is held by which attachment: a pure allocator over the node's Pod CIDRs.
 //!
-//! Addresses are given round-robin, so one that comes back rests until the range has gone round. Keeping the
-//! [`Snapshot`] on disk, and doing so before an address is told to anyone, is the caller's part.
+//! Addresses are given round-robin, and one that comes back rests for the cool-down at least. Keeping the
+//! [`Snapshot`] and the [`Change`]s since on disk, and doing so before an address is told to anyone, is the caller's
+//! part: [`Ipam::choose`] says what is to be written, [`Ipam::apply`] carries it out.
 
+mod change;
+mod choose;
+mod cooling;
 mod error;
+mod leaks;
 mod range;
+mod request;
+mod runs;
 mod snapshot;
+mod usage;
+mod written;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,10 +23,23 @@ use api::NamespacedName;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use change::{Change, Damaged};
+pub use choose::Choice;
+pub use cooling::Cooling;
 pub use error::Error;
-pub use snapshot::{Damaged, Snapshot};
+pub use leaks::{Finding, Scene};
+pub use range::Span;
+pub use request::Request;
+pub use snapshot::Snapshot;
+pub use usage::Usage;
 
+use cooling::Resting;
 use range::{Family, Range};
+use runs::Runs;
+
+/// For how many seconds an address rests unless [`Ipam::set_cool_down`] says otherwise: longer than the neighbours'
+/// caches and most DNS answers that still name the pod that had it.
+pub const COOL_DOWN: u64 = 30;
 
 /// What holds addresses: one interface of one container, the key the CNI specification gives an attachment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -30,7 +52,8 @@ pub struct Holder {
 }
 
 /// The addresses one holder has, and for which pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "written::WrittenLease", into = "written::WrittenLease")]
 #[non_exhaustive]
 pub struct Lease {
     /// Whose they are.
@@ -41,48 +64,65 @@ pub struct Lease {
     pub uid: String,
     /// One address of each family the node had a CIDR of, in the order of those CIDRs.
     pub addresses: Vec<IpAddr>,
+    /// When they were given, in seconds since 1970; 0 if an earlier release gave them.
+    pub since: u64,
 }
 
-/// How full one CIDR is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// The Pod CIDR.
-    pub cidr: IpNet,
-    /// Addresses of it that are held.
-    pub held: u128,
-    /// Addresses of it that pods can have.
-    pub usable: u128,
-}
-
-/// The allocator: CIDRs, leases, and the last address given of each family.
-#[derive(Clone, Debug, Default)]
+/// The allocator: CIDRs, leases, what rests, and the last address given of each family.
+#[derive(Clone, Debug)]
 pub struct Ipam {
     ranges: Vec<Range>,
+    elsewhere: Vec<Range>,
+    reserved: Runs,
+    cool_down: u64,
     leases: BTreeMap<Holder, Lease>,
     held: BTreeMap<IpAddr, Holder>,
+    resting: Resting,
+    /// What is held or rests: not to be given as the next one.
+    busy: Runs,
     last: BTreeMap<Family, IpAddr>,
+}
+
+impl Default for Ipam {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
 }
 
 impl Ipam {
     /// An allocator with no leases.
     pub fn new(cidrs: Vec<IpNet>) -> Self {
-        let mut ipam = Self::default();
-        ipam.set_cidrs(cidrs);
-        ipam
+        Self {
+            ranges: distinct(cidrs),
+            elsewhere: Vec::new(),
+            reserved: Runs::default(),
+            cool_down: COOL_DOWN,
+            leases: BTreeMap::new(),
+            held: BTreeMap::new(),
+            resting: Resting::default(),
+            busy: Runs::default(),
+            last: BTreeMap::new(),
+        }
     }
 
-    /// Takes the leases of a snapshot in place of the present ones; the CIDRs stay.
+    /// Takes the leases of a snapshot in place of the present ones; CIDRs, reservations and cool-down stay.
     pub fn restore(&mut self, snapshot: Snapshot) {
-        let (leases, last) = snapshot.into_parts();
-        self.held = leases
-            .iter()
+        self.resting = Resting::default();
+        for entry in snapshot.cooling {
+            self.resting.insert(entry);
+        }
+        let leases = snapshot.leases.into_iter();
+        self.leases = leases.map(|lease| (lease.holder.clone(), lease)).collect();
+        self.held = self
+            .leases
+            .values()
             .flat_map(|lease| lease.addresses.iter().map(|ip| (*ip, lease.holder.clone())))
             .collect();
-        self.leases = leases
-            .into_iter()
-            .map(|lease| (lease.holder.clone(), lease))
-            .collect();
-        self.last = last.into_iter().map(|ip| (Family::of(ip), ip)).collect();
+        let resting = self.resting.iter().map(|entry| entry.address);
+        let busy = self.held.keys().copied().chain(resting);
+        self.busy = busy.map(Span::one).collect();
+        let last = snapshot.last.into_iter();
+        self.last = last.map(|ip| (Family::of(ip), ip)).collect();
     }
 
     /// All that must outlive the process.
@@ -90,69 +130,47 @@ impl Ipam {
         Snapshot::new(
             self.leases.values().cloned().collect(),
             self.last.values().copied().collect(),
+            self.resting.iter().cloned().collect(),
         )
     }
 
     /// Says which CIDRs addresses come from. Leases outside them are kept until they are released.
     pub fn set_cidrs(&mut self, cidrs: Vec<IpNet>) {
-        self.ranges.clear();
-        for range in cidrs.into_iter().map(Range::new) {
-            if !self.ranges.contains(&range) {
-                self.ranges.push(range);
-            }
-        }
+        self.ranges = distinct(cidrs);
     }
 
-    /// Gives the holder one address of each family there is a CIDR of; all of them or none.
-    ///
-    /// A holder that has a lease gets that one, whatever the CIDRs are by now, so that a runtime may try again
-    /// after a crash. `fixed` names at most one address a family; the other family's is given as usual.
+    /// Says of which further CIDRs (IPPools, other nodes' Pod CIDRs) an address may be asked for by name.
+    pub fn set_elsewhere(&mut self, cidrs: Vec<IpNet>) {
+        self.elsewhere = distinct(cidrs);
+    }
+
+    /// Says which addresses are given to nobody who does not ask for them by name.
+    pub fn set_reserved(&mut self, cidrs: Vec<IpNet>) {
+        self.reserved = cidrs.into_iter().map(Span::whole).collect();
+    }
+
+    /// Says for how many seconds an address rests that was given back.
+    pub fn set_cool_down(&mut self, seconds: u64) {
+        self.cool_down = seconds;
+    }
+
+    /// Gives the holder addresses at once: [`Ipam::choose`] and [`Ipam::apply`] in one.
     ///
     /// # Errors
-    /// If there is no CIDR, none is left, or a fixed address cannot be had: nothing has changed then.
-    pub fn allocate(
-        &mut self,
-        holder: Holder,
-        pod: Option<NamespacedName>,
-        uid: &str,
-        fixed: &[IpAddr],
-    ) -> Result<&Lease, Error> {
-        if let Some(lease) = self.leases.get(&holder) {
-            if let Some(address) = fixed.iter().find(|ip| !lease.addresses.contains(ip)) {
-                return Err(Error::HoldsOthers {
-                    holder,
-                    address: *address,
-                });
-            }
-        } else {
-            let addresses = self.choose(fixed)?;
-            for address in &addresses {
-                self.held.insert(*address, holder.clone());
-                if !fixed.contains(address) {
-                    self.last.insert(Family::of(*address), *address);
-                }
-            }
-            let lease = Lease {
-                holder: holder.clone(),
-                pod,
-                uid: uid.to_owned(),
-                addresses,
-            };
-            self.leases.insert(holder.clone(), lease);
-        }
-        Ok(self
-            .leases
-            .get(&holder)
-            .expect("it was there or has just been put there"))
+    /// As [`Ipam::choose`]: nothing has changed then.
+    pub fn allocate(&mut self, request: &Request) -> Result<Lease, Error> {
+        Ok(match self.choose(request)? {
+            Choice::Held(lease) => lease,
+            Choice::New(change) => self
+                .apply(change)
+                .expect("a choice fits the state it was made of"),
+        })
     }
 
-    /// Takes the holder's addresses back; the lease that was, if there was one.
-    pub fn release(&mut self, holder: &Holder) -> Option<Lease> {
-        let lease = self.leases.remove(holder)?;
-        for address in &lease.addresses {
-            self.held.remove(address);
-        }
-        Some(lease)
+    /// Takes the holder's addresses back; the lease that was, if there was one. `now` is in seconds since 1970.
+    pub fn release(&mut self, holder: &Holder, now: u64) -> Option<Lease> {
+        let holder = holder.clone();
+        self.apply(Change::Released { holder, at: now }).ok()
     }
 
     /// Every lease, in the holders' order.
@@ -170,93 +188,34 @@ impl Ipam {
         self.held.get(&address)
     }
 
-    /// How full each CIDR is, in their order.
-    pub fn usage(&self) -> impl Iterator<Item = Usage> {
-        self.ranges.iter().map(|range| Usage {
-            cidr: range.cidr(),
-            held: self.held_in(range),
-            usable: range.usable(),
-        })
+    /// What rests at a time (seconds since 1970), in the addresses' order.
+    pub fn cooling(&self, now: u64) -> impl Iterator<Item = &Cooling> {
+        let resting = self.resting.iter();
+        resting.filter(move |entry| entry.rests(now, self.cool_down))
     }
 
-    /// The addresses a new lease would have: the fixed ones, and the next of each family they leave out.
-    fn choose(&self, fixed: &[IpAddr]) -> Result<Vec<IpAddr>, Error> {
-        if self.ranges.is_empty() {
-            return Err(Error::NoCidr);
+    /// Whether a pod here may have an address at all: as one of this node's own, or asked for by name.
+    pub fn is_allowed(&self, address: IpAddr) -> bool {
+        let own = |range: &&Range| range.cidr().contains(&address);
+        if let Some(range) = self.ranges.iter().find(own) {
+            // A pool around it must not lend out a network or broadcast address.
+            return range.contains(address);
         }
-        let mut wanted = BTreeMap::new();
-        for address in fixed {
-            self.check_fixed(*address)?;
-            if let Some(first) = wanted.insert(Family::of(*address), *address) {
-                return Err(Error::TwoOfAFamily {
-                    first,
-                    second: *address,
-                });
-            }
-        }
-        let mut families: Vec<Family> = Vec::new();
-        for range in &self.ranges {
-            if !families.contains(&range.family()) {
-                families.push(range.family());
-            }
-        }
-        families
-            .into_iter()
-            .map(|family| {
-                wanted
-                    .get(&family)
-                    .map_or_else(|| self.next(family), |ip| Ok(*ip))
-            })
-            .collect()
+        self.elsewhere.iter().any(|range| range.contains(address))
     }
 
-    fn check_fixed(&self, address: IpAddr) -> Result<(), Error> {
-        if !self.ranges.iter().any(|range| range.contains(address)) {
-            let cidrs = self.ranges.iter().map(Range::cidr).collect();
-            return Err(Error::FixedOutside { address, cidrs });
-        }
-        match self.held.get(&address) {
-            Some(holder) => Err(Error::FixedHeld {
-                address,
-                holder: holder.clone(),
-            }),
-            None => Ok(()),
-        }
+    fn spans_of(&self, family: Family) -> impl Iterator<Item = Span> {
+        let spans = self.ranges.iter().map(Range::span);
+        spans.filter(move |span| span.family() == family)
     }
+}
 
-    /// The first free address after the last one given, through the family's CIDRs in turn and round again.
-    fn next(&self, family: Family) -> Result<IpAddr, Error> {
-        let mut ranges: Vec<&Range> = self
-            .ranges
-            .iter()
-            .filter(|range| range.family() == family)
-            .collect();
-        if let Some(last) = self.last.get(&family)
-            && let Some(at) = ranges.iter().position(|range| range.contains(*last))
-        {
-            ranges.rotate_left(at);
-            let free = ranges
-                .first()
-                .and_then(|range| range.free_after(*last, &self.held));
-            if let Some(free) = free {
-                return Ok(free);
-            }
-            ranges.rotate_left(1);
-        }
-        let free = ranges.iter().find_map(|range| range.first_free(&self.held));
-        free.ok_or_else(|| self.exhausted(&ranges))
-    }
-
-    fn exhausted(&self, ranges: &[&Range]) -> Error {
-        Error::Exhausted {
-            cidrs: ranges.iter().map(|range| range.cidr()).collect(),
-            held: ranges.iter().map(|range| self.held_in(range)).sum(),
+fn distinct(cidrs: Vec<IpNet>) -> Vec<Range> {
+    let mut ranges: Vec<Range> = Vec::with_capacity(cidrs.len());
+    for range in cidrs.into_iter().map(Range::new) {
+        if !ranges.contains(&range) {
+            ranges.push(range);
         }
     }
-
-    fn held_in(&self, range: &Range) -> u128 {
-        let (first, last) = range.bounds();
-        // A map holds at most usize::MAX entries, which fit.
-        self.held.range(first..=last).count() as u128
-    }
+    ranges
 }

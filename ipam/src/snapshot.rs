@@ -1,47 +1,40 @@
-//! The leases as they are written to disk: a versioned form that is checked whole when it is read.
+//! All that must outlive the process, in a versioned form that is checked whole when it is read.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use api::NamespacedName;
 use serde::{Deserialize, Serialize};
 
-use crate::{Holder, Lease};
+use crate::{Cooling, Damaged, Lease};
 
-/// The only form so far. A reader refuses any other: to guess would give an address twice.
-const VERSION: u32 = 1;
+/// The form that is written. Form 1, which had no resting addresses and no times, is read as well; a reader refuses
+/// any other: to guess would give an address twice.
+pub(crate) const VERSION: u32 = 2;
+const OLDEST_READ: u32 = 1;
 
-/// Leases and round-robin positions, free of doubles.
+/// Leases, resting addresses and round-robin positions, free of doubles.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Written", try_from = "Written")]
 pub struct Snapshot {
-    leases: Vec<Lease>,
-    last: Vec<IpAddr>,
-}
-
-/// Why a snapshot cannot be believed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Damaged {
-    /// Written by a later release.
-    #[error(
-        "the leases are in form {0}, and this release reads form {VERSION}: run the release that wrote them"
-    )]
-    Version(u32),
-    /// A holder is there twice.
-    #[error("interface {} of container {} is there twice", .0.interface, .0.container_id)]
-    Holder(Holder),
-    /// An address is there twice.
-    #[error("the address {0} is there twice")]
-    Address(IpAddr),
+    pub(crate) leases: Vec<Lease>,
+    pub(crate) last: Vec<IpAddr>,
+    pub(crate) cooling: Vec<Cooling>,
+    form: u32,
 }
 
 impl Snapshot {
-    pub(crate) fn new(leases: Vec<Lease>, last: Vec<IpAddr>) -> Self {
-        Self { leases, last }
+    pub(crate) fn new(leases: Vec<Lease>, last: Vec<IpAddr>, cooling: Vec<Cooling>) -> Self {
+        Self {
+            leases,
+            last,
+            cooling,
+            form: VERSION,
+        }
     }
 
-    pub(crate) fn into_parts(self) -> (Vec<Lease>, Vec<IpAddr>) {
-        (self.leases, self.last)
+    /// Whether it was read from the form that an earlier release wrote.
+    pub fn is_of_older_release(&self) -> bool {
+        self.form < VERSION
     }
 }
 
@@ -49,44 +42,20 @@ impl Snapshot {
 #[serde(rename_all = "camelCase")]
 struct Written {
     version: u32,
-    leases: Vec<WrittenLease>,
+    leases: Vec<Lease>,
     #[serde(default)]
     last_given: Vec<IpAddr>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WrittenLease {
-    #[serde(flatten)]
-    holder: Holder,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pod: Option<WrittenPod>,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    uid: String,
-    addresses: Vec<IpAddr>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct WrittenPod {
-    namespace: String,
-    name: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    cooling: Vec<Cooling>,
 }
 
 impl From<Snapshot> for Written {
     fn from(snapshot: Snapshot) -> Self {
-        let leases = snapshot.leases.into_iter().map(|lease| WrittenLease {
-            holder: lease.holder,
-            pod: lease.pod.map(|pod| WrittenPod {
-                namespace: pod.namespace,
-                name: pod.name,
-            }),
-            uid: lease.uid,
-            addresses: lease.addresses,
-        });
         Self {
             version: VERSION,
-            leases: leases.collect(),
+            leases: snapshot.leases,
             last_given: snapshot.last,
+            cooling: snapshot.cooling,
         }
     }
 }
@@ -95,30 +64,27 @@ impl TryFrom<Written> for Snapshot {
     type Error = Damaged;
 
     fn try_from(written: Written) -> Result<Self, Damaged> {
-        if written.version != VERSION {
+        if !(OLDEST_READ..=VERSION).contains(&written.version) {
             return Err(Damaged::Version(written.version));
         }
         let (mut holders, mut addresses) = (BTreeSet::new(), BTreeSet::new());
-        let mut leases = Vec::with_capacity(written.leases.len());
-        for lease in written.leases {
-            if !holders.insert(lease.holder.clone()) {
-                return Err(Damaged::Holder(lease.holder));
+        for lease in &written.leases {
+            if !holders.insert(&lease.holder) {
+                return Err(Damaged::Holder(lease.holder.clone()));
             }
             if let Some(twice) = lease.addresses.iter().find(|ip| !addresses.insert(**ip)) {
                 return Err(Damaged::Address(*twice));
             }
-            leases.push(Lease {
-                holder: lease.holder,
-                pod: lease
-                    .pod
-                    .map(|pod| NamespacedName::new(pod.namespace, pod.name)),
-                uid: lease.uid,
-                addresses: lease.addresses,
-            });
+        }
+        let resting = written.cooling.iter().map(|entry| entry.address);
+        if let Some(twice) = resting.into_iter().find(|ip| !addresses.insert(*ip)) {
+            return Err(Damaged::Address(twice));
         }
         Ok(Self {
-            leases,
+            leases: written.leases,
             last: written.last_given,
+            cooling: written.cooling,
+            form: written.version,
         })
     }
 }
