@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::NamespacedName;
 
-use crate::{Holder, Ipam};
+use crate::{Holder, Ipam, Lease};
 
 /// What is there besides the leases, as the caller has seen it.
 pub struct Scene<'a> {
@@ -76,8 +76,6 @@ impl Ipam {
     pub fn findings(&self, scene: &Scene<'_>) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut explained = BTreeSet::new();
-        let mut of_pod: BTreeMap<(&NamespacedName, &str, &str), Vec<(u64, &Holder)>> =
-            BTreeMap::new();
         for lease in self.leases.values() {
             let holder = || lease.holder.clone();
             let link = (scene.link_of)(&lease.holder);
@@ -90,11 +88,6 @@ impl Ipam {
             }
             explained.insert(link);
             findings.extend(pod_finding(lease, scene.pods));
-            if let Some(pod) = &lease.pod {
-                let key = (pod, lease.uid.as_str(), lease.holder.interface.as_str());
-                let held = of_pod.entry(key).or_default();
-                held.push((lease.since, &lease.holder));
-            }
             if !scene.delegated.contains(&lease.holder) {
                 let outside = lease.addresses.iter().filter(|ip| !self.is_allowed(**ip));
                 findings.extend(outside.map(|address| Finding::AddressOutside {
@@ -103,24 +96,36 @@ impl Ipam {
                 }));
             }
         }
-        for ((pod, _, _), mut holders) in of_pod.into_iter().filter(|(_, held)| held.len() > 1) {
-            holders.sort_by(|one, other| other.cmp(one));
-            let holders = holders.into_iter().map(|(_, holder)| holder.clone());
-            findings.push(Finding::PodHeldTwice {
-                pod: pod.clone(),
-                holders: holders.collect(),
-            });
-        }
+        findings.extend(self.pods_held_twice());
         let unknown = scene.links.difference(&explained).cloned();
         findings.extend(unknown.map(|link| Finding::LinkUnknown { link }));
         findings
     }
+
+    fn pods_held_twice(&self) -> Vec<Finding> {
+        let mut of_pod: BTreeMap<_, Vec<(u64, &Holder)>> = BTreeMap::new();
+        for lease in self.leases.values() {
+            if let Some(pod) = &lease.pod {
+                let key = (pod, &lease.uid, &lease.holder.interface);
+                let held = of_pod.entry(key).or_default();
+                held.push((lease.since, &lease.holder));
+            }
+        }
+        let twice = of_pod.into_iter().filter(|(_, held)| held.len() > 1);
+        let finding = |(pod, mut held): (&NamespacedName, Vec<(u64, &Holder)>)| {
+            held.sort_by(|one, other| other.cmp(one));
+            Finding::PodHeldTwice {
+                pod: pod.clone(),
+                holders: held.into_iter().map(|(_, holder)| holder.clone()).collect(),
+            }
+        };
+        twice
+            .map(|((pod, _, _), held)| finding((pod, held)))
+            .collect()
+    }
 }
 
-fn pod_finding(
-    lease: &crate::Lease,
-    pods: Option<&BTreeMap<NamespacedName, String>>,
-) -> Option<Finding> {
+fn pod_finding(lease: &Lease, pods: Option<&BTreeMap<NamespacedName, String>>) -> Option<Finding> {
     let (pod, pods) = (lease.pod.as_ref()?, pods?);
     let Some(present) = pods.get(pod) else {
         return Some(Finding::PodUnknown {

@@ -341,7 +341,7 @@ fn ranges_give_one_address_of_each_set_and_the_other_family_as_usual() {
         let given = give(&mut ipam, &ask(id, vec![upper.clone()], &[])).unwrap();
         assert_eq!(given, [v4.to_owned(), format!("fd00::{v6}")]);
     }
-    let error = give(&mut ipam, &ask(4, vec![upper.clone()], &[])).unwrap_err();
+    let error = give(&mut ipam, &ask(4, vec![upper], &[])).unwrap_err();
     assert!(
         error
             .to_string()

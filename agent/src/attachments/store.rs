@@ -47,6 +47,18 @@ impl Leases {
         self.ipam.set_cidrs(cidrs);
     }
 
+    /// Says of which further CIDRs (IPPools, other nodes' Pod CIDRs) an address may be asked for by name.
+    #[expect(dead_code, reason = "called once pools are read")]
+    pub(crate) fn set_elsewhere(&mut self, cidrs: Vec<IpNet>) {
+        self.ipam.set_elsewhere(cidrs);
+    }
+
+    /// Says which addresses are given to nobody who does not ask for them by name.
+    #[expect(dead_code, reason = "called once reservations are read")]
+    pub(crate) fn set_reserved(&mut self, cidrs: Vec<IpNet>) {
+        self.ipam.set_reserved(cidrs);
+    }
+
     /// Gives addresses, on disk before they are known to anyone. The same holder gets the same ones again.
     ///
     /// # Errors
@@ -59,7 +71,12 @@ impl Leases {
         fixed: &[IpAddr],
     ) -> anyhow::Result<Lease> {
         let before = self.ipam.snapshot();
-        let lease = self.ipam.allocate(holder.clone(), pod, uid, fixed)?.clone();
+        let lease = self.ipam.allocate(&ipam::Request {
+            pod,
+            uid: uid.to_owned(),
+            fixed: fixed.to_vec(),
+            ..ipam::Request::new(holder.clone(), now())
+        })?;
         if let Err(error) = self.write() {
             // Not a release: a lease that was there before this call is a running pod's.
             self.ipam.restore(before);
@@ -74,7 +91,7 @@ impl Leases {
     /// If the file cannot be written: the addresses are then still held on disk, and the caller must try again.
     pub(crate) fn release(&mut self, holder: &Holder) -> anyhow::Result<Option<Lease>> {
         let before = self.ipam.snapshot();
-        let lease = self.ipam.release(holder);
+        let lease = self.ipam.release(holder, now());
         if lease.is_some()
             && let Err(error) = self.write()
         {
@@ -100,6 +117,12 @@ impl Leases {
         write_atomically(&self.file, &bytes)
             .with_context(|| format!("cannot write {}", self.file.display()))
     }
+}
+
+/// Seconds since 1970; a clock before that counts as 1970.
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// Replaces a file so that a crash at any instant leaves the old or the new one, whole and on disk.
