@@ -17,10 +17,12 @@ mod target;
 mod tracker;
 mod wire;
 
-pub use links::{LINK_PREFIX, LinkInfo, delete_link, pod_links};
+pub use links::{
+    LINK_PREFIX, LinkInfo, SHAPER_PREFIX, delete_link, delete_lone_shapers, pod_links,
+};
 pub use monitor::{Monitor, Notice};
 pub use pod::{
-    GATEWAY_V4, GATEWAY_V6, HOST_MAC, MadePodLink, PodLink, PodLinkState, check_pod_link,
+    GATEWAY_V4, GATEWAY_V6, HOST_MAC, MadePodLink, PodLink, PodLinkState, Shaping, check_pod_link,
     create_pod_link, make_pod_link, raise_pod_link,
 };
 pub use sysctl::{Sysctl, SysctlOutcome, host_sysctls};

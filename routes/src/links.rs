@@ -10,6 +10,8 @@ use crate::conn::Conn;
 
 /// What a pod's host end is called by at its start; nothing else bears it.
 pub const LINK_PREFIX: &str = "ptl";
+/// What the device is called by at its start that shapes what a pod sends; its end is the host end's.
+pub const SHAPER_PREFIX: &str = "ptb";
 /// Bytes of an interface name, the kernel's IFNAMSIZ less its NUL.
 const NAME_BYTES: usize = 15;
 
@@ -34,7 +36,7 @@ pub struct LinkInfo {
     pub kind: String,
 }
 
-/// Deletes a pod's host end, and with it the pod's; `false` when it was not there.
+/// Deletes a pod's host end, and with it the pod's and what shapes it; `false` when it was not there.
 ///
 /// # Errors
 /// For a name that is not one of ours, or when the kernel refuses.
@@ -67,9 +69,53 @@ pub(crate) async fn blocking<T: Send + 'static>(
         .unwrap_or(Err(Error::Stopped))
 }
 
+/// Deletes the devices that shape what pods send whose host ends are gone; returns their names.
+///
+/// A host end goes with its pod's namespace and takes nothing else along. One that is being made has its host end before its shaper.
+///
+/// # Errors
+/// When the kernel can't be asked.
+pub async fn delete_lone_shapers() -> Result<Vec<String>, Error> {
+    let mut conn = Conn::open()?;
+    blocking(move || {
+        let links = dump(&mut conn)?;
+        let mut deleted = Vec::new();
+        for shaper in links.iter().filter(|link| link.kind == "ifb") {
+            let Some(hash) = shaper.name.strip_prefix(SHAPER_PREFIX) else {
+                continue;
+            };
+            let host_end = format!("{LINK_PREFIX}{hash}");
+            if links.iter().any(|link| link.name == host_end) {
+                continue;
+            }
+            // By its index: by now the name may be that of a new one.
+            let mut request = LinkMessage::default();
+            request.header.index = shaper.index;
+            if delete_by(&mut conn, request, &shaper.name)? {
+                deleted.push(shaper.name.clone());
+            }
+        }
+        Ok(deleted)
+    })
+    .await
+}
+
+/// Deletes a host end and what shapes it.
 pub(crate) fn delete(conn: &mut Conn, name: &str) -> Result<bool, Error> {
+    let was_there = delete_one(conn, name)?;
+    if let Some(hash) = name.strip_prefix(LINK_PREFIX) {
+        delete_one(conn, &format!("{SHAPER_PREFIX}{hash}"))?;
+    }
+    Ok(was_there)
+}
+
+pub(crate) fn delete_one(conn: &mut Conn, name: &str) -> Result<bool, Error> {
+    delete_by(conn, named(name), name)
+}
+
+fn delete_by(conn: &mut Conn, link: LinkMessage, name: &str) -> Result<bool, Error> {
     let mut batch = Batch::default();
-    batch.push(RouteNetlinkMessage::DelLink(named(name)), 0);
+    batch.push(RouteNetlinkMessage::DelLink(link), 0);
     match conn.transact(&mut batch)?.remove(&0) {
         None => Ok(true),
         Some(refusal) if refusal.is(Errno::ENODEV) => Ok(false),

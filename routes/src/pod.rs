@@ -2,13 +2,16 @@
 
 mod check;
 mod request;
+mod shape;
 
 pub use check::check_pod_link;
+pub use shape::Shaping;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::errno::Errno;
 
 use crate::batch::Batch;
@@ -43,11 +46,44 @@ pub struct PodLink {
     pub mac: Option<[u8; 6]>,
     /// Whether the node may send from 127.0.0.1 through the host end (route_localnet): for host ports of this pod.
     pub localnet: bool,
+    /// The limit of what the pod receives.
+    pub ingress: Option<Shaping>,
+    /// The limit of what the pod sends.
+    pub egress: Option<Shaping>,
+    /// Where the pod gets by its gateway; everywhere, in a family without any.
+    pub routes: Vec<IpNet>,
 }
 
 impl PodLink {
     fn has_v6(&self) -> bool {
         self.addresses.iter().any(IpAddr::is_ipv6)
+    }
+
+    /// The gateways of the pod's families, each with what it leads to.
+    fn gateways(&self) -> Vec<(IpAddr, Vec<IpNet>)> {
+        let families: [(bool, IpAddr, IpNet); 2] = [
+            (self.has_v4(), GATEWAY_V4.into(), Ipv4Net::default().into()),
+            (self.has_v6(), GATEWAY_V6.into(), Ipv6Net::default().into()),
+        ];
+        let present = families.into_iter().filter(|(has, _, _)| *has);
+        present
+            .map(|(_, gateway, everywhere)| {
+                let own = |net: &&IpNet| net.addr().is_ipv4() == gateway.is_ipv4();
+                let mut to: Vec<IpNet> = self.routes.iter().filter(own).map(IpNet::trunc).collect();
+                if to.is_empty() {
+                    to.push(everywhere);
+                }
+                (gateway, to)
+            })
+            .collect()
+    }
+
+    /// Where the pod gets by its gateways, each destination with its gateway: what a CNI result says.
+    #[must_use]
+    pub fn destinations(&self) -> Vec<(IpNet, IpAddr)> {
+        let all = self.gateways().into_iter();
+        all.flat_map(|(gateway, to)| to.into_iter().map(move |net| (net, gateway)))
+            .collect()
     }
 
     fn has_v4(&self) -> bool {
@@ -246,7 +282,11 @@ impl Maker {
         let mut steps = Steps::default();
         let settings = request::host_settings(index, &self.link);
         steps.add(settings, 0, || format!("the settings of {name}"));
-        steps.run(&mut self.host)
+        steps.run(&mut self.host)?;
+        if self.link.ingress.is_none() && self.link.egress.is_none() {
+            return Ok(());
+        }
+        shape::apply(&mut self.host, &self.link, index)
     }
 
     fn raise(&mut self, index: u32) -> Result<(), Error> {
@@ -310,24 +350,19 @@ impl Maker {
                 format!("giving the pod's {name} address {address}")
             });
         }
-        let families = [
-            (self.link.has_v4(), GATEWAY_V4.into()),
-            (self.link.has_v6(), GATEWAY_V6.into()),
-        ];
-        for gateway in families
-            .into_iter()
-            .filter_map(|(has, gateway)| has.then_some(gateway))
-        {
+        for (gateway, destinations) in self.link.gateways() {
             let (message, flags) = request::neighbour(index, gateway);
             steps.add(message, flags, || {
                 format!("the pod's neighbour entry of {gateway}")
             });
             let (message, flags) = request::gateway_route(index, gateway);
             steps.add(message, flags, || format!("the pod's route to {gateway}"));
-            let (message, flags) = request::default_route(index, gateway);
-            steps.add(message, flags, || {
-                format!("the pod's default route by {gateway}")
-            });
+            for to in destinations {
+                let (message, flags) = request::route_by(index, to, gateway);
+                steps.add(message, flags, || {
+                    format!("the pod's route to {to} by {gateway}")
+                });
+            }
         }
         steps.run(&mut self.pod)
     }
@@ -348,6 +383,17 @@ impl Steps {
         words: impl FnOnce() -> String,
     ) {
         self.batch.push(message, flags);
+        self.words.push(words());
+    }
+
+    /// Adds a request of the given kind and flags whose body `body` appends.
+    fn add_with(
+        &mut self,
+        (kind, flags): (u16, u16),
+        words: impl FnOnce() -> String,
+        body: impl FnOnce(&mut Vec<u8>),
+    ) {
+        self.batch.push_with(kind, flags, body);
         self.words.push(words());
     }
 

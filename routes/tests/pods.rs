@@ -237,6 +237,42 @@ fn a_link_has_the_address_asked_for_and_lets_loopback_through_only_when_asked() 
 }
 
 #[test]
+fn a_pod_with_routes_of_its_own_has_those_instead_of_the_default() {
+    in_netns(|| async {
+        let pod = Pod::new();
+        let link = PodLink {
+            routes: ["10.0.0.0/8", "192.0.2.7/32"]
+                .map(|net| net.parse().unwrap())
+                .into(),
+            ..link("ptl00000000001", &["10.244.0.2", "fd00:244::2"])
+        };
+        create_pod_link(&link, pod.netns(), pod.netlink())
+            .await
+            .unwrap();
+        let shown = pod.ip("-4 route show");
+        for part in ["10.0.0.0/8 via 169.254.1.1", "192.0.2.7 via 169.254.1.1"] {
+            assert!(shown.contains(part), "{shown}");
+        }
+        assert!(!shown.contains("default"), "{shown}");
+        assert!(pod.ip("-6 route show").contains("default via fe80::1"));
+        let wrong = check_pod_link(&link, pod.netlink()).await.unwrap();
+        assert_eq!(wrong, Vec::<String>::new());
+        pod.ip("route del 10.0.0.0/8");
+        let wrong = check_pod_link(&link, pod.netlink()).await.unwrap();
+        assert_eq!(
+            wrong,
+            ["the pod lacks the route to 10.0.0.0/8 by 169.254.1.1"]
+        );
+        let to: Vec<String> = link
+            .destinations()
+            .iter()
+            .map(|(net, _)| net.to_string())
+            .collect();
+        assert_eq!(to, ["10.0.0.0/8", "192.0.2.7/32", "::/0"]);
+    });
+}
+
+#[test]
 fn a_check_says_each_thing_that_is_wrong() {
     in_netns(|| async {
         let pod = Pod::new();

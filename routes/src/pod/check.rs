@@ -13,7 +13,7 @@ use netlink_packet_route::route::{
 };
 
 use super::request::family;
-use super::{GATEWAY_V4, GATEWAY_V6, HOST_MAC, PodLink, bits};
+use super::{GATEWAY_V6, HOST_MAC, PodLink, bits, shape};
 use crate::Error;
 use crate::conn::Conn;
 use crate::links::{self, LinkInfo, blocking};
@@ -49,7 +49,7 @@ fn check_host(conn: &mut Conn, link: &PodLink, wrong: &mut Vec<String>) -> Resul
     if link.has_v6() && !addresses(conn, found.index, GATEWAY_V6.into())? {
         wrong.push(format!("the host's {name} lacks address {GATEWAY_V6}"));
     }
-    Ok(())
+    shape::check(conn, link, found.index, wrong)
 }
 
 fn check_pod(conn: &mut Conn, link: &PodLink, wrong: &mut Vec<String>) -> Result<(), Error> {
@@ -64,14 +64,13 @@ fn check_pod(conn: &mut Conn, link: &PodLink, wrong: &mut Vec<String>) -> Result
             wrong.push(format!("the pod's {name} lacks address {address}"));
         }
     }
-    let families = [
-        (link.has_v4(), GATEWAY_V4.into()),
-        (link.has_v6(), GATEWAY_V6.into()),
-    ];
-    for gateway in families
-        .into_iter()
-        .filter_map(|(has, gateway)| has.then_some(gateway))
-    {
+    if let Some(mac) = link.mac.filter(|mac| found.mac != Some(*mac)) {
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        wrong.push(format!(
+            "the pod's {name} has another link-layer address than {mac}"
+        ));
+    }
+    for (gateway, destinations) in link.gateways() {
         if !neighbour(conn, found.index, gateway)? {
             wrong.push(format!(
                 "the pod lacks the permanent neighbour entry of {gateway}"
@@ -81,8 +80,16 @@ fn check_pod(conn: &mut Conn, link: &PodLink, wrong: &mut Vec<String>) -> Result
         if !routes.contains(&(bits(gateway), Some(gateway), None)) {
             wrong.push(format!("the pod lacks the route to {gateway} by {name}"));
         }
-        if !routes.contains(&(0, None, Some(gateway))) {
-            wrong.push(format!("the pod lacks the default route by {gateway}"));
+        for to in destinations {
+            let address = (to.prefix_len() > 0).then(|| to.network());
+            if !routes.contains(&(to.prefix_len(), address, Some(gateway))) {
+                let what = if address.is_none() {
+                    "the default route".to_owned()
+                } else {
+                    format!("the route to {to}")
+                };
+                wrong.push(format!("the pod lacks {what} by {gateway}"));
+            }
         }
     }
     Ok(())

@@ -17,6 +17,8 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use ipnet::IpNet;
+
 use super::{HOST_MAC, PodLink, bits};
 use crate::PROTOCOL;
 
@@ -148,10 +150,15 @@ pub(super) fn gateway_route(index: u32, gateway: IpAddr) -> Request {
     )
 }
 
-/// Everything else, by the gateway.
-pub(super) fn default_route(index: u32, gateway: IpAddr) -> Request {
+/// A destination by the gateway.
+pub(super) fn route_by(index: u32, to: IpNet, gateway: IpAddr) -> Request {
     let mut route = pod_route(index, gateway);
     route.header.flags = RouteFlags::Onlink;
+    route.header.destination_prefix_length = to.prefix_len();
+    if to.prefix_len() > 0 {
+        let to = RouteAttribute::Destination(to.network().into());
+        route.attributes.push(to);
+    }
     route
         .attributes
         .push(RouteAttribute::Gateway(gateway.into()));
