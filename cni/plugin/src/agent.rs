@@ -66,6 +66,11 @@ impl Connection {
         })
     }
 
+    /// Begins the deadline anew: what was done since the connect was not the agent's to do.
+    pub(crate) fn renew(&mut self) {
+        self.deadline = Instant::now() + self.patience;
+    }
+
     /// Sends the request, the descriptors with its first byte, and waits for the answer.
     pub(crate) fn ask(
         &mut self,

@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
 use cni_spec::{CniError, ErrorCode};
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
@@ -25,6 +27,7 @@ const SYSCTLS: [(&str, &str); 5] = [
 #[derive(Debug)]
 pub(crate) struct Netns {
     file: File,
+    home: File,
     path: String,
     own: bool,
 }
@@ -37,7 +40,10 @@ impl Netns {
         let pod = file
             .metadata()
             .map_err(|error| invalid(path, &error.to_string()))?;
-        let host = fs::metadata(OWN).map_err(|error| invalid(OWN, &error.to_string()))?;
+        let home = File::open(OWN).map_err(|error| invalid(OWN, &error.to_string()))?;
+        let host = home
+            .metadata()
+            .map_err(|error| invalid(OWN, &error.to_string()))?;
         let own = identity(&pod) == identity(&host);
         if own && !may_be_own {
             return Err(invalid(
@@ -47,6 +53,7 @@ impl Netns {
         }
         Ok(Self {
             file,
+            home,
             path: path.to_owned(),
             own,
         })
@@ -57,13 +64,26 @@ impl Netns {
         self.own
     }
 
-    /// Takes this process into the namespace, for good.
-    pub(crate) fn enter(&self) -> Result<(), CniError> {
-        setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
-            nix::errno::Errno::EINVAL => invalid(&self.path, "it is not a network namespace"),
-            other => invalid(&self.path, &other.to_string()),
-        })
+    /// Does something inside the namespace, and comes back: an IPAM plugin belongs on the host.
+    ///
+    /// # Errors
+    /// That of `work`, or that it is no network namespace (code 8).
+    pub(crate) fn within<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, CniError>,
+    ) -> Result<T, CniError> {
+        enter(&self.file, &self.path)?;
+        let done = work();
+        enter(&self.home, OWN)?;
+        done
     }
+}
+
+fn enter(file: &File, path: &str) -> Result<(), CniError> {
+    setns(file, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
+        Errno::EINVAL => invalid(path, "it is not a network namespace"),
+        other => invalid(path, &other.to_string()),
+    })
 }
 
 impl AsRawFd for Netns {
@@ -88,6 +108,14 @@ pub(crate) fn set_sysctls() -> Result<(), CniError> {
                 .details(format!("setting {path} to {value}: {error}"))
         })
     })
+}
+
+/// Fails if the namespace this process is in has such an interface.
+pub(crate) fn refuse_interface(name: &str) -> Result<(), CniError> {
+    match if_nametoindex(name) {
+        Ok(_) => Err(CniError::interface_exists(name)),
+        Err(_) => Ok(()),
+    }
 }
 
 /// A netlink socket that stays in the namespace this process is in, whoever holds it.

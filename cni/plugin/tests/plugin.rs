@@ -171,9 +171,9 @@ fn what_is_wrong_with_the_call_is_said_by_its_code() {
         code(verb(
             "ADD",
             &OWN_NETNS,
-            &with("ipam", json!({"type": "host-local"}))
+            &with("ipam", json!({"type": "nobody-has-this"}))
         )),
-        2
+        7
     );
     assert_eq!(
         code(verb(

@@ -170,12 +170,17 @@ impl NetworkConfig {
         sets.iter().map(range_set).collect()
     }
 
-    /// The name servers for the result: `dns` of the capabilities over that of the configuration, field by field.
+    /// The name servers for a result that has `base`: those of the configuration instead, and `dns` of the capabilities
+    /// over either, field by field.
     ///
     /// # Errors
     /// If `runtimeConfig.dns` is malformed (code 7).
-    pub fn requested_dns(&self) -> Result<Dns, CniError> {
-        let mut dns = self.dns.clone();
+    pub fn dns_over(&self, base: Dns) -> Result<Dns, CniError> {
+        let mut dns = if self.dns == Dns::default() {
+            base
+        } else {
+            self.dns.clone()
+        };
         let Some(value) = self.runtime("dns") else {
             return Ok(dns);
         };
@@ -214,7 +219,7 @@ impl NetworkConfig {
         self.requested_mac()?;
         self.requested_ips()?;
         self.ip_ranges()?;
-        self.requested_dns()?;
+        self.dns_over(Dns::default())?;
         match self.runtime(POD_ANNOTATIONS) {
             Some(value) if BTreeMap::<String, String>::deserialize(value).is_err() => {
                 Err(malformed(POD_ANNOTATIONS, value, "not a map of texts"))

@@ -88,7 +88,7 @@ impl NetworkConfig {
             );
         }
         match command {
-            Command::Add => self.check_ipam().and_then(|()| self.check_capabilities()),
+            Command::Add => self.ipam_plugin().and_then(|_| self.check_capabilities()),
             Command::Check if self.prev_result.is_none() => Err(config("prevResult is missing")
                 .details("CHECK compares with the result of ADD, which the runtime passes")),
             Command::Gc if self.valid_attachments.is_none() => {
@@ -110,19 +110,36 @@ impl NetworkConfig {
             .transpose()
     }
 
-    /// To carry on with an IPAM plugin ignored would give addresses nobody asked for.
-    fn check_ipam(&self) -> Result<(), CniError> {
-        match &self.ipam_type {
-            None => Ok(()),
-            Some(other) => Err(CniError::new(
-                ErrorCode::UnsupportedField,
-                "unsupported field ipam.type",
-            )
-            .details(format!(
-                "{other:?}: addresses come from the node's Pod CIDRs; take ipam out of network {}",
-                self.name
-            ))),
+    /// The IPAM plugin's file name, if one is named.
+    ///
+    /// # Errors
+    /// If it is none, or that of this very plugin (code 7).
+    pub fn ipam_plugin(&self) -> Result<Option<&str>, CniError> {
+        let Some(name) = self.ipam_type.as_deref() else {
+            return Ok(None);
+        };
+        let wrong =
+            |why: &str| Err(config("invalid ipam.type").details(format!("{name:?} is {why}")));
+        if !grammar::is_file_name(name) {
+            return wrong("not the name of a file");
         }
+        if name == self.plugin_type {
+            return wrong("the plugin that asks; take ipam out to have its own addresses");
+        }
+        Ok(Some(name))
+    }
+
+    /// Whether the plugins before us have left the interface to us.
+    ///
+    /// # Errors
+    /// If `prevResult` cannot be read (code 6), or has the interface in this namespace (code 100).
+    pub fn check_previous(&self, interface: &str, netns: &str) -> Result<(), CniError> {
+        let previous = self.previous_result()?.unwrap_or_default();
+        let mut made = previous.interfaces.iter();
+        if made.any(|other| other.name == interface && other.sandbox == netns) {
+            return Err(CniError::interface_exists(interface));
+        }
+        Ok(())
     }
 }
 

@@ -60,6 +60,13 @@ impl CniError {
         }
     }
 
+    /// What ADD says to a container that has the interface already.
+    pub fn interface_exists(name: &str) -> Self {
+        Self::new(ErrorCode::Failed, "the interface exists").details(format!(
+            "{name} is in the container's network namespace already: DEL comes before another ADD"
+        ))
+    }
+
     /// Adds why, and what to do.
     #[must_use]
     pub fn details(mut self, details: impl Into<String>) -> Self {

@@ -10,6 +10,11 @@ pub(crate) fn is_identifier(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
 }
 
+/// The name of a file in a folder.
+pub(crate) fn is_file_name(text: &str) -> bool {
+    !text.is_empty() && text != "." && text != ".." && !text.contains(['/', '\0'])
+}
+
 /// An interface name the kernel takes literally: at most 15 bytes, and no `%`, which it reads as a template.
 pub(crate) fn is_interface_name(text: &str) -> bool {
     (1..=15).contains(&text.len())

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use cni_spec::capabilities::{ANNOTATION_IP_ADDRESSES, POD_ANNOTATIONS};
 use cni_spec::socket::Request;
 use cni_spec::{
-    Bandwidth, CniError, Command, Environment, NetworkConfig, PortMapping, PortProtocol,
+    Bandwidth, CniError, Command, Dns, Environment, NetworkConfig, PortMapping, PortProtocol,
 };
 use serde_json::{Value, json};
 
@@ -128,7 +128,7 @@ fn semantics_104_dns_of_the_runtime_goes_over_that_of_the_configuration_field_by
         "dns": {"nameservers": ["10.0.0.1"], "domain": "d", "search": ["a"]},
         "runtimeConfig": {"dns": {"servers": ["10.0.0.2"], "searches": null, "options": ["ndots:5"]}},
     }));
-    let dns = config.requested_dns().unwrap();
+    let dns = config.dns_over(Dns::default()).unwrap();
     assert_eq!(
         (dns.nameservers, dns.domain.as_str()),
         (vec!["10.0.0.2".to_owned()], "d")

@@ -220,9 +220,16 @@ fn verbs_need_their_version_and_their_keys() {
         None
     );
     assert_eq!(code(json!({}), Command::Status), None);
-    let ipam = json!({"ipam": {"type": "host-local"}});
-    assert_eq!(code(ipam.clone(), Command::Add), Some(2));
-    assert_eq!(code(ipam, Command::Del), None);
+    for (name, expected) in [
+        ("host-local", None),
+        ("", None),
+        ("a/b", Some(7)),
+        ("..", Some(7)),
+    ] {
+        let ipam = json!({"ipam": {"type": name}});
+        assert_eq!(code(ipam.clone(), Command::Add), expected, "{name:?}");
+        assert_eq!(code(ipam, Command::Del), None);
+    }
 }
 
 #[test]
@@ -338,4 +345,33 @@ fn a_pending_deletion_s_name_is_a_hash_of_container_and_interface_alone() {
     assert_eq!(other.pending_deletion_name(), name);
     other.interface = "eth1".to_owned();
     assert_ne!(other.pending_deletion_name(), name);
+}
+
+#[test]
+fn semantics_92_an_interface_that_a_plugin_before_us_made_in_the_same_namespace_is_refused() {
+    let code = |previous: Value, interface: &str| {
+        let config = config(json!({"prevResult": previous})).unwrap();
+        config
+            .check_previous(interface, "/run/netns/p")
+            .err()
+            .map(|error| error.code)
+    };
+    let made = json!({"cniVersion": "1.0.0", "interfaces": [
+        {"name": "eth0", "sandbox": "/run/netns/p"}, {"name": "eth1"}, {"name": "eth2", "sandbox": "/other"},
+    ]});
+    assert_eq!(code(made.clone(), "eth0"), Some(100));
+    assert_eq!(code(made.clone(), "eth1"), None);
+    assert_eq!(code(made, "eth2"), None);
+    assert_eq!(
+        code(
+            json!({"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.1/24"}}),
+            "eth0"
+        ),
+        None
+    );
+    assert_eq!(
+        code(json!({"cniVersion": "1.0.0", "ips": 1}), "eth0"),
+        Some(6)
+    );
+    assert_eq!(code(json!([]), "eth0"), Some(6));
 }
