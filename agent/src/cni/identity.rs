@@ -50,6 +50,13 @@ pub(super) fn pair(descriptors: Vec<OwnedFd>) -> Result<(OwnedFd, OwnedFd), CniE
 
 /// What an ADD asks of the core.
 pub(super) fn asked(request: &Request, holder: &Holder) -> Result<Asked, CniError> {
+    if request.config.ipam_type.is_some() || request.delegated.is_some() {
+        return Err(CniError::new(
+            ErrorCode::UnsupportedField,
+            "unsupported field ipam.type",
+        )
+        .details("this agent gives addresses from its own CIDRs: take ipam out of the network"));
+    }
     Ok(Asked {
         holder: holder.clone(),
         pod: pod(request),
