@@ -102,6 +102,7 @@ pub(crate) fn cleanup(run_dir: &Path) -> anyhow::Result<()> {
         for link in routes::pod_links().await? {
             routes::delete_link(&link.name).await?;
         }
+        routes::delete_lone_shapers().await?;
         let mut table = routes::RouteTable::open().await?;
         let report = table.remove_all().await;
         if let Some((prefix, why)) = report.failed.first() {
@@ -171,6 +172,15 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
     }
     .run()
     .await
+}
+
+/// A host end goes with its pod's namespace and leaves what shaped the pod behind, as a killed ADD or DEL does.
+async fn sweep_shapers() {
+    match routes::delete_lone_shapers().await {
+        Ok(gone) if gone.is_empty() => {}
+        Ok(gone) => info!(devices = ?gone, "deleted shapers whose pods are gone"),
+        Err(error) => warn!(%error, "cannot look for shapers whose pods are gone"),
+    }
 }
 
 /// What the flags say of policy.
@@ -334,6 +344,7 @@ impl Loop {
             Ok(links) => {
                 let names: BTreeSet<String> = links.into_iter().map(|link| link.name).collect();
                 self.core.set_links(names);
+                sweep_shapers().await;
                 true
             }
             Err(error) => {

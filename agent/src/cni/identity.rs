@@ -7,7 +7,7 @@ use cni_spec::environment::{ARG_POD_NAME, ARG_POD_NAMESPACE, ARG_POD_UID};
 use cni_spec::socket::{DESCRIPTORS, Request};
 use cni_spec::{CniError, ErrorCode};
 use ipam::Holder;
-use routes::PodLink;
+use routes::{PodLink, Shaping};
 
 use crate::attachments::Settings;
 use crate::core::{Asked, Endpoint};
@@ -27,11 +27,16 @@ fn pod(request: &Request) -> Option<NamespacedName> {
 }
 
 pub(super) fn pod_link(endpoint: &Endpoint) -> PodLink {
+    let limits = endpoint.settings.bandwidth.unwrap_or_default();
+    let shaping = |rate, burst| (rate > 0).then_some(Shaping { rate, burst });
     PodLink {
         host_interface: endpoint.interface.clone(),
         pod_interface: endpoint.holder.interface.clone(),
         addresses: endpoint.addresses.clone(),
         mac: endpoint.settings.mac,
+        ingress: shaping(limits.ingress_rate, limits.ingress_burst),
+        egress: shaping(limits.egress_rate, limits.egress_burst),
+        routes: endpoint.settings.routes.clone(),
         ..PodLink::default()
     }
 }

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use cni_spec::AddResult;
 use cni_spec::result::{Interface, IpConfig, Route};
 use cni_spec::socket::Request;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use routes::{GATEWAY_V4, GATEWAY_V6};
 
+use super::identity::pod_link;
 use crate::core::Endpoint;
 
 pub(super) fn of(
@@ -37,9 +38,9 @@ pub(super) fn of(
         ..Interface::default()
     });
     for address in &endpoint.addresses {
-        let (gateway, everywhere): (IpAddr, IpNet) = match address {
-            IpAddr::V4(_) => (GATEWAY_V4.into(), Ipv4Net::default().into()),
-            IpAddr::V6(_) => (GATEWAY_V6.into(), Ipv6Net::default().into()),
+        let gateway: IpAddr = match address {
+            IpAddr::V4(_) => GATEWAY_V4.into(),
+            IpAddr::V6(_) => GATEWAY_V6.into(),
         };
         result.ips.push(IpConfig {
             address: IpNet::from(*address),
@@ -47,7 +48,9 @@ pub(super) fn of(
             // The index of the pod's end: a runtime takes the pod's address from there.
             interface: Some(first + 1),
         });
-        result.routes.push(Route::new(everywhere, Some(gateway)));
+    }
+    for (to, gateway) in pod_link(endpoint).destinations() {
+        result.routes.push(Route::new(to, Some(gateway)));
     }
     result
 }
