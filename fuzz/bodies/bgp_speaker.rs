@@ -107,7 +107,8 @@ impl Driver {
                 };
                 speaker.handle_next_hops([(address, state)]);
             }
-            20 => match input.u8() % 4 {
+            20 => match input.u8() % 5 {
+                4 => speaker.handle_bfd_up_all_along(now, peer),
                 0 => speaker.handle_bfd_up(now, peer),
                 1 => speaker.handle_bfd_admin_down(now, peer),
                 independent => speaker.handle_bfd_down(now, peer, independent == 2),

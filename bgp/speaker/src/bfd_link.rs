@@ -81,6 +81,11 @@ impl BfdLink {
         self.running.as_mut()?.events.try_recv().ok()
     }
 
+    /// Whether it is a process of its own, whose sessions a restart of ours does not touch.
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.adopted)
+    }
+
     /// Tells every peer that we stop on purpose (RFC 5880 §6.8.16); not of a BFD that goes on while we restart.
     pub(crate) fn admin_down(&self, for_good: bool) {
         if let Some(running) = &self.running

@@ -86,6 +86,9 @@ impl Actor {
     pub(crate) fn handle_bfd(&mut self, event: BfdEvent) {
         let now = Instant::now();
         match event {
+            BfdEvent::Up { peer } if self.bfd.is_adopted() => {
+                self.speaker.handle_bfd_up_all_along(now, &peer);
+            }
             BfdEvent::Up { peer } => self.speaker.handle_bfd_up(now, &peer),
             // The peer's own doing, not the path's: it is up again soon, or its session ends by itself.
             BfdEvent::Down {

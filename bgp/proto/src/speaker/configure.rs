@@ -141,6 +141,7 @@ impl Speaker {
                 return;
             }
             if awaits_bfd {
+                peer.awaits_bfd = true;
                 peer.restart_at = Some(now + BFD_AFTER_RESTART);
             } else {
                 peer.session.handle_start(now);

@@ -247,6 +247,7 @@ impl Speaker {
             peer.session.handle_stop(now, Stop::Notify(cease));
             // A new connection within a millisecond is taken for a graceful restart by FRR, which may drop the old
             // one before it has read why it ended.
+            peer.awaits_bfd = false;
             peer.restart_at = Some(now + RESET_PAUSE);
         });
         known

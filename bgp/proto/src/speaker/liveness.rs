@@ -9,9 +9,27 @@ use super::events::{Action, PeerEvent};
 /// How long after BFD came up a peer's word that it is down may be about the peer's session, not about the path.
 const BFD_SETTLES: Duration = Duration::from_secs(3);
 
+/// How long a speaker that was restarted, and waited for BFD, leaves the peer's BGP to hear of it too.
+///
+/// The peer's BFD goes down and comes up again within a millisecond, its BGP is told a while later, on a busy machine
+/// tens of milliseconds. FRR (8.4) resets a session that stands by then, takes it for no restart, and drops the routes;
+/// and of a connection it makes itself on that news it may lose one that comes at the same moment. Both sides go on
+/// forwarding meanwhile.
+const BFD_IS_TOLD: Duration = Duration::from_millis(500);
+
 impl Speaker {
-    /// BFD says that the path to a peer is there.
+    /// BFD says that the path to a peer is there. A session that waits for it after a restart starts a little later.
     pub fn handle_bfd_up(&mut self, now: Instant, peer: &str) {
+        self.bfd_is_up(now, peer, BFD_IS_TOLD);
+    }
+
+    /// Like [`Self::handle_bfd_up`], where BFD outlives this speaker's runs: a restart is no news to the peer's BFD, so
+    /// a session need not wait.
+    pub fn handle_bfd_up_all_along(&mut self, now: Instant, peer: &str) {
+        self.bfd_is_up(now, peer, Duration::ZERO);
+    }
+
+    fn bfd_is_up(&mut self, now: Instant, peer: &str, wait: Duration) {
         let mut events = Vec::new();
         self.act(now, peer, |peer, _| {
             if peer.bfd_up != Some(true) {
@@ -21,8 +39,8 @@ impl Speaker {
             peer.bfd_up_at = Some(now);
             peer.bfd_doubt = None;
             peer.session.handle_bfd(now, true);
-            if !peer.over_limit && peer.restart_at.take().is_some() {
-                peer.session.handle_start(now);
+            if std::mem::take(&mut peer.awaits_bfd) {
+                peer.restart_at = Some(now + wait);
             }
             events.extend(peer.gateway_down.take().map(Action::GatewayUp));
         });

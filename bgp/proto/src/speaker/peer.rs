@@ -34,6 +34,8 @@ pub(super) struct Peer {
     pub(super) over_limit: bool,
     /// When it is tried again.
     pub(super) restart_at: Option<Instant>,
+    /// Its first session of this run waits for BFD, and no longer than until `restart_at`.
+    pub(super) awaits_bfd: bool,
     /// It needs no more waiting for: End-of-RIB came, or none will.
     pub(super) synced: bool,
     /// BFD told that its path is gone, and not yet that it is back.
@@ -107,6 +109,7 @@ impl Peer {
             stale_until: BTreeMap::new(),
             over_limit: false,
             restart_at: None,
+            awaits_bfd: false,
             synced: false,
             gateway_down: None,
             bfd_up: None,

@@ -19,6 +19,7 @@ impl Speaker {
             }
             if peer.restart_at.is_some_and(|at| at <= now) {
                 peer.restart_at = None;
+                peer.awaits_bfd = false;
                 peer.over_limit = false;
                 if peer.config.shutdown.is_none() {
                     peer.session.handle_start(now);

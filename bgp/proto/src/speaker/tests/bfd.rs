@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::lab::Lab;
 use super::nodes::{address, peer_name, pod_cidr};
+use crate::session::Direction;
 use crate::speaker::{Bfd, PeerEvent};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -161,6 +162,54 @@ fn a_restarted_speaker_connects_once_bfd_is_up_again() {
         (&lab.nodes[0].lost[..], &lab.nodes[1].lost[..]),
         (&[][..], &[][..])
     );
+}
+
+#[test]
+fn a_restarted_speaker_leaves_its_peer_time_to_hear_of_bfd_and_refuses_it_until_then() {
+    let mut lab = restarted_within_the_detection_time();
+    bfd_up(&mut lab);
+    lab.run(Duration::from_millis(400));
+    assert!(!lab.is_up(0, 1), "its BGP may still end it for BFD");
+    for direction in [Direction::Incoming, Direction::Outgoing] {
+        lab.with(0, |speaker, _, _| {
+            assert!(!speaker.admits(&peer_name(1), direction), "{direction:?}");
+        });
+    }
+    // Said again it is no reason to wait longer.
+    bfd_up(&mut lab);
+    lab.run_until(Duration::from_millis(300), "the session", |lab| {
+        lab.is_up(0, 1)
+    });
+}
+
+#[test]
+fn a_restarted_speaker_whose_bfd_went_on_connects_at_once() {
+    let mut lab = watched(false);
+    lab.run_until(SOON, "routes", Lab::converged);
+    bfd_up(&mut lab);
+    lab.run(SOON * 4);
+    lab.kill(0);
+    lab.run(Duration::from_millis(100));
+    lab.boot(0, true);
+    lab.with(0, |speaker, now, _| {
+        speaker.handle_bfd_up_all_along(now, &peer_name(1));
+    });
+    lab.run_until(Duration::from_millis(300), "the session", |lab| {
+        lab.is_up(0, 1)
+    });
+}
+
+#[test]
+fn bfd_that_comes_up_does_not_shorten_the_rest_after_a_reset() {
+    let mut lab = watched(false);
+    lab.run_until(SOON, "routes", Lab::converged);
+    lab.with(0, |speaker, now, _| {
+        speaker.reset(now, &peer_name(1), "for a test");
+        speaker.handle_bfd_up(now, &peer_name(1));
+    });
+    lab.run(Duration::from_millis(900));
+    assert!(!lab.is_up(0, 1));
+    lab.run_until(SOON, "back", Lab::converged);
 }
 
 #[test]
