@@ -1,5 +1,7 @@
 //! The state of the agent: what the sources say and which pods are attached, turned into what is to be. No await in here.
 
+mod host_ports;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use crate::attachments::{Leases, Settings, host_interface};
 use crate::dns::Domains;
 use crate::speaker;
 use crate::{conntrack, firewall, routing};
+pub(crate) use host_ports::HostPortHeld;
+use host_ports::HostPorts;
 
 /// One pod attachment of this node, as status and the shell see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +100,7 @@ pub(crate) struct Core {
     /// Addresses that were given up in this run and not given again, and the first generation without them: flows of
     /// their last holders are cut soon after it.
     freed: BTreeMap<IpAddr, u64>,
+    host_ports: HostPorts,
 }
 
 impl Core {
@@ -114,6 +119,7 @@ impl Core {
             errors: Vec::new(),
             unsupported: Vec::new(),
             freed: BTreeMap::new(),
+            host_ports: HostPorts::default(),
         }
     }
 
@@ -172,7 +178,14 @@ impl Core {
             asked.fixed.clone()
         };
         let (holder, pod) = (&asked.holder, asked.pod.clone());
-        let lease = self.leases.allocate(holder, pod, &asked.uid, &fixed)?;
+        self.claim_host_ports(asked)?;
+        let lease = match self.leases.allocate(holder, pod, &asked.uid, &fixed) {
+            Ok(lease) => lease,
+            Err(error) => {
+                self.host_ports.forget(holder);
+                return Err(error);
+            }
+        };
         let mut endpoint = Endpoint::of(&lease);
         endpoint.settings = asked.settings.clone();
         let freed = lease
@@ -180,7 +193,23 @@ impl Core {
             .iter()
             .filter_map(|address| self.freed.remove(address));
         endpoint.freed = freed.max().unwrap_or_default();
+        if host_ports::may_have_stale_flows(&endpoint.settings.ports) {
+            // Those of the port are looked for once its rules are in force.
+            endpoint.freed = self.generation + 1;
+        }
         Ok(endpoint)
+    }
+
+    fn claim_host_ports(&mut self, asked: &Asked) -> Result<(), HostPortHeld> {
+        if asked.settings.ports.is_empty() {
+            return Ok(());
+        }
+        let others = self.endpoints();
+        let links = &self.links;
+        let is_linked = |interface: &str| links.contains(interface);
+        let ports = &asked.settings.ports;
+        self.host_ports
+            .claim(&asked.holder, ports, others.iter(), is_linked)
     }
 
     /// Takes an attachment's addresses back.
@@ -189,6 +218,7 @@ impl Core {
     /// If that cannot be written to disk.
     pub(crate) fn detach(&mut self, holder: &Holder) -> anyhow::Result<Option<Endpoint>> {
         let lease = self.leases.release(holder)?;
+        self.host_ports.forget(holder);
         let gone = self.generation + 1;
         for address in lease.iter().flat_map(|lease| &lease.addresses) {
             self.freed.insert(*address, gone);
@@ -213,6 +243,7 @@ impl Core {
 
     /// Adds or removes one host end.
     pub(crate) fn set_link(&mut self, interface: &str, there: bool) {
+        self.host_ports.settle(interface);
         if there {
             self.links.insert(interface.to_owned());
         } else {
@@ -222,6 +253,7 @@ impl Core {
 
     /// Says which sets and chains the kernel refuses; they are compiled no more.
     pub(crate) fn set_broken(&mut self, sets: BTreeSet<SetName>, chains: BTreeSet<ChainName>) {
+        self.host_ports.set_broken(chains.clone());
         self.policy.set_broken(sets, chains);
     }
 
@@ -264,6 +296,7 @@ impl Core {
         self.domains.prepare(&mut self.policy, self.generation);
         let compiled = self.policy.compile();
         let elsewhere = self.elsewhere();
+        let host_ports = self.compile_host_ports();
         self.unsupported = compiled.problems.iter().map(ToString::to_string).collect();
         self.unsupported.extend(self.domains.problems());
         let speaker = match self.speaker_config(&elsewhere) {
@@ -279,6 +312,7 @@ impl Core {
                 None
             }
         };
+        self.errors.extend(host_ports::refused(&host_ports));
         let generation = self.generation;
         let oldest = self.oldest.take().into_iter();
         let waiting = oldest.map(|at| firewall::Stamp { generation, at });
@@ -286,11 +320,13 @@ impl Core {
             firewall: firewall::Desired {
                 generation: self.generation,
                 compiled: compiled.clone(),
+                host_ports: host_ports.clone(),
                 waiting: waiting.collect(),
             },
             flows: conntrack::Goal {
                 generation,
                 compiled,
+                host_ports,
                 endpoints: Arc::new(self.policy.objects().endpoints.clone()),
                 pod_cidrs: self
                     .own_node()
@@ -304,6 +340,14 @@ impl Core {
             },
             speaker,
         })
+    }
+
+    fn compile_host_ports(&mut self) -> Arc<services::host_port::Compiled> {
+        let endpoints = self.endpoints();
+        let links = &self.links;
+        let prefix = &self.policy.settings().interface_prefix;
+        let is_linked = |interface: &str| links.contains(interface);
+        self.host_ports.compile(&endpoints, is_linked, prefix)
     }
 
     fn policy_endpoints(&self) -> BTreeMap<String, policy::Endpoint> {

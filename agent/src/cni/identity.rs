@@ -37,6 +37,8 @@ pub(super) fn pod_link(endpoint: &Endpoint) -> PodLink {
         ingress: shaping(limits.ingress_rate, limits.ingress_burst),
         egress: shaping(limits.egress_rate, limits.egress_burst),
         routes: endpoint.settings.routes.clone(),
+        // The node's 127.0.0.1 reaches the pod by them.
+        localnet: !endpoint.settings.ports.is_empty(),
         ..PodLink::default()
     }
 }
@@ -56,11 +58,11 @@ pub(super) fn pair(descriptors: Vec<OwnedFd>) -> Result<(OwnedFd, OwnedFd), CniE
 /// What an ADD asks of the core.
 pub(super) fn asked(request: &Request, holder: &Holder) -> Result<Asked, CniError> {
     if request.config.ipam_type.is_some() || request.delegated.is_some() {
-        return Err(CniError::new(
-            ErrorCode::UnsupportedField,
-            "unsupported field ipam.type",
-        )
-        .details("this agent gives addresses from its own CIDRs: take ipam out of the network"));
+        return Err(
+            CniError::new(ErrorCode::UnsupportedField, "unsupported field ipam.type").details(
+                "this agent gives addresses from its own CIDRs: take ipam out of the network",
+            ),
+        );
     }
     Ok(Asked {
         holder: holder.clone(),
