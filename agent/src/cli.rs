@@ -97,6 +97,9 @@ pub struct AgentArgs {
         value_parser = dns::cluster_dns
     )]
     pub(crate) cluster_dns: dns::ClusterDns,
+    /// After how long without a pod a block of an IPPool is given back, unless it is the node's last.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+    pub idle_block_time: Duration,
     /// What to log, in tracing's filter language.
     #[arg(long, default_value = "info", env = "PORTOLAN_LOG")]
     pub log: String,

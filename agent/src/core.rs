@@ -1,11 +1,13 @@
 //! The state of the agent: what the sources say and which pods are attached, turned into what is to be. No await in here.
 
-mod host_ports;
+mod addresses;
+mod blocks;
+mod pools;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::resources::{BgpConfiguration, Node, Pod};
 use api::{Change, Event, Key, NamespacedName, Resource};
@@ -15,12 +17,13 @@ use netfilter::{ChainName, SetName};
 use routes::Target;
 use tracing::info;
 
+pub(crate) use addresses::may_pass;
+pub(crate) use blocks::{Blocks, Goal};
+
 use crate::attachments::{Leases, Settings, host_interface};
 use crate::dns::Domains;
 use crate::speaker;
 use crate::{conntrack, firewall, routing};
-pub(crate) use host_ports::HostPortHeld;
-use host_ports::HostPorts;
 
 /// One pod attachment of this node, as status and the shell see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +83,8 @@ pub(crate) struct Outputs {
     pub(crate) local: routing::Local,
     /// The speaker, once this node is known.
     pub(crate) speaker: Option<speaker::Compiled>,
+    /// Blocks to claim and to give back.
+    pub(crate) blocks: Goal,
 }
 
 /// The state; owned by one task.
@@ -91,6 +96,9 @@ pub(crate) struct Core {
     /// What the DNS said of policies' names.
     pub(crate) domains: Domains,
     leases: Leases,
+    uses_pools: bool,
+    is_plan_stale: bool,
+    blocks: Blocks,
     links: BTreeSet<String>,
     generation: u64,
     /// When the oldest change came in that is not in any output yet.
@@ -100,7 +108,6 @@ pub(crate) struct Core {
     /// Addresses that were given up in this run and not given again, and the first generation without them: flows of
     /// their last holders are cut soon after it.
     freed: BTreeMap<IpAddr, u64>,
-    host_ports: HostPorts,
 }
 
 impl Core {
@@ -113,13 +120,15 @@ impl Core {
             policy: policy::Index::with_settings(settings),
             domains: Domains::new(),
             leases,
+            uses_pools: false,
+            is_plan_stale: true,
+            blocks: Blocks::new(Duration::ZERO),
             links: BTreeSet::new(),
             generation: 0,
             oldest: None,
             errors: Vec::new(),
             unsupported: Vec::new(),
             freed: BTreeMap::new(),
-            host_ports: HostPorts::default(),
         }
     }
 
@@ -143,17 +152,11 @@ impl Core {
             };
             info!("{} {what}", change.key);
         }
-        let is_own_node = matches!(&change.key, Key::Node(name) if *name == self.node);
+        self.is_plan_stale |= addresses::is_of_plan(&change.key);
         match change.value {
             Some(value) => self.store.insert(change.key, value),
             None => self.store.remove(&change.key),
         };
-        if is_own_node {
-            self.leases.set_cidrs(
-                self.own_node()
-                    .map_or(Vec::new(), |node| node.pod_cidrs.clone()),
-            );
-        }
     }
 
     /// Whether every source is in sync: only then is anything written (invariant 3).
@@ -178,14 +181,15 @@ impl Core {
             asked.fixed.clone()
         };
         let (holder, pod) = (&asked.holder, asked.pod.clone());
-        self.claim_host_ports(asked)?;
-        let lease = match self.leases.allocate(holder, pod, &asked.uid, &fixed) {
-            Ok(lease) => lease,
-            Err(error) => {
-                self.host_ports.forget(holder);
-                return Err(error);
-            }
-        };
+        if self.is_plan_stale {
+            self.follow_sources(Instant::now());
+        }
+        if self.leases.lease(holder).is_none() {
+            self.check_fixed(&fixed, asked.pod.as_ref())?;
+            self.check_blocks(&fixed)?;
+        }
+        let given = self.leases.allocate(holder, pod, &asked.uid, &fixed);
+        let lease = given.map_err(|error| self.explain(error))?;
         let mut endpoint = Endpoint::of(&lease);
         endpoint.settings = asked.settings.clone();
         let freed = lease
@@ -193,23 +197,7 @@ impl Core {
             .iter()
             .filter_map(|address| self.freed.remove(address));
         endpoint.freed = freed.max().unwrap_or_default();
-        if host_ports::may_have_stale_flows(&endpoint.settings.ports) {
-            // Those of the port are looked for once its rules are in force.
-            endpoint.freed = self.generation + 1;
-        }
         Ok(endpoint)
-    }
-
-    fn claim_host_ports(&mut self, asked: &Asked) -> Result<(), HostPortHeld> {
-        if asked.settings.ports.is_empty() {
-            return Ok(());
-        }
-        let others = self.endpoints();
-        let links = &self.links;
-        let is_linked = |interface: &str| links.contains(interface);
-        let ports = &asked.settings.ports;
-        self.host_ports
-            .claim(&asked.holder, ports, others.iter(), is_linked)
     }
 
     /// Takes an attachment's addresses back.
@@ -218,7 +206,6 @@ impl Core {
     /// If that cannot be written to disk.
     pub(crate) fn detach(&mut self, holder: &Holder) -> anyhow::Result<Option<Endpoint>> {
         let lease = self.leases.release(holder)?;
-        self.host_ports.forget(holder);
         let gone = self.generation + 1;
         for address in lease.iter().flat_map(|lease| &lease.addresses) {
             self.freed.insert(*address, gone);
@@ -243,7 +230,6 @@ impl Core {
 
     /// Adds or removes one host end.
     pub(crate) fn set_link(&mut self, interface: &str, there: bool) {
-        self.host_ports.settle(interface);
         if there {
             self.links.insert(interface.to_owned());
         } else {
@@ -253,7 +239,6 @@ impl Core {
 
     /// Says which sets and chains the kernel refuses; they are compiled no more.
     pub(crate) fn set_broken(&mut self, sets: BTreeSet<SetName>, chains: BTreeSet<ChainName>) {
-        self.host_ports.set_broken(chains.clone());
         self.policy.set_broken(sets, chains);
     }
 
@@ -290,13 +275,13 @@ impl Core {
         if !self.in_sync {
             return None;
         }
+        self.follow_sources(Instant::now());
         self.generation += 1;
         self.errors.clear();
         self.policy.set_endpoints(self.policy_endpoints());
         self.domains.prepare(&mut self.policy, self.generation);
         let compiled = self.policy.compile();
         let elsewhere = self.elsewhere();
-        let host_ports = self.compile_host_ports();
         self.unsupported = compiled.problems.iter().map(ToString::to_string).collect();
         self.unsupported.extend(self.domains.problems());
         let speaker = match self.speaker_config(&elsewhere) {
@@ -312,7 +297,6 @@ impl Core {
                 None
             }
         };
-        self.errors.extend(host_ports::refused(&host_ports));
         let generation = self.generation;
         let oldest = self.oldest.take().into_iter();
         let waiting = oldest.map(|at| firewall::Stamp { generation, at });
@@ -320,17 +304,13 @@ impl Core {
             firewall: firewall::Desired {
                 generation: self.generation,
                 compiled: compiled.clone(),
-                host_ports: host_ports.clone(),
                 waiting: waiting.collect(),
             },
             flows: conntrack::Goal {
                 generation,
                 compiled,
-                host_ports,
                 endpoints: Arc::new(self.policy.objects().endpoints.clone()),
-                pod_cidrs: self
-                    .own_node()
-                    .map_or(Vec::new(), |node| node.pod_cidrs.clone()),
+                pod_cidrs: self.blocks.own().into_iter().collect(),
                 elsewhere,
             },
             local: routing::Local {
@@ -339,15 +319,8 @@ impl Core {
                 install_learned: self.configuration().install_routes,
             },
             speaker,
+            blocks: self.blocks.goal(),
         })
-    }
-
-    fn compile_host_ports(&mut self) -> Arc<services::host_port::Compiled> {
-        let endpoints = self.endpoints();
-        let links = &self.links;
-        let prefix = &self.policy.settings().interface_prefix;
-        let is_linked = |interface: &str| links.contains(interface);
-        self.host_ports.compile(&endpoints, is_linked, prefix)
     }
 
     fn policy_endpoints(&self) -> BTreeMap<String, policy::Endpoint> {
@@ -370,8 +343,8 @@ impl Core {
 
     fn local_routes(&self) -> BTreeMap<IpNet, Target> {
         let mut routes = BTreeMap::new();
-        for cidr in self.own_node().into_iter().flat_map(|node| &node.pod_cidrs) {
-            routes.insert(cidr.trunc(), Target::Blackhole);
+        for cidr in self.blocks.own() {
+            routes.insert(cidr, Target::Blackhole);
         }
         for endpoint in self.endpoints() {
             if self.links.contains(&endpoint.interface) {
@@ -408,32 +381,11 @@ impl Core {
             peers: &peers,
             filters: &filters,
             secrets: &secrets,
+            own: &self.blocks.own(),
+            strays: &self.strays(),
             elsewhere,
             configuration: &configuration,
         })
-    }
-
-    /// What pods of other nodes hold of this node's Pod CIDRs.
-    fn elsewhere(&self) -> BTreeSet<IpNet> {
-        let Some(node) = self.own_node() else {
-            return BTreeSet::new();
-        };
-        let pods = self.store.values().filter_map(|resource| match resource {
-            Resource::Pod(pod) => Some(pod),
-            _ => None,
-        });
-        pods.flat_map(|pod| self.held_elsewhere(node, pod))
-            .collect()
-    }
-
-    /// Addresses out of this node's Pod CIDRs that a pod of another node holds (fixed by its annotation).
-    fn held_elsewhere(&self, node: &Node, pod: &Pod) -> Vec<IpNet> {
-        if pod.node_name.as_deref() == Some(self.node.as_str()) {
-            return Vec::new();
-        }
-        let own = |ip: &&IpAddr| node.pod_cidrs.iter().any(|cidr| cidr.contains(*ip));
-        let held = pod.pod_ips.iter().filter(own);
-        held.map(|ip| IpNet::from(*ip)).collect()
     }
 
     fn configuration(&self) -> BgpConfiguration {

@@ -3,6 +3,7 @@
 mod attachments;
 mod bgp;
 mod bgp_status;
+mod blocks;
 pub mod cli;
 mod cni;
 mod cni_install;

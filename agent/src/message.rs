@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipam::Holder;
+use ipnet::IpNet;
 use netfilter::{ChainName, SetName};
 use tokio::sync::oneshot;
 
@@ -64,6 +65,8 @@ pub(crate) enum Message {
         sets: BTreeSet<SetName>,
         chains: BTreeSet<ChainName>,
     },
+    /// This block cannot be claimed: another node has it.
+    BlockTaken(IpNet),
     /// What policy verbs ask: as it is once it is published.
     Policy(oneshot::Sender<PolicyState>),
     /// All attachments.
@@ -72,21 +75,10 @@ pub(crate) enum Message {
 
 /// Why an attachment gets no addresses.
 pub(crate) struct Refused {
-    /// When it may go well.
-    pub(crate) when: When,
+    /// It may go well soon.
+    pub(crate) later: bool,
     /// Why.
     pub(crate) text: String,
-}
-
-/// When what was refused may go well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum When {
-    /// Soon enough to wait for it.
-    Soon,
-    /// Once something else has gone: the runtime is to try again.
-    Later,
-    /// Not before somebody changes something.
-    Unknown,
 }
 
 /// A reply that waits for the publication of what it caused.

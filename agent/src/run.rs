@@ -14,8 +14,8 @@ use tracing::{info, warn};
 
 use crate::attachments::Leases;
 use crate::cli::{AgentArgs, BfdArgs, Feature};
-use crate::core::{Core, Endpoint, HostPortHeld};
-use crate::message::{Message, Refused, Reply, When};
+use crate::core::{Core, Endpoint, may_pass};
+use crate::message::{Message, Refused, Reply};
 use crate::shell::Shell;
 use crate::sockets::listen;
 use crate::{cni, control, dns, firewall, http, status};
@@ -163,6 +163,9 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
     listen(&args.run_dir.join(control::SOCKET), sender, control::serve)?;
     info!(node = args.node, manifests = %args.manifests.display(), "started");
     let mut core = Core::new(args.node.clone(), leases, settings(args));
+    if args.has(Feature::Cni) {
+        core.use_pools(args.idle_block_time);
+    }
     shell.start_dns(args, &mut core.domains).await;
     Loop {
         core,
@@ -234,6 +237,8 @@ impl Loop {
                     self.core.domains.look_for_flows(Instant::now(), core_messages.clone());
                     false
                 }
+                // A block has been empty for long: what is published says so.
+                () = dns::due(self.core.blocks().poll_timeout()) => true,
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             };
@@ -272,7 +277,8 @@ impl Loop {
         match message {
             Message::Report(reply) => {
                 let problems = self.manifests.problems.borrow().clone();
-                let problems = problems.iter().map(ToString::to_string).collect();
+                let mut problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                problems.extend_from_slice(self.core.pool_problems());
                 status::report(&self.core, &self.shell, problems, reply);
             }
             Message::Speaker(reply) => drop(reply.send(self.shell.speaker.clone())),
@@ -281,6 +287,10 @@ impl Loop {
             Message::Endpoints(reply) => drop(reply.send(self.core.endpoints())),
             Message::Broken { sets, chains } => {
                 self.core.set_broken(sets, chains);
+                return true;
+            }
+            Message::BlockTaken(block) => {
+                self.core.handle_taken(block);
                 return true;
             }
             Message::Policy(reply) => replies.push(Reply::Policy(reply)),
@@ -312,20 +322,14 @@ impl Loop {
             Message::Attach { asked, reply } => {
                 if !self.core.in_sync() {
                     let text = "the sources are not in sync yet".to_owned();
-                    let when = When::Soon;
-                    let _ = reply.send(Err(Refused { when, text }));
+                    let _ = reply.send(Err(Refused { later: true, text }));
                     return false;
                 }
                 match self.core.attach(&asked) {
                     Ok(endpoint) => replies.push(Reply::Attached(Box::new(endpoint), reply)),
                     Err(error) => {
-                        let text = format!("{error:#}");
-                        let when = if error.is::<HostPortHeld>() {
-                            When::Later
-                        } else {
-                            When::Unknown
-                        };
-                        let _ = reply.send(Err(Refused { when, text }));
+                        let (later, text) = (may_pass(&error), format!("{error:#}"));
+                        let _ = reply.send(Err(Refused { later, text }));
                     }
                 }
                 return true;

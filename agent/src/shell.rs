@@ -11,13 +11,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::cli::{AgentArgs, Feature};
-use crate::core::{Core, Outputs};
+use crate::core::{Core, Goal, Outputs};
 use crate::drops::{DropsAnswer, Ring};
 use crate::message::Message;
 use crate::policy::PolicyState;
 use crate::run::BFD_SOCKET;
 use crate::speaker::{self, Compiled};
-use crate::{bgp_status, conntrack, dns, drops, events, firewall, nexthops, routing};
+use crate::{bgp_status, blocks, conntrack, dns, drops, events, firewall, nexthops, routing};
 
 /// How long before a failed status file is written again.
 const STATUS_RETRY: Duration = Duration::from_secs(1);
@@ -33,6 +33,9 @@ pub(crate) struct Shell {
     local: watch::Sender<routing::Local>,
     pub(crate) routing_applied: watch::Receiver<routing::Applied>,
     pods: watch::Sender<Vec<PodStatus>>,
+    blocks: watch::Sender<Goal>,
+    /// What cannot be claimed or given back now.
+    pub(crate) blocks_failed: watch::Receiver<Option<String>>,
     problems: watch::Sender<Vec<Problem>>,
     pub(crate) refresh: Refresher,
     pub(crate) speaker: Option<bgp_speaker::Handle>,
@@ -65,16 +68,16 @@ impl Shell {
         let (routing_report, routing_applied) = watch::channel(routing::Applied::default());
         let (route_events, speaker_started) = oneshot::channel();
         let (pods, pods_goal) = watch::channel(Vec::new());
+        let (blocks, blocks_goal) = watch::channel(Goal::default());
+        let (failed, blocks_failed) = watch::channel(None);
         let (problems, known_problems) = watch::channel(Vec::new());
         let (routers, known_routers) = watch::channel(Arc::default());
-        let core = messages.clone();
-        let choice = args.iptables;
         if args.has(Feature::Policy) {
-            let task = firewall::Task::new(choice, firewall_goal, firewall_report, core);
+            let core = messages.clone();
+            let task = firewall::Task::new(args.iptables, firewall_goal, firewall_report, core);
             tokio::spawn(task.run());
         } else {
-            let task = firewall::run_without_policy(choice, firewall_goal, firewall_report, core);
-            tokio::spawn(task);
+            tokio::spawn(firewall::pass_through(firewall_goal, firewall_report));
         }
         let (in_force, is_enforced) = (firewall_applied.clone(), args.has(Feature::Policy));
         tokio::spawn(conntrack::run_task(
@@ -91,6 +94,13 @@ impl Shell {
             }
         });
         tokio::spawn(publish_pods(manifests.status.clone(), pods_goal));
+        tokio::spawn(blocks::run_task(
+            manifests.status.clone(),
+            manifests.refresh.clone(),
+            blocks_goal,
+            messages.clone(),
+            failed,
+        ));
         let drops = args.drop_log.as_ref().map(|log| {
             let ring = Arc::<Ring>::default();
             tokio::spawn(drops::run_task(
@@ -111,6 +121,8 @@ impl Shell {
             local,
             routing_applied,
             pods,
+            blocks,
+            blocks_failed,
             problems,
             refresh: manifests.refresh.clone(),
             speaker: None,
@@ -187,6 +199,11 @@ impl Shell {
         self.firewall
             .send_modify(|state| state.follow(outputs.firewall, applied));
         self.local.send_replace(outputs.local);
+        self.blocks.send_if_modified(|old| {
+            let changed = *old != outputs.blocks;
+            *old = outputs.blocks;
+            changed
+        });
         self.pods.send_if_modified(|old| {
             let changed = *old != pods;
             *old = pods;

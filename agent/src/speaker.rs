@@ -31,7 +31,11 @@ pub(crate) struct View<'a> {
     pub(crate) filters: &'a BTreeMap<&'a str, &'a BgpFilter>,
     /// Secrets of the agent's namespace, by name.
     pub(crate) secrets: &'a BTreeMap<&'a str, &'a Secret>,
-    /// Pod addresses that other nodes hold although they are in this node's Pod CIDRs.
+    /// This node's Pod CIDRs and blocks.
+    pub(crate) own: &'a BTreeSet<IpNet>,
+    /// Addresses of this node's pods that are in none of them.
+    pub(crate) strays: &'a BTreeSet<IpNet>,
+    /// Pod addresses that other nodes hold although they are in this node's Pod CIDRs or blocks.
     pub(crate) elsewhere: &'a BTreeSet<IpNet>,
     /// The BGPConfiguration `default`, or its defaults.
     pub(crate) configuration: &'a BgpConfiguration,
@@ -106,7 +110,7 @@ fn listen<'a>(view: &View<'_>, mut targets: impl Iterator<Item = &'a Target>) ->
         .collect()
 }
 
-/// The Pod CIDRs, with the communities that the configuration gives to what lies in a CIDR.
+/// Pod CIDRs and blocks, and addresses out of none of them, with the communities that the configuration gives to what lies in a CIDR.
 fn originate(view: &View<'_>) -> BTreeMap<IpNet, Originated> {
     let advertised = |prefix: &IpNet| {
         let mut originated = Originated::default();
@@ -126,10 +130,9 @@ fn originate(view: &View<'_>) -> BTreeMap<IpNet, Originated> {
         }
         originated
     };
-    view.node
-        .pod_cidrs
-        .iter()
-        .map(|cidr| (cidr.trunc(), advertised(&cidr.trunc())))
+    let prefixes = view.own.union(view.strays);
+    prefixes
+        .map(|prefix| (*prefix, advertised(prefix)))
         .collect()
 }
 

@@ -67,6 +67,8 @@ pub(crate) fn report(
             .iter()
             .map(|error| format!("flows that policy denies now may go on: {error}")),
     );
+    let blocks = shell.blocks_failed.borrow().clone();
+    errors.extend(blocks);
     let ready = core.in_sync()
         && firewall.generation > 0
         && firewall.error.is_none()

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use api::NamespacedName;
-use ipam::{Holder, Ipam, Lease};
+use ipam::{Holder, Ipam, Lease, Usage};
 use ipnet::IpNet;
 
 /// The allocator and its file.
@@ -48,13 +48,11 @@ impl Leases {
     }
 
     /// Says of which further CIDRs (IPPools, other nodes' Pod CIDRs) an address may be asked for by name.
-    #[expect(dead_code, reason = "called once pools are read")]
     pub(crate) fn set_elsewhere(&mut self, cidrs: Vec<IpNet>) {
         self.ipam.set_elsewhere(cidrs);
     }
 
     /// Says which addresses are given to nobody who does not ask for them by name.
-    #[expect(dead_code, reason = "called once reservations are read")]
     pub(crate) fn set_reserved(&mut self, cidrs: Vec<IpNet>) {
         self.ipam.set_reserved(cidrs);
     }
@@ -99,6 +97,11 @@ impl Leases {
             return Err(error);
         }
         Ok(lease)
+    }
+
+    /// How full each CIDR is, in their order.
+    pub(crate) fn usage(&self) -> impl Iterator<Item = Usage> {
+        self.ipam.usage(now())
     }
 
     /// Every lease, in the holders' order.

@@ -110,7 +110,7 @@ fn add_mesh(view: &View<'_>, into: &mut BTreeMap<String, Peer>) {
         let asn = Asn(own_as(other, view.configuration));
         let session = PeerConfig {
             graceful_restart: Some(graceful_restart(view, GracefulRestart::default())),
-            import_reject: view.node.pod_cidrs.iter().copied().collect(),
+            import_reject: view.own.clone(),
             import_exceptions: view.elsewhere.clone(),
             own_addresses: view.node.internal_ips.clone(),
             ..PeerConfig::new(session::PeerAs::Number(asn))
@@ -177,7 +177,7 @@ fn one_of(
         import: chains.import,
         export: chains.export,
         transit: false,
-        import_reject: view.node.pod_cidrs.iter().copied().collect(),
+        import_reject: view.own.clone(),
         import_exceptions: view.elsewhere.clone(),
         next_hop: match peer.next_hop_mode {
             crd::NextHopMode::Auto => NextHopMode::Auto,

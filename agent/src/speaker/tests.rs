@@ -56,6 +56,8 @@ impl Cluster {
             peers: &peers,
             filters: &filters.collect(),
             secrets: &secrets.collect(),
+            own: &nodes[own].pod_cidrs.iter().copied().collect(),
+            strays: &BTreeSet::new(),
             elsewhere: &self.elsewhere,
             configuration: &self.configuration,
         })
@@ -126,6 +128,8 @@ fn a_node_without_an_address_is_told_what_to_do() {
         peers: &[],
         filters: &BTreeMap::new(),
         secrets: &BTreeMap::new(),
+        own: &BTreeSet::new(),
+        strays: &BTreeSet::new(),
         elsewhere: &BTreeSet::new(),
         configuration: &BgpConfiguration::default(),
     };

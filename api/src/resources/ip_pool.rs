@@ -58,6 +58,24 @@ impl IpPool {
         Some(block)
     }
 
+    /// The number of the block that an address is in.
+    pub fn block_number(&self, address: IpAddr) -> Option<u128> {
+        if !self.cidr.contains(&address) {
+            return None;
+        }
+        let step = u32::from(self.cidr.max_prefix_len() - self.block_size);
+        let offset = match (self.cidr, address) {
+            (IpNet::V4(cidr), IpAddr::V4(address)) => {
+                u128::from(u32::from(address) - u32::from(cidr.network()))
+            }
+            (IpNet::V6(cidr), IpAddr::V6(address)) => {
+                u128::from(address) - u128::from(cidr.network())
+            }
+            _ => return None,
+        };
+        Some(offset.checked_shr(step).unwrap_or(0))
+    }
+
     /// Whether this is one of its blocks: inside of it, and of its block size.
     pub fn has_block(&self, cidr: &IpNet) -> bool {
         self.cidr.contains(cidr) && cidr.prefix_len() == self.block_size && *cidr == cidr.trunc()

@@ -60,6 +60,12 @@ fn a_pools_blocks_fill_it_and_no_other_prefix_is_one_of_them() {
     );
     assert_eq!(blocks.len(), 5, "the last one is none");
     assert!(blocks.iter().flatten().all(|block| small.has_block(block)));
+    for (number, block) in (0..).zip(blocks.iter().flatten()) {
+        for address in [block.network(), block.broadcast()] {
+            assert_eq!(small.block_number(address), Some(number));
+        }
+    }
+    assert_eq!(small.block_number([10, 48, 1, 0].into()), None);
     for other in [
         "10.48.0.0/25",
         "10.48.0.0/27",
