@@ -34,6 +34,8 @@ pub(crate) struct Cut {
     pub(crate) denied: u64,
     /// Flows deleted since the start because their pod is gone.
     pub(crate) orphaned: u64,
+    /// Flows deleted since the start because their host port leads elsewhere.
+    pub(crate) stale: u64,
     /// How long each look took, deletions included.
     pub(crate) took: Histogram,
     /// Why the newest try failed.
@@ -44,6 +46,7 @@ pub(crate) struct Cut {
 struct Done {
     denied: u64,
     orphaned: u64,
+    stale: u64,
     took: Duration,
 }
 
@@ -105,10 +108,11 @@ pub(crate) async fn run_task(
 }
 
 fn handle_done(done: &Done, report: &watch::Sender<Cut>) {
-    if done.denied + done.orphaned > 0 {
+    if done.denied + done.orphaned + done.stale > 0 {
         info!(
             denied = done.denied,
             orphaned = done.orphaned,
+            stale = done.stale,
             milliseconds = done.took.as_millis(),
             "cut flows"
         );
@@ -116,6 +120,7 @@ fn handle_done(done: &Done, report: &watch::Sender<Cut>) {
     report.send_modify(|state| {
         state.denied += done.denied;
         state.orphaned += done.orphaned;
+        state.stale += done.stale;
         state.took.observe(done.took);
         state.error = None;
     });
@@ -133,12 +138,17 @@ async fn cut(work: Arc<Work>, goals: &watch::Receiver<Goal>) -> anyhow::Result<D
     let endpoints = goals.borrow().endpoints.clone();
     let own = own_addresses()?;
     let judged = tokio::task::spawn_blocking(move || judge(&work, &endpoints, &own, listed));
-    let Sentence { entries, denied } = judged.await?;
+    let Sentence {
+        entries,
+        denied,
+        stale,
+    } = judged.await?;
     let all = entries.len() as u64;
     delete(entries).await?;
     Ok(Done {
         denied,
-        orphaned: all - denied,
+        orphaned: all - denied - stale,
+        stale,
         took: start.elapsed(),
     })
 }

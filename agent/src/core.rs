@@ -2,6 +2,7 @@
 
 mod addresses;
 mod blocks;
+mod host_ports;
 mod pools;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,13 +18,14 @@ use netfilter::{ChainName, SetName};
 use routes::Target;
 use tracing::info;
 
-pub(crate) use addresses::may_pass;
+pub(crate) use addresses::when;
 pub(crate) use blocks::{Blocks, Goal};
 
 use crate::attachments::{Leases, Settings, host_interface};
 use crate::dns::Domains;
 use crate::speaker;
 use crate::{conntrack, firewall, routing};
+use host_ports::{HostPortHeld, HostPorts};
 
 /// One pod attachment of this node, as status and the shell see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +110,7 @@ pub(crate) struct Core {
     /// Addresses that were given up in this run and not given again, and the first generation without them: flows of
     /// their last holders are cut soon after it.
     freed: BTreeMap<IpAddr, u64>,
+    host_ports: HostPorts,
 }
 
 impl Core {
@@ -129,6 +132,7 @@ impl Core {
             errors: Vec::new(),
             unsupported: Vec::new(),
             freed: BTreeMap::new(),
+            host_ports: HostPorts::default(),
         }
     }
 
@@ -188,8 +192,14 @@ impl Core {
             self.check_fixed(&fixed, asked.pod.as_ref())?;
             self.check_blocks(&fixed)?;
         }
-        let given = self.leases.allocate(holder, pod, &asked.uid, &fixed);
-        let lease = given.map_err(|error| self.explain(error))?;
+        self.claim_host_ports(asked)?;
+        let lease = match self.leases.allocate(holder, pod, &asked.uid, &fixed) {
+            Ok(lease) => lease,
+            Err(error) => {
+                self.host_ports.forget(holder);
+                return Err(self.explain(error));
+            }
+        };
         let mut endpoint = Endpoint::of(&lease);
         endpoint.settings = asked.settings.clone();
         let freed = lease
@@ -197,7 +207,23 @@ impl Core {
             .iter()
             .filter_map(|address| self.freed.remove(address));
         endpoint.freed = freed.max().unwrap_or_default();
+        if host_ports::may_have_stale_flows(&endpoint.settings.ports) {
+            // Those of the port are looked for once its rules are in force.
+            endpoint.freed = self.generation + 1;
+        }
         Ok(endpoint)
+    }
+
+    fn claim_host_ports(&mut self, asked: &Asked) -> Result<(), HostPortHeld> {
+        if asked.settings.ports.is_empty() {
+            return Ok(());
+        }
+        let others = self.endpoints();
+        let links = &self.links;
+        let is_linked = |interface: &str| links.contains(interface);
+        let ports = &asked.settings.ports;
+        self.host_ports
+            .claim(&asked.holder, ports, others.iter(), is_linked)
     }
 
     /// Takes an attachment's addresses back.
@@ -206,6 +232,7 @@ impl Core {
     /// If that cannot be written to disk.
     pub(crate) fn detach(&mut self, holder: &Holder) -> anyhow::Result<Option<Endpoint>> {
         let lease = self.leases.release(holder)?;
+        self.host_ports.forget(holder);
         let gone = self.generation + 1;
         for address in lease.iter().flat_map(|lease| &lease.addresses) {
             self.freed.insert(*address, gone);
@@ -230,6 +257,7 @@ impl Core {
 
     /// Adds or removes one host end.
     pub(crate) fn set_link(&mut self, interface: &str, there: bool) {
+        self.host_ports.settle(interface);
         if there {
             self.links.insert(interface.to_owned());
         } else {
@@ -239,6 +267,7 @@ impl Core {
 
     /// Says which sets and chains the kernel refuses; they are compiled no more.
     pub(crate) fn set_broken(&mut self, sets: BTreeSet<SetName>, chains: BTreeSet<ChainName>) {
+        self.host_ports.set_broken(chains.clone());
         self.policy.set_broken(sets, chains);
     }
 
@@ -282,6 +311,7 @@ impl Core {
         self.domains.prepare(&mut self.policy, self.generation);
         let compiled = self.policy.compile();
         let elsewhere = self.elsewhere();
+        let host_ports = self.compile_host_ports();
         self.unsupported = compiled.problems.iter().map(ToString::to_string).collect();
         self.unsupported.extend(self.domains.problems());
         let speaker = match self.speaker_config(&elsewhere) {
@@ -297,6 +327,7 @@ impl Core {
                 None
             }
         };
+        self.errors.extend(host_ports::refused(&host_ports));
         let generation = self.generation;
         let oldest = self.oldest.take().into_iter();
         let waiting = oldest.map(|at| firewall::Stamp { generation, at });
@@ -304,11 +335,13 @@ impl Core {
             firewall: firewall::Desired {
                 generation: self.generation,
                 compiled: compiled.clone(),
+                host_ports: host_ports.clone(),
                 waiting: waiting.collect(),
             },
             flows: conntrack::Goal {
                 generation,
                 compiled,
+                host_ports,
                 endpoints: Arc::new(self.policy.objects().endpoints.clone()),
                 pod_cidrs: self.blocks.own().into_iter().collect(),
                 elsewhere,
@@ -321,6 +354,14 @@ impl Core {
             speaker,
             blocks: self.blocks.goal(),
         })
+    }
+
+    fn compile_host_ports(&mut self) -> Arc<services::host_port::Compiled> {
+        let endpoints = self.endpoints();
+        let links = &self.links;
+        let prefix = &self.policy.settings().interface_prefix;
+        let is_linked = |interface: &str| links.contains(interface);
+        self.host_ports.compile(&endpoints, is_linked, prefix)
     }
 
     fn policy_endpoints(&self) -> BTreeMap<String, policy::Endpoint> {

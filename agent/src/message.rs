@@ -75,10 +75,21 @@ pub(crate) enum Message {
 
 /// Why an attachment gets no addresses.
 pub(crate) struct Refused {
-    /// It may go well soon.
-    pub(crate) later: bool,
+    /// When it may go well.
+    pub(crate) when: When,
     /// Why.
     pub(crate) text: String,
+}
+
+/// When what was refused may go well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Soon enough to wait for it.
+    Soon,
+    /// Once something else has gone: the runtime is to try again.
+    Later,
+    /// Not before somebody changes something.
+    Unknown,
 }
 
 /// A reply that waits for the publication of what it caused.

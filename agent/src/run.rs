@@ -14,8 +14,8 @@ use tracing::{info, warn};
 
 use crate::attachments::Leases;
 use crate::cli::{AgentArgs, BfdArgs, Feature};
-use crate::core::{Core, Endpoint, may_pass};
-use crate::message::{Message, Refused, Reply};
+use crate::core::{Core, Endpoint, when};
+use crate::message::{Message, Refused, Reply, When};
 use crate::shell::Shell;
 use crate::sockets::listen;
 use crate::{cni, control, dns, firewall, http, status};
@@ -322,14 +322,15 @@ impl Loop {
             Message::Attach { asked, reply } => {
                 if !self.core.in_sync() {
                     let text = "the sources are not in sync yet".to_owned();
-                    let _ = reply.send(Err(Refused { later: true, text }));
+                    let when = When::Soon;
+                    let _ = reply.send(Err(Refused { when, text }));
                     return false;
                 }
                 match self.core.attach(&asked) {
                     Ok(endpoint) => replies.push(Reply::Attached(Box::new(endpoint), reply)),
                     Err(error) => {
-                        let (later, text) = (may_pass(&error), format!("{error:#}"));
-                        let _ = reply.send(Err(Refused { later, text }));
+                        let (when, text) = (when(&error), format!("{error:#}"));
+                        let _ = reply.send(Err(Refused { when, text }));
                     }
                 }
                 return true;

@@ -72,12 +72,14 @@ impl Shell {
         let (failed, blocks_failed) = watch::channel(None);
         let (problems, known_problems) = watch::channel(Vec::new());
         let (routers, known_routers) = watch::channel(Arc::default());
+        let core = messages.clone();
+        let choice = args.iptables;
         if args.has(Feature::Policy) {
-            let core = messages.clone();
-            let task = firewall::Task::new(args.iptables, firewall_goal, firewall_report, core);
+            let task = firewall::Task::new(choice, firewall_goal, firewall_report, core);
             tokio::spawn(task.run());
         } else {
-            tokio::spawn(firewall::pass_through(firewall_goal, firewall_report));
+            let task = firewall::run_without_policy(choice, firewall_goal, firewall_report, core);
+            tokio::spawn(task);
         }
         let (in_force, is_enforced) = (firewall_applied.clone(), args.has(Feature::Policy));
         tokio::spawn(conntrack::run_task(

@@ -121,6 +121,11 @@ pub fn compile(
         if wanted.is_empty() {
             continue;
         }
+        if broken.contains(&dnat_name()) || broken.contains(&masquerade_name()) {
+            // A kernel without the nat table, or one that lacks what these need.
+            compiled.left_out.extend(wanted.into_iter().cloned());
+            continue;
+        }
         let mut tree = Tree::new(broken);
         let nat = nat(of, &mut tree, &wanted, prefix);
         let hairpin = hairpin_set(of, &wanted);
@@ -170,10 +175,7 @@ fn nat(of: Family, tree: &mut Tree<'_>, ports: &[&HostPort], prefix: &InterfaceN
     }
     rules.push(Rule::new([], Action::Return));
     let mut chains = std::mem::take(&mut tree.chains);
-    let (dnat, masquerade) = (
-        ChainName::fixed("HOSTPORT-DNAT"),
-        ChainName::fixed("HOSTPORT-MASQ"),
-    );
+    let (dnat, masquerade) = (dnat_name(), masquerade_name());
     chains.insert(dnat.clone(), rules.into());
     chains.insert(masquerade.clone(), masquerades(of).into());
     let to_node = Rule::new([Match::DestinationLocal], Action::Jump(dnat));
@@ -222,6 +224,14 @@ fn guard(prefix: &InterfaceName) -> TableRules {
         hooks: hooks.into(),
         chains: BTreeMap::new(),
     }
+}
+
+fn dnat_name() -> ChainName {
+    ChainName::fixed("HOSTPORT-DNAT")
+}
+
+fn masquerade_name() -> ChainName {
+    ChainName::fixed("HOSTPORT-MASQ")
 }
 
 fn hairpin_name(of: Family) -> SetName {

@@ -14,7 +14,7 @@ use super::identity::{self, holder, pair, pod_link};
 use super::result;
 use super::server::Server;
 use crate::core::Endpoint;
-use crate::message::Message;
+use crate::message::{Message, When};
 
 /// Chains and routes must be in force within this, or ADD is rolled back.
 const IN_FORCE: Duration = Duration::from_secs(20);
@@ -63,16 +63,18 @@ impl Server {
             };
             match self.ask(message, answer).await? {
                 Ok(attached) => return Ok(attached),
-                Err(error) if error.later && tokio::time::Instant::now() < deadline => {
+                Err(error)
+                    if error.when == When::Soon && tokio::time::Instant::now() < deadline =>
+                {
                     tokio::time::sleep(SYNC_RETRY).await;
                 }
                 Err(error) => {
-                    let code = if error.later {
-                        ErrorCode::TryAgainLater
-                    } else {
-                        ErrorCode::Failed
+                    let (code, message) = match error.when {
+                        When::Soon => (ErrorCode::TryAgainLater, "no address for this pod yet"),
+                        When::Later => (ErrorCode::TryAgainLater, "a host port is not free"),
+                        When::Unknown => (ErrorCode::Failed, "no address for this pod"),
                     };
-                    return Err(CniError::new(code, "no address for this pod").details(error.text));
+                    return Err(CniError::new(code, message).details(error.text));
                 }
             }
         }
@@ -100,6 +102,21 @@ impl Server {
         }
     }
 
+    /// Whether the kernel has taken the rules of all of the pod's host ports; they are in force.
+    fn host_ports_lead_here(&self, endpoint: &Endpoint) -> Result<(), CniError> {
+        let in_force = self.firewall.borrow().host_ports.clone();
+        let is_own = |interface: &str| interface == endpoint.interface;
+        let mut refused = in_force.left_out.iter();
+        match refused.find(|port| is_own(port.interface.as_str())) {
+            None => Ok(()),
+            Some(port) => Err(CniError::new(
+                ErrorCode::Failed,
+                "the kernel refuses the rules of a host port",
+            )
+            .details(format!("{} leads to {}", port.claim.port, port.pod))),
+        }
+    }
+
     /// Chains first, then the link, then the route: the pod is isolated before its first packet.
     pub(super) async fn bring_up(
         &self,
@@ -122,6 +139,7 @@ impl Server {
             )
             .details(why));
         }
+        self.host_ports_lead_here(endpoint)?;
         self.flows_are_gone(endpoint).await?;
         let link = pod_link(endpoint);
         let state = routes::create_pod_link(&link, netns, netlink)

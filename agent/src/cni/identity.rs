@@ -37,6 +37,8 @@ pub(super) fn pod_link(endpoint: &Endpoint) -> PodLink {
         ingress: shaping(limits.ingress_rate, limits.ingress_burst),
         egress: shaping(limits.egress_rate, limits.egress_burst),
         routes: endpoint.settings.routes.clone(),
+        // The node's 127.0.0.1 reaches the pod by them.
+        localnet: !endpoint.settings.ports.is_empty(),
         ..PodLink::default()
     }
 }

@@ -1,4 +1,5 @@
-//! Which of the listed flows go: those that policy denies now, and those of addresses that nobody or another holds.
+//! Which of the listed flows go: those that policy denies now, those of addresses that nobody or another holds, and those to a
+//! host port that leads elsewhere by now.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,6 +7,7 @@ use std::net::IpAddr;
 use netfilter::InterfaceName;
 use policy::{Cut, Endpoint, Entry, Judge, Local, Tuple};
 use routes::conntrack::{ConntrackEntry, Place, Ports};
+use services::host_port::HostPort;
 
 use super::ledger::Work;
 
@@ -15,6 +17,8 @@ pub(super) struct Sentence {
     pub(super) entries: Vec<ConntrackEntry>,
     /// Of these, those that policy denies; the rest had their pod go.
     pub(super) denied: u64,
+    /// Of these, those to a host port that leads elsewhere now.
+    pub(super) stale: u64,
 }
 
 /// Judges what was listed. `endpoints` are those known after the listing, so that the flows of a pod which came
@@ -43,6 +47,7 @@ pub(super) fn judge(
             .any(|place| work.gone.contains(&flow.address(*place)));
         match cuts.get(&place) {
             _ if is_gone => {}
+            _ if is_stale(work, own, &flow) => sentence.stale += 1,
             Some(Cut::Orphaned) if !is_elsewhere(work, &flow) => {}
             Some(Cut::Denied) => sentence.denied += 1,
             _ => continue,
@@ -50,6 +55,35 @@ pub(super) fn judge(
         sentence.entries.push(flow);
     }
     sentence
+}
+
+/// Whether a flow to a host port goes elsewhere than the port leads now: to the node itself, or to an earlier pod (rule 105).
+fn is_stale(work: &Work, own: &BTreeSet<IpAddr>, flow: &ConntrackEntry) -> bool {
+    if work.ports.is_empty() {
+        return false;
+    }
+    let Entry {
+        protocol,
+        original,
+        reply,
+    } = entry(flow);
+    let to = original.destination;
+    let is_for = |port: &HostPort| {
+        port.claim.protocol.number() == protocol
+            && port.claim.port == original.destination_port
+            && port.pod.is_ipv4() == to.is_ipv4()
+            && port.claim.covers(to)
+    };
+    let leads = |port: &HostPort| port.pod == reply.source && port.pod_port == reply.source_port;
+    let is_to_node = to.is_loopback() || own.contains(&to);
+    is_to_node
+        && work.ports.iter().any(is_for)
+        && !work
+            .goal
+            .host_ports
+            .led
+            .iter()
+            .any(|port| is_for(port) && leads(port))
 }
 
 /// Whether an end is a pod of another node that holds an address of this node's Pod CIDRs.

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use netfilter::InterfaceName;
+use netfilter::{InterfaceName, Protocol};
 use policy::{Compiled, Dirty, Endpoint};
+use services::host_port::{self, HostPort};
 
 /// States that are known and not yet in force; more are coalesced, since the newest is what will be.
 const MOST_PENDING: usize = 64;
@@ -18,6 +19,8 @@ pub(crate) struct Goal {
     pub(crate) generation: u64,
     /// Sets and chains of both families.
     pub(crate) compiled: Arc<Compiled>,
+    /// Ports of the node that lead to pods.
+    pub(crate) host_ports: Arc<host_port::Compiled>,
     /// The pods of this node.
     pub(crate) endpoints: Arc<BTreeMap<InterfaceName, Endpoint>>,
     /// This node's Pod CIDRs.
@@ -37,6 +40,21 @@ impl Goal {
             })
             .collect()
     }
+
+    /// Host ports that did not lead so before: older flows may go elsewhere. TCP's go by themselves, as each connection
+    /// begins with a packet that makes a new flow.
+    fn new_ports(&self, before: Option<&Self>) -> BTreeSet<HostPort> {
+        let known = before.map(|before| &before.host_ports);
+        if known.is_some_and(|known| Arc::ptr_eq(known, &self.host_ports)) {
+            return BTreeSet::new();
+        }
+        let is_new = |port: &&HostPort| !known.is_some_and(|known| known.led.contains(*port));
+        let led = self.host_ports.led.iter();
+        led.filter(|port| port.claim.protocol != Protocol::Tcp)
+            .filter(is_new)
+            .cloned()
+            .collect()
+    }
 }
 
 /// A look at conntrack that is due.
@@ -48,6 +66,8 @@ pub(crate) struct Work {
     pub(crate) dirty: Dirty,
     /// Addresses that their holders gave up since; someone else may hold them now.
     pub(crate) gone: BTreeSet<IpAddr>,
+    /// Host ports that lead to where they did not.
+    pub(crate) ports: BTreeSet<HostPort>,
 }
 
 /// Gathers what changes until a look is made; what a failed look was for stays due.
@@ -59,6 +79,7 @@ pub(crate) struct Ledger {
     in_force: Option<Goal>,
     dirty: Dirty,
     gone: BTreeSet<IpAddr>,
+    ports: BTreeSet<HostPort>,
 }
 
 impl Ledger {
@@ -70,6 +91,7 @@ impl Ledger {
             in_force: None,
             dirty: Dirty::default(),
             gone: BTreeSet::new(),
+            ports: BTreeSet::new(),
         }
     }
 
@@ -92,6 +114,7 @@ impl Ledger {
             return;
         };
         self.pending = self.pending.split_off(&generation);
+        self.ports.extend(goal.new_ports(self.in_force.as_ref()));
         match &self.in_force {
             None => self.dirty.everything = self.is_enforced,
             Some(before) => {
@@ -110,7 +133,8 @@ impl Ledger {
 
     /// Whether a look is due.
     pub(crate) fn is_due(&self) -> bool {
-        self.in_force.is_some() && !(self.dirty.is_clean() && self.gone.is_empty())
+        let nothing = self.dirty.is_clean() && self.gone.is_empty() && self.ports.is_empty();
+        self.in_force.is_some() && !nothing
     }
 
     /// Takes the look that is due; whoever takes it makes it, or gives it back.
@@ -122,6 +146,7 @@ impl Ledger {
             goal: self.in_force.clone()?,
             dirty: std::mem::take(&mut self.dirty),
             gone: std::mem::take(&mut self.gone),
+            ports: std::mem::take(&mut self.ports),
         })
     }
 
@@ -129,6 +154,7 @@ impl Ledger {
     pub(crate) fn give_back(&mut self, work: Work) {
         self.dirty.merge(work.dirty);
         self.gone.extend(work.gone);
+        self.ports.extend(work.ports);
     }
 
     /// The newest state in force whose flows were all looked at, given that nothing is under way.

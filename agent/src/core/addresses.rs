@@ -10,7 +10,9 @@ use ipnet::IpNet;
 
 use super::Core;
 use super::blocks::{Blocks, Fill, NoBlock};
+use super::host_ports::HostPortHeld;
 use super::pools::{self, Plan, View};
+use crate::message::When;
 
 /// Whether a plan of addresses hangs on it.
 pub(super) fn is_of_plan(key: &Key) -> bool {
@@ -176,9 +178,13 @@ impl Core {
     }
 }
 
-/// Whether a refusal may pass within seconds, as a block is coming.
-pub(crate) fn may_pass(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<NoBlock>()
-        .is_some_and(|no_block| no_block.is_coming)
+/// When an attachment that was refused so may go well.
+pub(crate) fn when(error: &anyhow::Error) -> When {
+    if error.is::<HostPortHeld>() {
+        return When::Later;
+    }
+    match error.downcast_ref::<NoBlock>() {
+        Some(no_block) if no_block.is_coming => When::Soon,
+        _ => When::Unknown,
+    }
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use netfilter::{
     Action, Actual, ChainName, Effort, Family, Rule, Ruleset, Saved, Table, TableRules,
 };
-use policy::Compiled;
 
 use super::broken::Culprits;
 use super::kernel::{ApplyError, not_understood, restore_rules};
 use super::programs::{Programs, listings};
+use super::state::Desired;
 
 type Chain<'a> = (&'a ChainName, &'a Arc<[Rule]>);
 
@@ -19,19 +19,13 @@ type Chain<'a> = (&'a ChainName, &'a Arc<[Rule]>);
 ///
 /// # Errors
 /// If a program cannot be run.
-pub(crate) async fn search(
-    programs: &Programs,
-    compiled: &Compiled,
-) -> Result<Culprits, ApplyError> {
+pub(crate) async fn search(programs: &Programs, goal: &Desired) -> Result<Culprits, ApplyError> {
     let listings = listings(programs).await?;
-    let wanted = [
-        (Family::V4, &compiled.v4.rules),
-        (Family::V6, &compiled.v6.rules),
-    ];
     let mut culprits = Culprits::default();
-    for ((family, rules), listing) in wanted.into_iter().zip(&listings) {
+    for (family, listing) in [Family::V4, Family::V6].into_iter().zip(&listings) {
         let there = Saved::parse(listing).map_err(not_understood(programs.save(family)))?;
-        for (table, wanted) in &rules.tables {
+        let parts = goal.rules(family).into_iter();
+        for (table, wanted) in parts.flat_map(|rules| &rules.tables) {
             let is_new = |name: &ChainName| !there.chains.contains_key(&(*table, name.clone()));
             let new = leaves_first(wanted, is_new);
             let program = programs.restore(family);

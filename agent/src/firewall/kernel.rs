@@ -1,15 +1,14 @@
 //! What the kernel holds of ours: read back, compared with what is wanted, and written by iptables' and ipset's programs.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
-use netfilter::{Actual, ActualSets, Effort, Family, IpSet, Plan, Ruleset, SetName, SetPlan};
-use policy::{Compiled, FamilyRules};
+use netfilter::{Actual, ActualSets, Effort, Family, Plan, Ruleset, SetName, SetPlan};
 use tracing::debug;
 
 use super::broken::Culprits;
 use super::programs::{BackendError, Programs, listings};
+use super::state::Desired;
 use crate::exec::{ExecError, run, run_process};
 
 /// Why the kernel is not as desired.
@@ -90,11 +89,12 @@ impl Kernel {
     }
 
     /// Compares what is there with what is wanted.
-    pub(crate) fn plan(&self, compiled: &Compiled, effort: Effort) -> Plans {
+    pub(crate) fn plan(&self, goal: &Desired, effort: Effort) -> Plans {
+        let [v4, v6] = [Family::V4, Family::V6].map(|family| goal.rules(family));
         Plans {
-            sets: netfilter::plan_sets(&self.sets, &all_sets(compiled)),
-            v4: netfilter::plan(&self.v4, &compiled.v4.rules, effort),
-            v6: netfilter::plan(&self.v6, &compiled.v6.rules, effort),
+            sets: netfilter::plan_sets(&self.sets, &goal.sets()),
+            v4: netfilter::plan_parts(&self.v4, &v4, effort),
+            v6: netfilter::plan_parts(&self.v6, &v6, effort),
             effort,
         }
     }
@@ -261,12 +261,4 @@ pub(super) fn not_understood(
         program,
         message: error.to_string(),
     }
-}
-
-fn all_sets(compiled: &Compiled) -> BTreeMap<SetName, Arc<IpSet>> {
-    let FamilyRules { sets: v4, .. } = &compiled.v4;
-    v4.iter()
-        .chain(&compiled.v6.sets)
-        .map(|(name, set)| (name.clone(), set.clone()))
-        .collect()
 }

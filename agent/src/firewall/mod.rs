@@ -17,4 +17,4 @@ pub(crate) use backend::Choice;
 pub(crate) use held::{Held, read_held};
 pub(crate) use latency::Histogram;
 pub(crate) use state::{Applied, Desired, Stamp};
-pub(crate) use task::{Task, clean, pass_through};
+pub(crate) use task::{Task, clean, run_without_policy};

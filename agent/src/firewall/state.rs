@@ -1,9 +1,12 @@
 //! What the task is told, and what it reports.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use netfilter::{Family, IpSet, Ruleset, SetName};
 use policy::Compiled;
+use services::host_port;
 
 use super::latency::Histogram;
 
@@ -22,13 +25,44 @@ pub(crate) struct Stamp {
 pub(crate) struct Desired {
     /// Grows with every publication; 0 means nothing published yet.
     pub(crate) generation: u64,
-    /// Sets and chains of both families.
+    /// Sets and chains of policy, both families.
     pub(crate) compiled: Arc<Compiled>,
+    /// Those of host ports; nothing where there is none.
+    pub(crate) host_ports: Arc<host_port::Compiled>,
     /// Of this generation and of those before it that are not in the kernel.
     pub(crate) waiting: Vec<Stamp>,
 }
 
 impl Desired {
+    /// What is to be in a family's tables, policy's first.
+    pub(super) fn rules(&self, family: Family) -> [&Ruleset; 2] {
+        match family {
+            Family::V4 => [&self.compiled.v4.rules, &self.host_ports.v4.rules],
+            Family::V6 => [&self.compiled.v6.rules, &self.host_ports.v6.rules],
+        }
+    }
+
+    /// All sets, both families.
+    pub(super) fn sets(&self) -> BTreeMap<SetName, Arc<IpSet>> {
+        let of_policy = self.compiled.v4.sets.iter().chain(&self.compiled.v6.sets);
+        let of_ports = [&self.host_ports.v4.sets, &self.host_ports.v6.sets];
+        of_policy
+            .chain(of_ports.into_iter().flatten())
+            .map(|(name, set)| (name.clone(), set.clone()))
+            .collect()
+    }
+
+    /// How many sets that are, both families.
+    pub(super) fn set_count(&self) -> usize {
+        let of_policy = self.compiled.v4.sets.len() + self.compiled.v6.sets.len();
+        of_policy + self.host_ports.v4.sets.len() + self.host_ports.v6.sets.len()
+    }
+
+    /// Whether some host port is to be led.
+    pub(super) fn has_host_ports(&self) -> bool {
+        !self.host_ports.led.is_empty()
+    }
+
     /// The next state after `self`, of which `applied` is the newest generation in the kernel.
     pub(crate) fn follow(&mut self, mut next: Self, applied: u64) {
         let mut waiting = std::mem::take(&mut self.waiting);
@@ -44,6 +78,8 @@ impl Desired {
 pub(crate) struct Applied {
     /// The newest generation that is wholly in the kernel.
     pub(crate) generation: u64,
+    /// The host ports of that generation.
+    pub(crate) host_ports: Arc<host_port::Compiled>,
     /// Why the newest try failed.
     pub(crate) error: Option<String>,
     /// The error is one that only the host's owner can end: nothing is written until then.

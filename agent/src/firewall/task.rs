@@ -1,9 +1,9 @@
 //! The task that owns our chains and sets in the kernel: applies changes at once, heals damage, tidies up in quiet times.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use netfilter::Effort;
-use policy::Compiled;
+use netfilter::{Effort, Family};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
@@ -21,13 +21,23 @@ use crate::message::Message;
 /// So many rules that nobody needs are too many to wait for a quiet time.
 const TOO_MANY_LEFT: usize = 2000;
 
-/// Where policy is left out: every generation counts as applied, and nothing is written.
-pub(crate) async fn pass_through(
+/// Where policy is left out: every generation counts as applied, and nothing is written, until there is a host port.
+pub(crate) async fn run_without_policy(
+    choice: Choice,
     mut desired: watch::Receiver<Desired>,
     applied: watch::Sender<Applied>,
+    core: mpsc::Sender<Message>,
 ) {
     while desired.changed().await.is_ok() {
-        let generation = desired.borrow_and_update().generation;
+        let (generation, has_host_ports) = {
+            let desired = desired.borrow_and_update();
+            (desired.generation, desired.has_host_ports())
+        };
+        if has_host_ports {
+            let mut task = Task::new(choice, desired, applied, core);
+            task.is_without_policy = true;
+            return task.run().await;
+        }
         applied.send_modify(|state| state.generation = generation);
     }
 }
@@ -62,6 +72,8 @@ pub(crate) struct Task {
     /// Where refused sets and chains are told.
     core: mpsc::Sender<Message>,
     quarantine: Quarantine,
+    /// Nothing is to be there but host ports.
+    is_without_policy: bool,
 }
 
 impl Task {
@@ -75,6 +87,7 @@ impl Task {
         Self {
             core,
             quarantine: Quarantine::new(),
+            is_without_policy: false,
             choice,
             desired,
             applied,
@@ -94,7 +107,10 @@ impl Task {
         }
         let mut turn = Turn::Apply;
         loop {
-            let goal = self.desired.borrow_and_update().clone();
+            let mut goal = self.desired.borrow_and_update().clone();
+            if self.is_without_policy {
+                goal.compiled = Arc::default();
+            }
             self.step(turn, &goal).await;
             turn = match self.next_turn().await {
                 Some(turn) => turn,
@@ -144,7 +160,7 @@ impl Task {
             }
             Err(error) => {
                 if let ApplyError::Refused { culprits, .. } = &error {
-                    self.accuse(culprits.clone(), &goal.compiled).await;
+                    self.accuse(culprits.clone(), goal).await;
                 }
                 self.fail(&error);
             }
@@ -152,9 +168,9 @@ impl Task {
     }
 
     /// Has what the kernel refuses left out, so that all else is enforced.
-    async fn accuse(&mut self, mut culprits: Culprits, compiled: &Compiled) {
+    async fn accuse(&mut self, mut culprits: Culprits, goal: &Desired) {
         if let (true, Some(programs)) = (culprits.is_empty(), &self.programs) {
-            match blame::search(programs, compiled).await {
+            match blame::search(programs, goal).await {
                 Ok(found) => culprits = found,
                 Err(error) => warn!(%error, "cannot find out which chain is refused"),
             }
@@ -179,18 +195,18 @@ impl Task {
         goal: &Desired,
         effort: Effort,
     ) -> Result<Outcome, ApplyError> {
-        match self.write(&goal.compiled, effort).await {
+        match self.write(goal, effort).await {
             // Another may have changed what we believed in: once more, from what is really there.
             Err(ApplyError::Refused { error, .. }) => {
                 self.kernel = None;
                 debug!(%error, "reading back and trying again");
-                self.write(&goal.compiled, effort).await
+                self.write(goal, effort).await
             }
             outcome => outcome,
         }
     }
 
-    async fn write(&mut self, compiled: &Compiled, effort: Effort) -> Result<Outcome, ApplyError> {
+    async fn write(&mut self, goal: &Desired, effort: Effort) -> Result<Outcome, ApplyError> {
         let kernel = match self.kernel.take() {
             Some(kernel) => kernel,
             None => self.read().await?,
@@ -201,7 +217,7 @@ impl Task {
                 leftover: Leftover::None,
             });
         };
-        let plans = kernel.plan(compiled, effort);
+        let plans = kernel.plan(goal, effort);
         let (has_leftover, dead) = (plans.has_leftover(), plans.dead_rules());
         let has_written = !plans.is_empty();
         let kernel = if has_written {
@@ -276,7 +292,7 @@ impl Task {
 
     async fn take_fresh(&mut self, fresh: Kernel, goal: &Desired) {
         let is_known = self.kernel.is_some();
-        let is_damaged = !fresh.plan(&goal.compiled, Effort::Additive).is_empty();
+        let is_damaged = !fresh.plan(goal, Effort::Additive).is_empty();
         self.kernel = Some(fresh);
         if is_damaged && is_known && self.applied.borrow().generation == goal.generation {
             warn!("our chains or sets were changed by someone else; repairing them");
@@ -320,10 +336,11 @@ impl Task {
                 }
             }
             state.generation = goal.generation;
+            state.host_ports = Arc::clone(&goal.host_ports);
             state.error = None;
             state.is_blocked = false;
             state.has_leftover = outcome.leftover != Leftover::None;
-            (state.sets, state.chains) = sizes(&goal.compiled);
+            (state.sets, state.chains) = sizes(goal);
         });
     }
 
@@ -347,13 +364,13 @@ impl Task {
     }
 }
 
-fn sizes(compiled: &Compiled) -> (usize, usize) {
-    let families = [&compiled.v4, &compiled.v6];
-    let sets = families.iter().map(|family| family.sets.len()).sum();
-    let chains = families
+fn sizes(goal: &Desired) -> (usize, usize) {
+    let rules = [Family::V4, Family::V6].map(|family| goal.rules(family));
+    let chains = rules
         .iter()
-        .flat_map(|family| family.rules.tables.values())
+        .flatten()
+        .flat_map(|rules| rules.tables.values())
         .map(|table| table.chains.len())
         .sum();
-    (sets, chains)
+    (goal.set_count(), chains)
 }

@@ -221,6 +221,14 @@ fn a_chain_that_the_kernel_refuses_is_left_out_and_said_and_all_else_is_led() {
     assert_eq!(compiled.led, BTreeSet::from([tcp]));
     let nat = &compiled.v4.rules.tables[&Table::Nat];
     assert!(!nat.chains.values().any(|rules| of_sctp(rules)));
+    // Where not even what all need is taken, nothing stands in the way of policy's rules.
+    let all = [port(Protocol::Tcp, "", 9, "10.244.1.5", 9)];
+    let compiled = compile(all.clone(), &prefix(), &BTreeSet::from([masquerade_name()]));
+    assert_eq!(
+        (&compiled.v4, compiled.led.len()),
+        (&FamilyRules::default(), 0)
+    );
+    assert_eq!(compiled.left_out, BTreeSet::from(all));
 }
 
 #[test]
