@@ -6,14 +6,14 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
-use crate::policy::PolicyRow;
+use crate::policy::NodeRow;
 use crate::report::Bar;
 
 /// All that was measured of such a row in one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Figures {
     /// The row.
-    pub row: PolicyRow,
+    pub row: NodeRow,
     /// On what.
     pub machine: Machine,
     /// Our commit.
@@ -35,7 +35,7 @@ impl Figures {
     ///
     /// # Errors
     /// When /proc can't be read.
-    pub fn new(row: PolicyRow, head: &[&str]) -> Result<Self> {
+    pub fn new(row: NodeRow, head: &[&str]) -> Result<Self> {
         let load = std::fs::read_to_string("/proc/loadavg")?;
         let load = load.split(' ').next().and_then(|text| text.parse().ok());
         let commit = ::tests::process::said_by("git", &["rev-parse", "--short", "HEAD"])?;
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn lines_bars_and_notes_are_in_the_table() {
-        let mut figures = Figures::new(PolicyRow::Judge, &["what", "ms"]).unwrap();
+        let mut figures = Figures::new(NodeRow::Judge, &["what", "ms"]).unwrap();
         figures.line(["one".to_owned(), "2".to_owned()]);
         figures.bar("time", 3.0, 2.0);
         figures.note("measured by hand");

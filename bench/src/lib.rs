@@ -1,5 +1,6 @@
 //! The benchmark: a generator and sink that speak plain BGP, and the rows that put each daemon under the same load.
 
+mod attach;
 pub mod daemon;
 pub mod figures;
 pub mod interrupt;

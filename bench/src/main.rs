@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use bench::daemon::Daemon;
 use bench::figures::Figures;
 use bench::machine::Machine;
-use bench::policy::{Effort, PolicyRow};
+use bench::policy::{Effort, NodeRow};
 use bench::report::{Record, document};
 use bench::rows::{Astray, Row};
 use clap::{Parser, ValueEnum};
@@ -52,16 +52,16 @@ struct Args {
 enum AnyRow {
     /// Daemons under the same load.
     Daemons(Row),
-    /// Policy.
-    Policy(PolicyRow),
+    /// Policy, and attaching pods.
+    Policy(NodeRow),
 }
 
 fn any_row(name: &str) -> Result<AnyRow, String> {
     let row = Row::from_str(name, false).map(AnyRow::Daemons);
-    row.or_else(|_| PolicyRow::from_str(name, false).map(AnyRow::Policy))
+    row.or_else(|_| NodeRow::from_str(name, false).map(AnyRow::Policy))
         .map_err(|_| {
             let rows = Row::value_variants().iter().map(|row| row.name());
-            let policy = PolicyRow::value_variants().iter().map(|row| row.name());
+            let policy = NodeRow::value_variants().iter().map(|row| row.name());
             let all: Vec<&str> = rows.chain(policy).collect();
             format!("no such row; there are {}", all.join(", "))
         })
@@ -117,14 +117,14 @@ fn run(args: &Args, tally: &mut Tally) -> Result<()> {
     }
     if let Some(path) = args.write.as_deref().filter(|_| args.daemons.is_empty()) {
         let records = stored(&args.store, Row::value_variants(), |row| row.name())?;
-        let policy = stored(&args.store, PolicyRow::value_variants(), |row| row.name())?;
+        let policy = stored(&args.store, NodeRow::value_variants(), |row| row.name())?;
         std::fs::write(path, document(&records, &policy))?;
         println!("written: {}", path.display());
     }
     Ok(())
 }
 
-fn measure_policy(row: PolicyRow, args: &Args, tally: &mut Tally) -> Result<()> {
+fn measure_policy(row: NodeRow, args: &Args, tally: &mut Tally) -> Result<()> {
     let effort = Effort {
         repeat: args.repeat,
         scale: args.scale,

@@ -1,4 +1,4 @@
-//! The real agent on a node with 110 attached pods, its directory of manifests and its kernel.
+//! The real agent on a node with attached pods, its directory of manifests and its kernel.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -19,17 +19,17 @@ use crate::daemon::beside;
 const METRICS: &str = "127.0.0.1:9179";
 
 /// All of it; dropping it ends and removes everything.
-pub(super) struct Node {
-    pub(super) agent: Agent,
-    pub(super) netns: Netns,
+pub(crate) struct Node {
+    pub(crate) agent: Agent,
+    pub(crate) netns: Netns,
     back_end: BackEnd,
     dir: tempfile::TempDir,
     _pods: Vec<Sandbox>,
 }
 
 impl Node {
-    /// Writes the manifests, starts the agent and attaches the pods. Gives what each ADD took as well.
-    pub(super) fn start(back_end: BackEnd) -> Result<(Self, Vec<Duration>)> {
+    /// Writes the manifests, starts the agent and attaches the first `count` of this node's. Gives what each ADD took as well.
+    pub(crate) fn start(back_end: BackEnd, count: usize) -> Result<(Self, Vec<Duration>)> {
         let dir = tempfile::Builder::new().prefix("ptl-policy-").tempdir()?;
         let manifests = dir.path().join("manifests");
         std::fs::create_dir(&manifests)?;
@@ -47,7 +47,7 @@ impl Node {
             version: "1.0.0".to_owned(),
         };
         let (mut pods, mut took) = (Vec::new(), Vec::new());
-        for number in 0..cluster::LOCAL {
+        for number in 0..count {
             let (namespace, name) = cluster::local(number);
             let sandbox = Sandbox::new("bench", &namespace, &name)?;
             let start = Instant::now();
@@ -88,7 +88,7 @@ impl Node {
     }
 
     /// How many rules both families have.
-    pub(super) fn rules(&self) -> Result<usize> {
+    pub(crate) fn rules(&self) -> Result<usize> {
         let mut rules = 0;
         for family in [Family::V4, Family::V6] {
             let text = self

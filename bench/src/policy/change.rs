@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::agent::{Node, nudge};
 use super::cluster::{self, Churn};
 use super::membership::Membership;
-use super::{Effort, PolicyRow, quantile};
+use super::{Effort, NodeRow, quantile};
 use crate::figures::Figures;
 use crate::usage::Watch;
 
@@ -28,7 +28,7 @@ const ALONE_EVERY: Duration = Duration::from_millis(120);
 /// A histogram's buckets.
 type Buckets = Vec<(f64, f64)>;
 
-pub(super) fn measure(row: PolicyRow, effort: Effort) -> Result<Figures> {
+pub(super) fn measure(row: NodeRow, effort: Effort) -> Result<Figures> {
     let head = [
         "back end",
         "seen by",
@@ -42,7 +42,7 @@ pub(super) fn measure(row: PolicyRow, effort: Effort) -> Result<Figures> {
     ];
     let mut figures = Figures::new(row, &head)?;
     for back_end in BackEnd::ALL {
-        let (node, _) = Node::start(back_end)?;
+        let (node, _) = Node::start(back_end, cluster::LOCAL)?;
         let outcome = churn(&node, effort.part_of(CHURN * PER_SECOND));
         let outcome = outcome.with_context(|| node.agent.log_end())?;
         let name = back_end.name();

@@ -14,7 +14,7 @@ pub(super) const POLICIES: usize = 1_000;
 /// Pods of all nodes.
 pub(super) const PODS: usize = 10_000;
 /// Those of this node.
-pub(super) const LOCAL: usize = 110;
+pub(crate) const LOCAL: usize = 110;
 /// The address of the pod that is watched.
 pub(super) const PROBE: [u8; 4] = [10, 99, 0, 1];
 /// Namespaces; the first [`LOCAL`] hold a pod of this node each.
@@ -86,7 +86,7 @@ pub(super) fn put(folder: &Path, name: &str, text: Option<&str>) -> Result<()> {
 }
 
 /// Name and namespace of a local pod.
-pub(super) fn local(number: usize) -> (String, String) {
+pub(crate) fn local(number: usize) -> (String, String) {
     (namespace_of(number), format!("pod{number}"))
 }
 

@@ -10,7 +10,7 @@ use netfilter::Family;
 use policy::{Entry, Index, Judge, Local, Tuple, difference};
 use tests::policy_lab::{PORTS, address_of, isolated, outside};
 
-use super::{Effort, PolicyRow, quantile};
+use super::{Effort, NodeRow, quantile};
 use crate::figures::Figures;
 use crate::random::Random;
 
@@ -20,7 +20,7 @@ const FLOWS: usize = 50_000;
 const ALIKE: usize = 10;
 const ROUNDS: usize = 21;
 
-pub(super) fn measure(row: PolicyRow, effort: Effort) -> Result<Figures> {
+pub(super) fn measure(row: NodeRow, effort: Effort) -> Result<Figures> {
     let mut figures = Figures::new(row, &["what", "p50, ms", "most, ms", "found"])?;
     let mut index = isolated(0..PODS as usize);
     let compiled = index.compile();

@@ -1,8 +1,8 @@
 //! The rows of policy: what a whole program, a change, a packet and a question cost, each side by side in one run.
 
-mod agent;
+pub(crate) mod agent;
 mod change;
-mod cluster;
+pub(crate) mod cluster;
 mod judge;
 mod membership;
 mod packet;
@@ -13,11 +13,12 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::attach;
 use crate::figures::Figures;
 
-/// A row of policy.
+/// A row of policy, or of attaching pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
-pub enum PolicyRow {
+pub enum NodeRow {
     /// The first whole program.
     #[value(name = "policy-program")]
     #[serde(rename = "policy-program")]
@@ -34,9 +35,21 @@ pub enum PolicyRow {
     #[value(name = "policy-judge")]
     #[serde(rename = "policy-judge")]
     Judge,
+    /// Pods attached one after another.
+    #[value(name = "cni-add")]
+    #[serde(rename = "cni-add")]
+    CniAdd,
+    /// Pods detached one after another.
+    #[value(name = "cni-del")]
+    #[serde(rename = "cni-del")]
+    CniDel,
+    /// 50 pods at once.
+    #[value(name = "cni-50")]
+    #[serde(rename = "cni-50")]
+    CniFifty,
 }
 
-impl PolicyRow {
+impl NodeRow {
     /// Its name, as `ONLY` takes it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -45,6 +58,9 @@ impl PolicyRow {
             Self::Change => "policy-change",
             Self::Packet => "policy-packet",
             Self::Judge => "policy-judge",
+            Self::CniAdd => "cni-add",
+            Self::CniDel => "cni-del",
+            Self::CniFifty => "cni-50",
         }
     }
 
@@ -62,6 +78,11 @@ impl PolicyRow {
             Self::Judge => {
                 "500 isolated pods: 50,000 flows judged; what one changed policy would mean"
             }
+            Self::CniAdd => {
+                "pods attached one after another, dual stack, their policy in force when ADD returns"
+            }
+            Self::CniDel => "the same pods detached",
+            Self::CniFifty => "50 pods attached at once, then detached at once",
         }
     }
 
@@ -75,6 +96,8 @@ impl PolicyRow {
             Self::Change => change::measure(self, effort),
             Self::Packet => packet::measure(self, effort),
             Self::Judge => judge::measure(self, effort),
+            Self::CniAdd | Self::CniDel => attach::one_by_one(self, effort),
+            Self::CniFifty => attach::at_once(self, effort),
         }
     }
 }
@@ -97,7 +120,7 @@ impl Effort {
 }
 
 /// The value below which this part of all lies; 0 of none.
-fn quantile(values: &[f64], part: f64) -> f64 {
+pub(crate) fn quantile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().saturating_sub(1);

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use netfilter::Family;
 
 use super::traffic::{Round, Traffic};
-use super::{Effort, PolicyRow, quantile};
+use super::{Effort, NodeRow, quantile};
 use crate::figures::Figures;
 
 const ROUNDS: usize = 21;
@@ -31,7 +31,7 @@ struct Couple {
     rounds: Vec<[Round; 2]>,
 }
 
-pub(super) fn measure(row: PolicyRow, effort: Effort) -> Result<Figures> {
+pub(super) fn measure(row: NodeRow, effort: Effort) -> Result<Figures> {
     let head = [
         "rules",
         "pods",

@@ -4,10 +4,11 @@ use ::tests::policy_lab::BackEnd;
 use anyhow::{Context as _, Result};
 
 use super::agent::Node;
-use super::{Effort, PolicyRow, quantile};
+use super::cluster;
+use super::{Effort, NodeRow, quantile};
 use crate::figures::Figures;
 
-pub(super) fn measure(row: PolicyRow, effort: Effort) -> Result<Figures> {
+pub(super) fn measure(row: NodeRow, effort: Effort) -> Result<Figures> {
     let head = [
         "back end",
         "started to programmed, s",
@@ -19,7 +20,7 @@ pub(super) fn measure(row: PolicyRow, effort: Effort) -> Result<Figures> {
     ];
     let mut figures = Figures::new(row, &head)?;
     for back_end in BackEnd::ALL {
-        let (mut node, adds) = Node::start(back_end)?;
+        let (mut node, adds) = Node::start(back_end, cluster::LOCAL)?;
         let (mut whole, mut writes, mut processor) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..effort.repeat {
             let before = node.agent.log().len();
