@@ -76,6 +76,9 @@ pub struct AgentArgs {
     /// Which iptables back end holds our rules. Rules of others in both are refused until this says which.
     #[arg(long, value_enum, default_value_t)]
     pub iptables: Choice,
+    /// For how long an address that a pod gave back is not given to another, as 30s or 2m; full seconds count.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub address_cool_down: Duration,
     /// Whether egress rules of NetworkPolicy judge what a pod sends to its own node. ClusterNetworkPolicy does in any case.
     #[arg(long, value_enum, default_value = "allowed")]
     pub egress_to_own_node: OwnNode,

@@ -21,7 +21,7 @@ use tracing::info;
 pub(crate) use addresses::when;
 pub(crate) use blocks::{Blocks, Goal};
 
-use crate::attachments::{Leases, Settings, host_interface};
+use crate::attachments::{self, Leases, Settings, host_interface};
 use crate::dns::Domains;
 use crate::speaker;
 use crate::{conntrack, firewall, routing};
@@ -47,14 +47,14 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    fn of(lease: &Lease) -> Self {
+    fn of(lease: &Lease, settings: Settings) -> Self {
         Self {
             interface: host_interface(&lease.holder),
             holder: lease.holder.clone(),
             pod: lease.pod.clone(),
             uid: lease.uid.clone(),
             addresses: lease.addresses.clone(),
-            settings: Settings::default(),
+            settings,
             freed: 0,
         }
     }
@@ -184,24 +184,29 @@ impl Core {
         } else {
             asked.fixed.clone()
         };
-        let (holder, pod) = (&asked.holder, asked.pod.clone());
         if self.is_plan_stale {
             self.follow_sources(Instant::now());
         }
+        let holder = &asked.holder;
         if self.leases.lease(holder).is_none() {
             self.check_fixed(&fixed, asked.pod.as_ref())?;
             self.check_blocks(&fixed)?;
         }
         self.claim_host_ports(asked)?;
-        let lease = match self.leases.allocate(holder, pod, &asked.uid, &fixed) {
+        let request = ipam::Request {
+            pod: asked.pod.clone(),
+            uid: asked.uid.clone(),
+            fixed,
+            ..ipam::Request::new(holder.clone(), attachments::now())
+        };
+        let lease = match self.leases.allocate(&request, asked.settings.clone()) {
             Ok(lease) => lease,
             Err(error) => {
                 self.host_ports.forget(holder);
                 return Err(self.explain(error));
             }
         };
-        let mut endpoint = Endpoint::of(&lease);
-        endpoint.settings = asked.settings.clone();
+        let mut endpoint = Endpoint::of(&lease, asked.settings.clone());
         let freed = lease
             .addresses
             .iter()
@@ -231,23 +236,27 @@ impl Core {
     /// # Errors
     /// If that cannot be written to disk.
     pub(crate) fn detach(&mut self, holder: &Holder) -> anyhow::Result<Option<Endpoint>> {
-        let lease = self.leases.release(holder)?;
+        let Some((lease, settings)) = self.leases.release(holder, attachments::now())? else {
+            return Ok(None);
+        };
         self.host_ports.forget(holder);
         let gone = self.generation + 1;
-        for address in lease.iter().flat_map(|lease| &lease.addresses) {
+        for address in &lease.addresses {
             self.freed.insert(*address, gone);
         }
-        Ok(lease.map(|lease| Endpoint::of(&lease)))
+        Ok(Some(Endpoint::of(&lease, settings)))
     }
 
     /// One attachment.
     pub(crate) fn endpoint(&self, holder: &Holder) -> Option<Endpoint> {
-        self.leases.lease(holder).map(Endpoint::of)
+        let lease = self.leases.lease(holder)?;
+        Some(Endpoint::of(lease, self.leases.settings(holder)))
     }
 
     /// All attachments of this node.
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
-        self.leases.iter().map(Endpoint::of).collect()
+        let endpoint = |lease: &Lease| Endpoint::of(lease, self.leases.settings(&lease.holder));
+        self.leases.iter().map(endpoint).collect()
     }
 
     /// Says which host ends are there: only those get routes.
@@ -307,6 +316,9 @@ impl Core {
         self.follow_sources(Instant::now());
         self.generation += 1;
         self.errors.clear();
+        let lost = self.leases.sync_problem().into_iter();
+        self.errors
+            .extend(lost.map(|why| format!("leases would not outlive a power cut: {why}")));
         self.policy.set_endpoints(self.policy_endpoints());
         self.domains.prepare(&mut self.policy, self.generation);
         let compiled = self.policy.compile();

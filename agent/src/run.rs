@@ -129,7 +129,8 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
         );
     }
     make_run_dir(&args.run_dir)?;
-    let leases = Leases::open(&args.state_dir)?;
+    let mut leases = Leases::open(&args.state_dir)?;
+    leases.set_cool_down(args.address_cool_down.as_secs());
     let manifests = datastore::watch_manifests(&args.manifests, &args.node)
         .with_context(|| format!("cannot watch {}", args.manifests.display()))?;
     forward();

@@ -1,9 +1,19 @@
 //! The attachments of this node: who holds which addresses and settings, on disk, and the names of their interfaces.
 
+mod disk;
+mod frame;
 mod interface;
+mod log;
+mod record;
 mod settings;
 mod store;
+mod syncer;
+
+#[cfg(test)]
+mod cuts;
+#[cfg(test)]
+mod kills;
 
 pub(crate) use interface::host_interface;
 pub(crate) use settings::Settings;
-pub(crate) use store::Leases;
+pub(crate) use store::{Leases, now};

@@ -1,45 +1,80 @@
-//! Which attachment holds which addresses, kept on disk so that neither a crash nor a reboot loses or doubles one.
+//! Which attachment holds which addresses and settings, kept on disk so that neither a crash nor a reboot loses or
+//! doubles one.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::Context;
-use api::NamespacedName;
-use ipam::{Holder, Ipam, Lease, Usage};
+use ipam::{Change, Choice, Holder, Ipam, Lease, Request, Usage};
 use ipnet::IpNet;
+use tracing::warn;
 
-/// The allocator and its file.
+use super::Settings;
+use super::disk::{Disk, Folder};
+use super::log::{Loaded, Log};
+use super::record::{Record, Whole};
+
+/// A journal of this length gives way to a snapshot: some three thousand attachments, read in milliseconds.
+const BOUND: u64 = 1 << 20;
+
+/// The allocator, the settings, and their files.
 #[derive(Debug)]
-pub(crate) struct Leases {
+pub(crate) struct Leases<D = Folder> {
     ipam: Ipam,
-    file: PathBuf,
+    /// Those of attachments that have any.
+    settings: BTreeMap<Holder, Settings>,
+    log: Log<D>,
+}
+
+/// Seconds since 1970, as leases have them; a clock before that counts as 1970.
+pub(crate) fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 impl Leases {
     /// Reads what an earlier run wrote.
     ///
     /// # Errors
-    /// If the folder cannot be used or the file is not ours to understand: to guess would give addresses twice.
+    /// If the folder cannot be used or the files are not ours to understand: to guess would give addresses twice.
     pub(crate) fn open(state_dir: &Path) -> anyhow::Result<Self> {
-        fs::create_dir_all(state_dir)
+        let folder = Folder::open(state_dir)
             .with_context(|| format!("cannot make the state folder {}", state_dir.display()))?;
-        let file = state_dir.join("ipam.json");
-        let mut ipam = Ipam::new(Vec::new());
-        match fs::read(&file) {
-            Ok(bytes) => ipam.restore(serde_json::from_slice(&bytes).with_context(|| {
-                format!(
-                    "{} is damaged: put back a copy, or remove it once no pod runs on this node",
-                    file.display()
-                )
-            })?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", file.display()));
-            }
+        Self::open_on(folder, BOUND)
+    }
+}
+
+impl<D: Disk> Leases<D> {
+    /// Reads what is on a disk; `bound` is the length in bytes at which the journal gives way to a snapshot.
+    pub(super) fn open_on(disk: D, bound: u64) -> anyhow::Result<Self> {
+        let place = disk.place();
+        let Loaded {
+            log,
+            whole,
+            records,
+        } = Log::load(disk, bound)?;
+        let mut leases = Self {
+            ipam: Ipam::default(),
+            settings: BTreeMap::new(),
+            log,
+        };
+        if let Some(whole) = whole {
+            let (ipam, settings) = whole.into_parts();
+            leases.ipam.restore(ipam);
+            leases.settings = settings;
         }
-        Ok(Self { ipam, file })
+        for record in records {
+            leases.replay(record).with_context(|| {
+                format!("{place}: the journal does not fit its snapshot: put back copies of one time, or remove both once no pod runs on this node")
+            })?;
+        }
+        if (leases.log.wants_snapshot() || !leases.log.is_empty())
+            && let Err(error) = leases.write_snapshot()
+        {
+            // What runs goes on running; whatever is to be written comes back to it.
+            warn!("{error:#}");
+        }
+        Ok(leases)
     }
 
     /// Says which CIDRs addresses come from; leases outside them are kept.
@@ -57,46 +92,70 @@ impl Leases {
         self.ipam.set_reserved(cidrs);
     }
 
-    /// Gives addresses, on disk before they are known to anyone. The same holder gets the same ones again.
+    /// Says for how many seconds an address rests that was given back.
+    pub(crate) fn set_cool_down(&mut self, seconds: u64) {
+        self.ipam.set_cool_down(seconds);
+    }
+
+    /// Gives addresses, written down before they are known to anyone. The same holder gets the same ones again, and
+    /// the settings it asks for now.
     ///
     /// # Errors
-    /// If there is none left, a fixed one cannot be had, or the file cannot be written (then nothing is given).
+    /// If what is asked for cannot be had ([`ipam::Error`]), or cannot be written: then nothing is given.
     pub(crate) fn allocate(
         &mut self,
-        holder: &Holder,
-        pod: Option<NamespacedName>,
-        uid: &str,
-        fixed: &[IpAddr],
+        request: &Request,
+        settings: Settings,
     ) -> anyhow::Result<Lease> {
-        let before = self.ipam.snapshot();
-        let lease = self.ipam.allocate(&ipam::Request {
-            pod,
-            uid: uid.to_owned(),
-            fixed: fixed.to_vec(),
-            ..ipam::Request::new(holder.clone(), now())
-        })?;
-        if let Err(error) = self.write() {
-            // Not a release: a lease that was there before this call is a running pod's.
-            self.ipam.restore(before);
-            return Err(error);
-        }
+        let holder = &request.holder;
+        let settings = Some(settings).filter(|settings| *settings != Settings::default());
+        let lease = match self.ipam.choose(request)? {
+            Choice::Held(lease) => {
+                if self.settings.get(holder) != settings.as_ref() {
+                    self.write(&Record::Set {
+                        holder: holder.clone(),
+                        settings: settings.clone().unwrap_or_default(),
+                    })?;
+                }
+                lease
+            }
+            Choice::New(change) => {
+                self.write(&Record::Changed {
+                    change: change.clone(),
+                    settings: settings.clone(),
+                })?;
+                self.ipam
+                    .apply(change)
+                    .expect("a choice fits the state it was made of")
+            }
+        };
+        self.keep(holder.clone(), settings);
         Ok(lease)
     }
 
-    /// Takes addresses back; the lease that was, if there was one.
+    /// Takes addresses back; the lease that was, if there was one, and its settings. `now` is in seconds since 1970.
     ///
     /// # Errors
-    /// If the file cannot be written: the addresses are then still held on disk, and the caller must try again.
-    pub(crate) fn release(&mut self, holder: &Holder) -> anyhow::Result<Option<Lease>> {
-        let before = self.ipam.snapshot();
-        let lease = self.ipam.release(holder, now());
-        if lease.is_some()
-            && let Err(error) = self.write()
-        {
-            self.ipam.restore(before);
-            return Err(error);
+    /// If it cannot be written: the addresses are then still held, and the caller must try again.
+    pub(crate) fn release(
+        &mut self,
+        holder: &Holder,
+        now: u64,
+    ) -> anyhow::Result<Option<(Lease, Settings)>> {
+        if self.ipam.lease(holder).is_none() {
+            return Ok(None);
         }
-        Ok(lease)
+        let change = Change::Released {
+            holder: holder.clone(),
+            at: now,
+        };
+        self.write(&Record::Changed {
+            change: change.clone(),
+            settings: None,
+        })?;
+        let lease = self.ipam.apply(change).expect("it is held");
+        let settings = self.settings.remove(holder);
+        Ok(Some((lease, settings.unwrap_or_default())))
     }
 
     /// How full each CIDR is, in their order.
@@ -114,94 +173,59 @@ impl Leases {
         self.ipam.lease(holder)
     }
 
-    fn write(&self) -> anyhow::Result<()> {
-        let bytes =
-            serde_json::to_vec(&self.ipam.snapshot()).context("cannot encode the leases")?;
-        write_atomically(&self.file, &bytes)
-            .with_context(|| format!("cannot write {}", self.file.display()))
+    /// What a holder has besides its addresses.
+    pub(crate) fn settings(&self, holder: &Holder) -> Settings {
+        self.settings.get(holder).cloned().unwrap_or_default()
     }
-}
 
-/// Seconds since 1970; a clock before that counts as 1970.
-fn now() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
-}
+    /// The allocator, to be asked how full it is, what rests, and what does not fit together.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for `portolan ipam`"))]
+    pub(crate) fn ipam(&self) -> &Ipam {
+        &self.ipam
+    }
 
-/// Replaces a file so that a crash at any instant leaves the old or the new one, whole and on disk.
-fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("json.new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    // The rename itself is durable only when the folder is.
-    path.parent()
-        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    /// Why the journal cannot be brought to the disk: what is written now would not outlive a power cut.
+    pub(crate) fn sync_problem(&self) -> Option<String> {
+        self.log.sync_problem()
+    }
+
+    fn write(&mut self, record: &Record) -> anyhow::Result<()> {
+        if self.log.wants_snapshot()
+            && let Err(error) = self.write_snapshot()
+        {
+            if !self.log.is_based() {
+                return Err(error);
+            }
+            warn!("{error:#}; the journal grows on");
+        }
+        self.log.append(record)
+    }
+
+    fn write_snapshot(&mut self) -> anyhow::Result<()> {
+        let epoch = self.log.next_epoch();
+        let whole = Whole::new(self.ipam.snapshot(), epoch, &self.settings);
+        self.log.replace(&whole)
+    }
+
+    fn replay(&mut self, record: Record) -> anyhow::Result<()> {
+        match record {
+            Record::Start { .. } => {}
+            Record::Changed { change, settings } => {
+                let lease = self.ipam.apply(change)?;
+                self.keep(lease.holder, settings);
+            }
+            Record::Set { holder, settings } => self.keep(holder, Some(settings)),
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, holder: Holder, settings: Option<Settings>) {
+        match settings.filter(|settings| *settings != Settings::default()) {
+            Some(settings) => self.settings.insert(holder, settings),
+            None => self.settings.remove(&holder),
+        };
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn holder(id: &str) -> Holder {
-        Holder {
-            container_id: id.to_owned(),
-            interface: "eth0".to_owned(),
-        }
-    }
-
-    #[test]
-    fn a_restart_finds_the_same_leases() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut leases = Leases::open(folder.path()).unwrap();
-        leases.set_cidrs(vec!["10.244.1.0/24".parse().unwrap()]);
-        let first = leases.allocate(&holder("a"), None, "", &[]).unwrap();
-        drop(leases);
-        let mut leases = Leases::open(folder.path()).unwrap();
-        leases.set_cidrs(vec!["10.244.1.0/24".parse().unwrap()]);
-        assert_eq!(leases.iter().count(), 1);
-        assert_eq!(leases.allocate(&holder("a"), None, "", &[]).unwrap(), first);
-        assert_ne!(
-            leases
-                .allocate(&holder("b"), None, "", &[])
-                .unwrap()
-                .addresses,
-            first.addresses
-        );
-        assert!(leases.release(&holder("a")).unwrap().is_some());
-        assert!(leases.release(&holder("a")).unwrap().is_none());
-    }
-
-    #[test]
-    fn a_crash_while_writing_leaves_the_old_state() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut leases = Leases::open(folder.path()).unwrap();
-        leases.set_cidrs(vec!["10.244.1.0/24".parse().unwrap()]);
-        leases.allocate(&holder("a"), None, "", &[]).unwrap();
-        fs::write(folder.path().join("ipam.json.new"), b"{\"half").unwrap();
-        assert_eq!(Leases::open(folder.path()).unwrap().iter().count(), 1);
-    }
-
-    #[test]
-    fn a_disk_that_fails_takes_no_running_pods_address_away() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut leases = Leases::open(folder.path()).unwrap();
-        leases.set_cidrs(vec!["10.244.1.0/24".parse().unwrap()]);
-        let first = leases.allocate(&holder("a"), None, "", &[]).unwrap();
-        // A folder where the temporary file should be makes every write fail, for root too.
-        fs::create_dir(folder.path().join("ipam.json.new")).unwrap();
-        assert!(leases.allocate(&holder("a"), None, "", &[]).is_err());
-        assert!(leases.allocate(&holder("b"), None, "", &[]).is_err());
-        assert!(leases.release(&holder("a")).is_err());
-        assert_eq!(leases.iter().cloned().collect::<Vec<_>>(), [first]);
-    }
-
-    #[test]
-    fn a_damaged_file_is_named_and_never_guessed_around() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("ipam.json"), b"not json").unwrap();
-        let error = format!("{:#}", Leases::open(folder.path()).unwrap_err());
-        assert!(error.contains("ipam.json is damaged"), "{error}");
-    }
-}
+mod tests;
