@@ -10,9 +10,7 @@ mod store;
 mod syncer;
 
 #[cfg(test)]
-mod cuts;
-#[cfg(test)]
-mod kills;
+mod tests;
 
 pub(crate) use interface::host_interface;
 pub(crate) use settings::Settings;

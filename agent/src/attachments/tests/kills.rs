@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use ipam::{Holder, Request};
 
-use super::disk::Folder;
-use super::{Leases, Settings};
+use super::super::disk::Folder;
+use super::super::{Leases, Settings};
 
 /// Where the child is to work; who finds it set is the child.
 const FOLDER: &str = "PORTOLAN_TEST_KILLS_FOLDER";
 const TEST: &str =
-    "attachments::kills::a_process_killed_at_random_instants_has_all_that_it_acknowledged";
+    "attachments::tests::kills::a_process_killed_at_random_instants_has_all_that_it_acknowledged";
 const KILLS: u64 = 60;
 /// Small, so that snapshots come often.
 const BOUND: u64 = 6_000;

@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 use ipam::{Holder, Request};
 
-use super::disk::{Disk, JOURNAL, SNAPSHOT};
-use super::{Leases, Settings};
+use super::super::disk::{Disk, JOURNAL, SNAPSHOT};
+use super::super::{Leases, Settings};
 
 /// Small, so that snapshots come often.
 const BOUND: u64 = 1_500;
@@ -199,7 +199,7 @@ fn call(store: &mut Store, step: usize) -> bool {
         interface: "eth0".to_owned(),
     };
     let now = 100 + step as u64;
-    if store.lease(&holder).is_some() && step % 3 != 0 {
+    if store.lease(&holder).is_some() && !step.is_multiple_of(3) {
         return store.release(&holder, now).is_ok();
     }
     let ports = step.is_multiple_of(4).then(|| cni_spec::PortMapping {
