@@ -9,6 +9,7 @@ mod links;
 mod monitor;
 mod nexthops;
 mod pace;
+mod path;
 mod pod;
 pub mod rule_notices;
 mod sysctl;
@@ -21,9 +22,10 @@ pub use links::{
     LINK_PREFIX, LinkInfo, SHAPER_PREFIX, delete_link, delete_lone_shapers, pod_links,
 };
 pub use monitor::{Monitor, Notice};
+pub use path::{PathMtu, Ways, path_mtu};
 pub use pod::{
-    GATEWAY_V4, GATEWAY_V6, HOST_MAC, MadePodLink, PodLink, PodLinkState, Shaping, check_pod_link,
-    create_pod_link, make_pod_link, raise_pod_link,
+    GATEWAY_V4, GATEWAY_V6, HOST_MAC, LEAST_MTU_V6, MadePodLink, MtuOutcome, PodLink, PodLinkState,
+    Shaping, check_pod_link, create_pod_link, make_pod_link, pod_mtu, raise_pod_link, set_pod_mtus,
 };
 pub use sysctl::{Sysctl, SysctlOutcome, host_sysctls};
 pub use table::{Clash, Options, Repointed, Report, RouteTable, RouteView, Status, Sweep};

@@ -28,6 +28,12 @@ pub struct LinkInfo {
     pub carrier: bool,
     /// Whether it is ready to send (IFF_RUNNING): the kernel has seen the carrier and acted on it.
     pub running: bool,
+    /// Whether it is a loopback interface.
+    pub loopback: bool,
+    /// The other end's index and the number of its namespace, if it is in another.
+    pub peer: Option<(u32, i32)>,
+    /// The name that people give it, or nothing.
+    pub alias: String,
     /// Link-layer address, if it is an Ethernet one.
     pub mac: Option<[u8; 6]>,
     /// MTU in bytes.
@@ -153,12 +159,19 @@ pub(crate) fn described(link: &LinkMessage) -> LinkInfo {
         up: link.header.flags.contains(LinkFlags::Up),
         carrier: link.header.flags.contains(LinkFlags::LowerUp),
         running: link.header.flags.contains(LinkFlags::Running),
+        loopback: link.header.flags.contains(LinkFlags::Loopback),
+        peer: None,
+        alias: String::new(),
         mac: None,
         mtu: 0,
         kind: String::new(),
     };
+    let (mut peer, mut namespace) = (None, None);
     for attribute in &link.attributes {
         match attribute {
+            LinkAttribute::Link(index) => peer = Some(*index),
+            LinkAttribute::LinkNetNsId(number) => namespace = Some(*number),
+            LinkAttribute::IfAlias(alias) => info.alias.clone_from(alias),
             LinkAttribute::IfName(name) => info.name.clone_from(name),
             LinkAttribute::Address(mac) => info.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::Mtu(mtu) => info.mtu = *mtu,
@@ -172,6 +185,7 @@ pub(crate) fn described(link: &LinkMessage) -> LinkInfo {
             _ => {}
         }
     }
+    info.peer = peer.zip(namespace);
     info
 }
 

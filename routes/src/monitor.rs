@@ -19,9 +19,11 @@ use crate::table::RouteTable;
 use crate::wire::{RTM_DELNEXTHOP, RTM_DELROUTE, RTM_NEWNEXTHOP, RTM_NEWROUTE, TABLE_MAIN};
 use crate::{Error, PROTOCOL};
 
-/// What has changed. Each asks for [`RouteTable::resync`] and an apply; the later includes the earlier.
+/// What has changed. All but the first ask for [`RouteTable::resync`] and an apply; the later includes the earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Notice {
+    /// A link that was there has another MTU: no route is lost, nothing is to be read again.
+    Mtu,
     /// Another's route changed in table main, or one of ours by another's hand.
     Routes,
     /// A link that was there went down, came up again or is gone: the kernel drops IPv4 routes on
@@ -49,9 +51,9 @@ pub struct Monitor {
     socket: TokioSocket,
     /// Of the table whose writes are no news; `None`: no route of ours is news.
     own_port: Option<u32>,
-    /// Index to whether it can carry packets, for links that could at some time since we know them.
+    /// Index to whether it can carry packets and its MTU, for links that could at some time since we know them.
     /// Without a carrier the kernel drops next-hop objects, and their routes, as if the link were down.
-    links: BTreeMap<u32, bool>,
+    links: BTreeMap<u32, (bool, u32)>,
     pace: Pace,
     buffer: Vec<u8>,
 }
@@ -101,7 +103,7 @@ impl Monitor {
         let links = links
             .iter()
             .filter(|link| link.up && link.carrier)
-            .map(|link| (link.index, true))
+            .map(|link| (link.index, (true, link.mtu)))
             .collect();
         Ok(Self {
             socket,
@@ -194,13 +196,17 @@ impl Monitor {
             if self.links.remove(&link.index).is_some() {
                 self.note(Notice::Links);
             }
-        } else if known.is_some_and(|before| before != usable) {
-            self.links.insert(link.index, usable);
-            self.note(Notice::Links);
-        } else if known.is_none() && usable {
-            // New: no route of ours can have been lost with it. What it makes reachable shows as a route.
-            self.links.insert(link.index, true);
+            return;
         }
+        match known {
+            // New: no route of ours can have been lost with it. What it makes reachable shows as a route.
+            None if !usable => return,
+            None => {}
+            Some((before, _)) if before != usable => self.note(Notice::Links),
+            Some((_, mtu)) if mtu != link.mtu => self.note(Notice::Mtu),
+            Some(_) => {}
+        }
+        self.links.insert(link.index, (usable, link.mtu));
     }
 
     fn note(&mut self, notice: Notice) {

@@ -28,7 +28,7 @@ impl Pace {
     /// Something has changed.
     pub(crate) fn note(&mut self, notice: Notice, now: Instant) {
         let gap = match notice {
-            Notice::Links => LINKS_GAP,
+            Notice::Mtu | Notice::Links => LINKS_GAP,
             Notice::Routes => ROUTES_GAP,
             Notice::Overrun => {
                 let due = self.overrun.map_or(now, |told| told + OVERRUN_GAP);

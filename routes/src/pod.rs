@@ -1,10 +1,13 @@
 //! A pod's link: a veth pair, its pod end made straight in the pod's namespace, with addresses, gateway and routes.
 
 mod check;
+mod mtu;
 mod request;
 mod shape;
 
 pub use check::check_pod_link;
+pub use mtu::{LEAST_MTU_V6, MtuOutcome, pod_mtu, set_pod_mtus};
+pub(crate) use request::route_to;
 pub use shape::Shaping;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -324,7 +327,7 @@ impl Maker {
         let deadline = Instant::now() + WAIT;
         for &address in self.link.addresses.iter().filter(|ip| ip.is_ipv6()) {
             let what = format!("looking for the pod's route to its own {address}");
-            while !request::is_local(self.pod.ask(request::route_to(address), &what)?) {
+            while !request::is_local(self.pod.ask(route_to(address), &what)?) {
                 if Instant::now() >= deadline {
                     tracing::warn!(%address, "a pod's address is not in force yet");
                     return Ok(());

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::conn::Conn;
 use crate::links::blocking;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Notice};
 use crate::table::read_routes;
 use crate::wire::{self, Dumped, INET, INET6, Shape};
 use crate::{Error, PROTOCOL};
@@ -89,7 +89,7 @@ impl NextHopTracker {
     pub async fn next(&mut self) -> Result<BTreeMap<IpAddr, Reach>, Error> {
         loop {
             if !self.stale {
-                self.monitor.next().await;
+                while self.monitor.next().await == Notice::Mtu {}
                 self.stale = true;
             }
             self.refresh().await?;

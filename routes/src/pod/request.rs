@@ -169,7 +169,7 @@ pub(super) fn route_by(index: u32, to: IpNet, gateway: IpAddr) -> Request {
 }
 
 /// Asks which way the kernel would send to an address.
-pub(super) fn route_to(address: IpAddr) -> RouteNetlinkMessage {
+pub(crate) fn route_to(address: IpAddr) -> RouteNetlinkMessage {
     let mut route = RouteMessage::default();
     route.header.address_family = family(address);
     route.header.destination_prefix_length = bits(address);
