@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::firewall::Choice;
+use crate::mtu::MtuChoice;
 use crate::{bgp, cni_install, control, dns, drops, policy, run};
 
 /// Kubernetes node networking: BGP, policy and pod attachment in one agent.
@@ -85,6 +86,9 @@ pub struct AgentArgs {
     /// The bits of packet marks that are ours, four at least; kube-proxy has 0x4000 and 0x8000.
     #[arg(long, value_name = "MASK", default_value = "0x000f0000", value_parser = mark_mask)]
     pub mark_mask: ::policy::MarkMask,
+    /// The MTU of pods: the least on the way to other nodes, peers and the default route, followed when it changes; or a number.
+    #[arg(long, value_name = "auto|BYTES", default_value = "auto")]
+    pub mtu: MtuChoice,
     /// Show denied packets to this NFLOG group, so many a second for each rule (10); `portolan policy drops` prints them.
     #[arg(long, value_name = "GROUP[:RATE]", value_parser = drops::drop_log)]
     pub drop_log: Option<::policy::DropLog>,

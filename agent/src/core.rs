@@ -24,7 +24,7 @@ pub(crate) use blocks::{Blocks, Goal};
 use crate::attachments::{self, Leases, Settings, host_interface};
 use crate::dns::Domains;
 use crate::speaker;
-use crate::{conntrack, firewall, routing};
+use crate::{conntrack, firewall, mtu, routing};
 use host_ports::{HostPortHeld, HostPorts};
 
 /// One pod attachment of this node, as status and the shell see it.
@@ -83,6 +83,8 @@ pub(crate) struct Outputs {
     pub(crate) flows: conntrack::Goal,
     /// Routes of this node.
     pub(crate) local: routing::Local,
+    /// What this node's way out must lead to.
+    pub(crate) ways: routes::Ways,
     /// The speaker, once this node is known.
     pub(crate) speaker: Option<speaker::Compiled>,
     /// Blocks to claim and to give back.
@@ -363,6 +365,7 @@ impl Core {
                 routes: self.local_routes(),
                 install_learned: self.configuration().install_routes,
             },
+            ways: mtu::ways(self.own_node(), self.nodes(), speaker.as_ref()),
             speaker,
             blocks: self.blocks.goal(),
         })
@@ -453,6 +456,13 @@ impl Core {
             Some(Resource::Node(node)) => Some(node),
             _ => None,
         }
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.store.values().filter_map(|resource| match resource {
+            Resource::Node(node) => Some(node),
+            _ => None,
+        })
     }
 
     fn pod(&self, name: &NamespacedName) -> Option<&Pod> {

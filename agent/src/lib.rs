@@ -18,6 +18,7 @@ mod firewall;
 mod http;
 mod message;
 mod metrics;
+mod mtu;
 mod nexthops;
 mod nfnetlink;
 mod policy;

@@ -49,6 +49,8 @@ pub(crate) struct Applied {
     pub(crate) initial_sync: bool,
     /// Grows whenever links changed, so that others look again.
     pub(crate) links: u64,
+    /// Grows whenever the way out of this node may be another: links, their MTU, routes of ours or of others.
+    pub(crate) ways: u64,
     /// Learned routes seen so far.
     pub(crate) learned: usize,
     /// Routes in whose place another's route is.
@@ -75,6 +77,7 @@ struct Routing {
     routers: Arc<Routers>,
     initial_sync: bool,
     links: u64,
+    ways: u64,
     gateway_downs: u64,
 }
 
@@ -97,6 +100,7 @@ pub(crate) async fn run_task(
         routers: Arc::default(),
         initial_sync: false,
         links: 0,
+        ways: 0,
         gateway_downs: 0,
     };
     let mut drift = tokio::time::interval(DRIFT_CHECK);
@@ -234,6 +238,7 @@ impl Routing {
             }
             RouteEvent::Changes(changes) => {
                 debug!(count = changes.len(), "routes learned or withdrawn");
+                self.ways += 1;
                 for change in changes {
                     if change.next_hops.is_empty() {
                         self.learned.remove(&change.prefix);
@@ -282,8 +287,11 @@ impl Routing {
     }
 
     async fn look_again(&mut self, notice: &Notice) {
-        if !matches!(notice, Notice::Routes) {
-            self.links += 1;
+        self.ways += 1;
+        match notice {
+            Notice::Mtu => return,
+            Notice::Routes => {}
+            Notice::Links | Notice::Overrun => self.links += 1,
         }
         self.table.resync().await;
     }
@@ -316,6 +324,7 @@ impl Routing {
                 failed,
                 initial_sync: self.initial_sync,
                 links: self.links,
+                ways: self.ways,
                 learned: self.learned.len(),
                 clashes: status.clashes,
                 gateway_downs: self.gateway_downs,

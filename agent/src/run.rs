@@ -152,6 +152,7 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
             shell.firewall_applied.clone(),
             shell.routing_applied.clone(),
             shell.cut.clone(),
+            shell.mtu.pods.clone(),
             &args.state_dir,
         );
         tokio::spawn(cni.clone().take_pending_deletions());

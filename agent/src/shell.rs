@@ -17,7 +17,7 @@ use crate::message::Message;
 use crate::policy::PolicyState;
 use crate::run::BFD_SOCKET;
 use crate::speaker::{self, Compiled};
-use crate::{bgp_status, blocks, conntrack, dns, drops, events, firewall, nexthops, routing};
+use crate::{bgp_status, blocks, conntrack, dns, drops, events, firewall, mtu, nexthops, routing};
 
 /// How long before a failed status file is written again.
 const STATUS_RETRY: Duration = Duration::from_secs(1);
@@ -32,6 +32,7 @@ pub(crate) struct Shell {
     pub(crate) cut: watch::Receiver<conntrack::Cut>,
     local: watch::Sender<routing::Local>,
     pub(crate) routing_applied: watch::Receiver<routing::Applied>,
+    pub(crate) mtu: mtu::Handle,
     pods: watch::Sender<Vec<PodStatus>>,
     blocks: watch::Sender<Goal>,
     /// What cannot be claimed or given back now.
@@ -88,10 +89,9 @@ impl Shell {
             cut_report,
             is_enforced,
         ));
+        let routing = routing::run_task(local_goal, speaker_started, known_routers, routing_report);
         tokio::spawn(async move {
-            if let Err(error) =
-                routing::run_task(local_goal, speaker_started, known_routers, routing_report).await
-            {
+            if let Err(error) = routing.await {
                 error!(%error, "routes cannot be programmed: is the agent root, with NET_ADMIN?");
             }
         });
@@ -121,6 +121,7 @@ impl Shell {
             flows,
             cut,
             local,
+            mtu: mtu::Handle::start(args, &routing_applied),
             routing_applied,
             pods,
             blocks,
@@ -200,6 +201,7 @@ impl Shell {
         let applied = self.firewall_applied.borrow().generation;
         self.firewall
             .send_modify(|state| state.follow(outputs.firewall, applied));
+        self.mtu.set_ways(outputs.ways);
         self.local.send_replace(outputs.local);
         self.blocks.send_if_modified(|old| {
             let changed = *old != outputs.blocks;

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::identity::{self, holder, pair, pod_link};
+use super::identity::{self, holder, pair};
 use super::result;
 use super::server::Server;
 use crate::core::Endpoint;
@@ -35,6 +35,7 @@ impl Server {
         let made = self.bring_up(&endpoint, generation, netns, netlink).await;
         match made {
             Ok(state) => {
+                let state = self.with_mtu_of_now(&endpoint, state).await;
                 info!(pod = ?endpoint.pod, addresses = ?endpoint.addresses, "attached");
                 Ok(result::of(request, &endpoint, &state))
             }
@@ -141,7 +142,7 @@ impl Server {
         }
         self.host_ports_lead_here(endpoint)?;
         self.flows_are_gone(endpoint).await?;
-        let link = pod_link(endpoint);
+        let link = self.new_link(endpoint);
         let state = routes::create_pod_link(&link, netns, netlink)
             .await
             .map_err(|error| {

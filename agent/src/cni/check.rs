@@ -8,7 +8,7 @@ use cni_spec::socket::Request;
 use cni_spec::{CniError, ErrorCode};
 use tokio::sync::oneshot;
 
-use super::identity::{holder, pair, pod_link};
+use super::identity::{holder, pair};
 use super::server::Server;
 use crate::message::Message;
 
@@ -46,7 +46,7 @@ impl Server {
                 )));
             }
         }
-        let link = pod_link(&endpoint);
+        let link = self.running_link(&endpoint);
         let problems = routes::check_pod_link(&link, netlink)
             .await
             .map_err(|error| wrong(error.to_string()))?;

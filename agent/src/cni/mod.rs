@@ -6,6 +6,7 @@ mod collect;
 mod delete;
 mod identity;
 mod in_flight;
+mod link;
 mod result;
 mod server;
 mod socket;

@@ -13,6 +13,7 @@ use super::identity::holder;
 use super::in_flight::InFlight;
 use super::socket;
 use crate::message::Message;
+use crate::mtu::PodMtus;
 use crate::{conntrack, firewall, routing};
 
 /// Answers the plugin; cheap to clone, one a connection.
@@ -22,6 +23,7 @@ pub(crate) struct Server {
     pub(super) firewall: watch::Receiver<firewall::Applied>,
     pub(super) routing: watch::Receiver<routing::Applied>,
     pub(super) cut: watch::Receiver<conntrack::Cut>,
+    pub(super) mtus: watch::Receiver<PodMtus>,
     pub(super) pending: PathBuf,
     pub(super) in_flight: InFlight,
 }
@@ -33,6 +35,7 @@ impl Server {
         firewall: watch::Receiver<firewall::Applied>,
         routing: watch::Receiver<routing::Applied>,
         cut: watch::Receiver<conntrack::Cut>,
+        mtus: watch::Receiver<PodMtus>,
         state_dir: &std::path::Path,
     ) -> Self {
         Self {
@@ -40,6 +43,7 @@ impl Server {
             firewall,
             routing,
             cut,
+            mtus,
             pending: state_dir.join(PENDING_DELETIONS),
             in_flight: InFlight::default(),
         }

@@ -133,8 +133,13 @@ pub(super) fn check(
     wrong: &mut Vec<String>,
 ) -> Result<(), Error> {
     let mtu = link.mtu.unwrap_or(DEFAULT_MTU);
+    // One that was made when the MTU was another may have another, too.
+    let suits = |found: Option<(u64, u32)>, shaping: Shaping| {
+        let limits = [mtu, DEFAULT_MTU].map(|mtu| shaping.limit_bytes(mtu));
+        found.is_some_and(|(rate, limit)| rate == shaping.rate_bytes() && limits.contains(&limit))
+    };
     if let Some(shaping) = link.ingress
-        && bucket(host, index)? != Some((shaping.rate_bytes(), shaping.limit_bytes(mtu)))
+        && !suits(bucket(host, index)?, shaping)
     {
         wrong.push("the limit of what the pod receives is not in force".to_owned());
     }
@@ -146,7 +151,7 @@ pub(super) fn check(
         wrong.push(format!("the host has no interface {name}, or it is down"));
         return Ok(());
     };
-    if bucket(host, device.index)? != Some((shaping.rate_bytes(), shaping.limit_bytes(mtu))) {
+    if !suits(bucket(host, device.index)?, shaping) {
         wrong.push("the limit of what the pod sends is not in force".to_owned());
     }
     if !redirects(host, index)?.contains(&device.index) {
