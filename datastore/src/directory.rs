@@ -58,8 +58,15 @@ pub(crate) fn read(directory: &Path) -> io::Result<Snapshot> {
     let follow = |path: &Path| fs::metadata(path);
     let manifests = read_folder(directory, &["yaml", "yml", "json"], |_| false, follow)?;
     let no_links = |path: &Path| fs::symlink_metadata(path);
+    // Whoever wants to write there is told of a file in a folder's place.
+    let is_absent = |error: &io::Error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        )
+    };
     let or_none = |read: io::Result<_>| match read {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) if is_absent(&error) => Ok(BTreeMap::new()),
         other => other,
     };
     let statuses = or_none(read_folder(

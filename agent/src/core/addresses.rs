@@ -64,7 +64,8 @@ impl Core {
         let fills: Vec<Fill> = fills
             .map(|usage| Fill {
                 cidr: usage.cidr,
-                free: usage.free(),
+                // What rests is given when nothing else is left; and it comes back without an event.
+                free: usage.free() + usage.cooling,
             })
             .collect();
         let held = self.leases.iter().flat_map(|lease| lease.addresses.clone());

@@ -3,6 +3,7 @@
 use api::resources::Namespace;
 
 use super::*;
+use crate::message::When;
 
 fn event(key: Key, value: Option<Resource>) -> Event {
     Event::Change(Change { key, value })
@@ -145,4 +146,152 @@ fn an_unknown_node_is_said_and_gets_no_pods() {
     assert!(core.outputs().unwrap().speaker.is_none());
     assert!(core.errors()[0].contains("there is no Node n1"));
     assert!(core.attach(&asked(holder(), None, Vec::new())).is_err());
+}
+
+fn pool(cidr: &str) -> Event {
+    let manifest = serde_json::json!({"apiVersion": "portolan.io/v1alpha1", "kind": "IPPool",
+        "metadata": {"name": "pods"}, "spec": {"cidr": cidr, "blockSize": 28}});
+    let (key, pool) = api::parse("IPPool", "portolan.io/v1alpha1", manifest)
+        .unwrap()
+        .unwrap();
+    event(key, Some(pool))
+}
+
+fn block(cidr: &str, node: &str) -> Event {
+    let block = api::resources::IpamBlock {
+        cidr: cidr.parse().unwrap(),
+        node: node.to_owned(),
+    };
+    event(
+        Key::IpamBlock(block.name()),
+        Some(Resource::IpamBlock(block)),
+    )
+}
+
+fn pod_elsewhere(name: &str, address: &str) -> Event {
+    let manifest = serde_json::json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "shop", "name": name}, "spec": {"nodeName": "n2", "containers": []},
+        "status": {"podIPs": [{"ip": address}]}});
+    let (key, pod) = api::parse("Pod", "v1", manifest).unwrap().unwrap();
+    event(key, Some(pod))
+}
+
+fn pooled_core(events: &[Event]) -> (tempfile::TempDir, Core) {
+    let (folder, mut core) = core();
+    core.use_pools(Duration::from_secs(300));
+    for event in events {
+        core.handle_event(event.clone());
+    }
+    core.handle_event(Event::InSync);
+    (folder, core)
+}
+
+fn prefixes(core: &mut Core) -> Vec<String> {
+    let speaker = core.outputs().unwrap().speaker.unwrap();
+    let originate = speaker.config.originate.keys();
+    originate.map(ToString::to_string).collect()
+}
+
+#[test]
+fn with_a_pool_a_node_announces_its_blocks_and_gives_addresses_of_them_alone() {
+    let events = [
+        node("n1"),
+        pool("10.48.0.0/24"),
+        block("10.48.0.16/28", "n1"),
+        block("10.48.0.32/28", "n2"),
+    ];
+    let (_folder, mut core) = pooled_core(&events);
+    assert_eq!(prefixes(&mut core), ["10.48.0.16/28"]);
+    let endpoint = core.attach(&asked(holder(), None, Vec::new())).unwrap();
+    let cidr: IpNet = "10.48.0.16/28".parse().unwrap();
+    assert!(cidr.contains(&endpoint.addresses[0]), "{endpoint:?}");
+    let outputs = core.outputs().unwrap();
+    assert_eq!(outputs.local.routes, [(cidr, Target::Blackhole)].into());
+    assert_eq!(outputs.flows.pod_cidrs, [cidr]);
+    assert_eq!(outputs.blocks, Goal::default());
+}
+
+#[test]
+fn a_pod_waits_for_the_first_block_and_an_agent_without_pods_takes_none() {
+    let (_folder, mut core) = pooled_core(&[node("n1"), pool("10.48.0.0/24")]);
+    let error = core.attach(&asked(holder(), None, Vec::new())).unwrap_err();
+    assert_eq!(when(&error), When::Soon, "{error:#}");
+    assert_eq!(core.outputs().unwrap().blocks.claim.len(), 1);
+
+    let (_folder, mut core) = self::core();
+    core.handle_event(node("n1"));
+    core.handle_event(pool("10.48.0.0/24"));
+    core.handle_event(Event::InSync);
+    assert_eq!(core.outputs().unwrap().blocks, Goal::default());
+    assert_eq!(prefixes(&mut core), ["10.244.1.0/24"]);
+}
+
+#[test]
+fn an_address_out_of_another_nodes_block_is_announced_by_itself_once_its_link_is_there() {
+    let events = [
+        node("n1"),
+        pool("10.48.0.0/24"),
+        block("10.48.0.16/28", "n1"),
+        block("10.48.0.32/28", "n2"),
+    ];
+    let (_folder, mut core) = pooled_core(&events);
+    let guest = core
+        .attach(&asked(holder(), None, vec!["10.48.0.40".parse().unwrap()]))
+        .unwrap();
+    assert_eq!(prefixes(&mut core), ["10.48.0.16/28"]);
+    core.set_link(&guest.interface, true);
+    assert_eq!(prefixes(&mut core), ["10.48.0.16/28", "10.48.0.40/32"]);
+    core.detach(&holder()).unwrap();
+    assert_eq!(prefixes(&mut core), ["10.48.0.16/28"]);
+}
+
+#[test]
+fn what_a_pod_elsewhere_holds_of_a_block_is_accepted_from_peers_and_given_to_nobody_here() {
+    let events = [
+        node("n1"),
+        pool("10.48.0.0/24"),
+        block("10.48.0.16/30", "n1"),
+        pod_elsewhere("guest", "10.48.0.17"),
+    ];
+    let (_folder, mut core) = pooled_core(&events);
+    let outputs = core.outputs().unwrap();
+    let exception: IpNet = "10.48.0.17/32".parse().unwrap();
+    assert_eq!(outputs.flows.elsewhere, [exception].into());
+    let endpoint = core.attach(&asked(holder(), None, Vec::new())).unwrap();
+    assert_eq!(
+        endpoint.addresses,
+        ["10.48.0.18".parse::<IpAddr>().unwrap()]
+    );
+    let other = Holder {
+        container_id: "c2".to_owned(),
+        ..holder()
+    };
+    let fixed = asked(other, None, vec!["10.48.0.17".parse().unwrap()]);
+    let error = core.attach(&fixed).unwrap_err().to_string();
+    assert!(
+        error.contains("held by Pod shop/guest of node n2"),
+        "{error}"
+    );
+}
+
+#[test]
+fn pools_and_blocks_in_any_order_give_the_same_outputs() {
+    let events = [
+        node("n1"),
+        node("n2"),
+        pool("10.48.0.0/24"),
+        block("10.48.0.16/28", "n1"),
+        block("10.48.0.32/28", "n2"),
+        pod_elsewhere("guest", "10.48.0.17"),
+    ];
+    let outcome = |order: &[usize]| {
+        let ordered: Vec<Event> = order.iter().map(|index| events[*index].clone()).collect();
+        let (_folder, mut core) = pooled_core(&ordered);
+        let outputs = core.outputs().unwrap();
+        (outputs.local.routes, outputs.speaker, outputs.blocks)
+    };
+    let first = outcome(&[0, 1, 2, 3, 4, 5]);
+    for order in [[5, 4, 3, 2, 1, 0], [3, 0, 5, 2, 4, 1], [2, 4, 0, 3, 1, 5]] {
+        assert_eq!(outcome(&order), first, "{order:?}");
+    }
 }

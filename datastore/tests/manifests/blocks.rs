@@ -251,3 +251,18 @@ async fn pods_may_have_addresses_of_pools_and_of_another_nodes_cidr_only_if_they
     assert_eq!(ips_of(&lab.state, "db"), [""; 0]);
     assert_eq!(messages(&lab).len(), 2);
 }
+
+#[tokio::test]
+async fn a_file_in_the_place_of_the_blocks_folder_costs_no_manifest() {
+    let lab = lab(
+        &[
+            node("node1", "10.1.0.0/24"),
+            pool("pods", "10.48.0.0/16", 26),
+        ],
+        &[(".status/blocks".to_owned(), String::new())],
+    )
+    .await;
+    assert_eq!(lab.names(), ["IPPool pods", "Node node1"]);
+    let cidr = "10.48.0.0/26".parse().unwrap();
+    assert!(lab.source.status.claim_block(cidr).await.is_err());
+}
