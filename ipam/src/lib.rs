@@ -196,12 +196,15 @@ impl Ipam {
 
     /// Whether a pod here may have an address at all: as one of this node's own, or asked for by name.
     pub fn is_allowed(&self, address: IpAddr) -> bool {
-        let own = |range: &&Range| range.cidr().contains(&address);
-        if let Some(range) = self.ranges.iter().find(own) {
-            // A pool around it must not lend out a network or broadcast address.
-            return range.contains(address);
+        let mut own = self.ranges.iter();
+        if own.any(|range| range.contains(address)) {
+            return true;
         }
-        self.elsewhere.iter().any(|range| range.contains(address))
+        // A pool around it must not lend out a network or broadcast address.
+        let mut own = self.ranges.iter();
+        let mut elsewhere = self.elsewhere.iter();
+        !own.any(|range| range.cidr().contains(&address))
+            && elsewhere.any(|range| range.contains(address))
     }
 
     fn spans_of(&self, family: Family) -> impl Iterator<Item = Span> {
