@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 
 use crate::batch::Batch;
@@ -22,7 +23,8 @@ use crate::conn::Conn;
 use crate::links::{self, LinkInfo, blocking, check_name, check_ours};
 use crate::{Error, sysctl};
 
-/// Every pod's IPv4 gateway; no interface holds it, the pod has a permanent neighbour entry.
+/// Every pod's IPv4 gateway. No interface holds it, so that the node never sends from it; a route of the local table by
+/// each host end lets the node answer for it, should a pod have lost its permanent neighbour entry.
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// Every pod's IPv6 gateway; each host end holds it.
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
@@ -285,6 +287,18 @@ impl Maker {
         let mut steps = Steps::default();
         let settings = request::host_settings(index, &self.link);
         steps.add(settings, 0, || format!("the settings of {name}"));
+        if self.link.has_v4() {
+            let (message, flags) = request::own_gateway(index);
+            steps.add(message, flags, || {
+                format!("taking {GATEWAY_V4} by {name} for the node's own")
+            });
+        }
+        if self.link.has_v6() {
+            let (message, flags) = request::address(index, GATEWAY_V6.into(), 64);
+            steps.add(message, flags, || {
+                format!("giving {name} address {GATEWAY_V6}")
+            });
+        }
         steps.run(&mut self.host)?;
         if self.link.ingress.is_none() && self.link.egress.is_none() {
             return Ok(());
@@ -296,13 +310,12 @@ impl Maker {
         let name = &self.link.host_interface;
         let mut steps = Steps::default();
         steps.add(request::up(index), 0, || format!("setting {name} up"));
-        if self.link.has_v6() {
-            let (message, flags) = request::address(index, GATEWAY_V6.into(), 64);
-            steps.add(message, flags, || {
-                format!("giving {name} address {GATEWAY_V6}")
-            });
-        }
         steps.run(&mut self.host)?;
+        if self.link.has_v6() {
+            // The pod's answers to neighbour discovery go there.
+            let gateway = request::route_by_link(GATEWAY_V6.into(), index);
+            await_local(&mut self.host, &gateway, GATEWAY_V6.into())?;
+        }
         self.await_carrier()
     }
 
@@ -320,20 +333,9 @@ impl Maker {
         Ok(())
     }
 
-    /// Waits until the pod takes packets to its IPv6 addresses as its own. Even without duplicate
-    /// detection the kernel writes an address's local route later, in work of its own; what comes
-    /// earlier is dropped (Ip6InAddrErrors), and a first SYN costs its second.
     fn await_addresses(&mut self) -> Result<(), Error> {
-        let deadline = Instant::now() + WAIT;
         for &address in self.link.addresses.iter().filter(|ip| ip.is_ipv6()) {
-            let what = format!("looking for the pod's route to its own {address}");
-            while !request::is_local(self.pod.ask(route_to(address), &what)?) {
-                if Instant::now() >= deadline {
-                    tracing::warn!(%address, "a pod's address is not in force yet");
-                    return Ok(());
-                }
-                std::thread::sleep(STEP);
-            }
+            await_local(&mut self.pod, &route_to(address), address)?;
         }
         Ok(())
     }
@@ -371,6 +373,26 @@ impl Maker {
     }
 }
 
+/// Waits until a namespace takes packets to an IPv6 address as its own. Even without duplicate detection the
+/// kernel writes an address's local route later, in work of its own; what comes earlier is dropped
+/// (Ip6InAddrErrors), and a first SYN or neighbour solicitation costs its second.
+fn await_local(
+    conn: &mut Conn,
+    question: &RouteNetlinkMessage,
+    address: IpAddr,
+) -> Result<(), Error> {
+    let deadline = Instant::now() + WAIT;
+    let what = format!("looking for the route to {address} itself");
+    while !request::is_local(conn.ask(question.clone(), &what)?) {
+        if Instant::now() >= deadline {
+            tracing::warn!(%address, "an address is not in force yet");
+            return Ok(());
+        }
+        std::thread::sleep(STEP);
+    }
+    Ok(())
+}
+
 /// Requests sent as one batch, each with words for its refusal.
 #[derive(Default)]
 struct Steps {
@@ -379,12 +401,7 @@ struct Steps {
 }
 
 impl Steps {
-    fn add(
-        &mut self,
-        message: netlink_packet_route::RouteNetlinkMessage,
-        flags: u16,
-        words: impl FnOnce() -> String,
-    ) {
+    fn add(&mut self, message: RouteNetlinkMessage, flags: u16, words: impl FnOnce() -> String) {
         self.batch.push(message, flags);
         self.words.push(words());
     }

@@ -176,6 +176,89 @@ fn a_made_link_carries_nothing_until_it_is_raised_and_then_at_once() {
     });
 }
 
+/// How long the answer takes that nobody listens there: whoever gives it is reached.
+fn refused(pod: &Pod, to: SocketAddr) -> Duration {
+    pod.run(move || {
+        let start = Instant::now();
+        let error = TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap_err();
+        assert_eq!(
+            error.kind(),
+            std::io::ErrorKind::ConnectionRefused,
+            "{to}: {error}"
+        );
+        start.elapsed()
+    })
+}
+
+#[test]
+fn a_pod_that_lost_its_neighbour_entries_still_finds_its_gateways_at_once() {
+    in_netns(|| async {
+        forward();
+        let mut table = RouteTable::open().await.unwrap();
+        // Of several pods each is answered, also when another's link is gone; the node has no other route at all.
+        let pods = [Pod::new(), Pod::new(), Pod::new()];
+        for (number, pod) in (1..).zip(&pods) {
+            let addresses = [format!("10.244.0.{number}"), format!("fd00:244::{number}")];
+            let link = link(
+                &format!("ptl0000000000{number}"),
+                &addresses.each_ref().map(|a| &**a),
+            );
+            create_pod_link(&link, pod.netns(), pod.netlink())
+                .await
+                .unwrap();
+            route(&mut table, &link).await;
+        }
+        delete_link("ptl00000000001").await.unwrap();
+        for pod in &pods[1..] {
+            pod.ip("neigh del 169.254.1.1 dev eth0");
+            pod.ip("neigh del fe80::1 dev eth0");
+            let shown = pod.ip("-o link show eth0");
+            let index = shown.split(':').next().unwrap().parse().unwrap();
+            let v6 = std::net::SocketAddrV6::new(routes::GATEWAY_V6, 9, 0, index);
+            for to in [SocketAddr::new(routes::GATEWAY_V4.into(), 9), v6.into()] {
+                let took = refused(pod, to);
+                assert!(took < Duration::from_millis(500), "{to}: {took:?}");
+            }
+            let found = pod.ip("neigh show dev eth0");
+            assert!(
+                found.contains("169.254.1.1 lladdr ee:ee:ee:ee:ee:ee"),
+                "{found}"
+            );
+            assert!(
+                found.contains("fe80::1 lladdr ee:ee:ee:ee:ee:ee"),
+                "{found}"
+            );
+        }
+        for number in [2, 3] {
+            delete_link(&format!("ptl0000000000{number}"))
+                .await
+                .unwrap();
+        }
+        assert!(!ip("route show table local").contains("169.254"));
+    });
+}
+
+#[test]
+fn inside_a_pod_addresses_are_good_at_once_and_loopback_is_shared() {
+    in_netns(|| async {
+        let pod = Pod::new();
+        let link = link("ptl00000000001", &["10.244.0.2", "fd00:244::2"]);
+        create_pod_link(&link, pod.netns(), pod.netlink())
+            .await
+            .unwrap();
+        let own = pod.ip("-6 addr show dev eth0 scope global");
+        assert!(
+            own.contains("fd00:244::2/128") && !own.contains("tentative"),
+            "{own}"
+        );
+        for address in ["10.244.0.2", "fd00:244::2", "127.0.0.1", "::1"] {
+            let address: IpAddr = address.parse().unwrap();
+            let took = talk(&pod, &pod, address);
+            assert!(took < Duration::from_millis(500), "{address}: {took:?}");
+        }
+    });
+}
+
 #[test]
 fn a_pod_of_one_family_gets_nothing_of_the_other() {
     in_netns(|| async {

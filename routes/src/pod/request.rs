@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 
-use netlink_packet_core::{DefaultNla, Emitable, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{
+    DefaultNla, Emitable, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE,
+};
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
 };
@@ -13,13 +15,14 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
-    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+    RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use ipnet::IpNet;
 
-use super::{HOST_MAC, PodLink, bits};
+use super::{GATEWAY_V4, HOST_MAC, PodLink, bits};
 use crate::PROTOCOL;
 
 /// IFLA_INET_CONF with NLA_F_NESTED: the kernel wants the request nested and the dump flat.
@@ -34,6 +37,7 @@ const HOST_DEVCONF: [(u16, u32); 3] = [
     (DEVCONF_RP_FILTER, 2),
 ];
 const DEVCONF_ROUTE_LOCALNET: u16 = 26;
+const TABLE_LOCAL: u8 = 255;
 type Request = (RouteNetlinkMessage, u16);
 
 /// The pair, the pod end born in the pod's namespace under its final name.
@@ -150,6 +154,22 @@ pub(super) fn gateway_route(index: u32, gateway: IpAddr) -> Request {
     )
 }
 
+/// The IPv4 gateway as one of the node's own addresses, as long as the host end is there: others may have the same
+/// route by theirs.
+pub(super) fn own_gateway(index: u32) -> Request {
+    let mut route = pod_route(index, GATEWAY_V4.into());
+    route.header.table = TABLE_LOCAL;
+    route.header.kind = RouteType::Local;
+    route.header.scope = RouteScope::Host;
+    route.header.destination_prefix_length = 32;
+    let gateway = RouteAttribute::Destination(RouteAddress::Inet(GATEWAY_V4));
+    route.attributes.push(gateway);
+    (
+        RouteNetlinkMessage::NewRoute(route),
+        NLM_F_CREATE | NLM_F_APPEND,
+    )
+}
+
 /// A destination by the gateway.
 pub(super) fn route_by(index: u32, to: IpNet, gateway: IpAddr) -> Request {
     let mut route = pod_route(index, gateway);
@@ -177,6 +197,15 @@ pub(crate) fn route_to(address: IpAddr) -> RouteNetlinkMessage {
         .attributes
         .push(RouteAttribute::Destination(address.into()));
     RouteNetlinkMessage::GetRoute(route)
+}
+
+/// As [`route_to`], by one interface.
+pub(super) fn route_by_link(address: IpAddr, index: u32) -> RouteNetlinkMessage {
+    let mut question = route_to(address);
+    if let RouteNetlinkMessage::GetRoute(route) = &mut question {
+        route.attributes.push(RouteAttribute::Oif(index));
+    }
+    question
 }
 
 /// Whether the answer to [`route_to`] says that the address is the asked namespace's own.
