@@ -172,6 +172,32 @@ fn configuration(state: &BTreeMap<Key, Resource>) -> &BgpConfiguration {
 }
 
 #[tokio::test]
+async fn the_pools_are_for_every_node_and_the_fixed_address_is_a_reserved_one_of_them() {
+    let state = load("ip-pools").await;
+    let mut pools = state.values().filter_map(|resource| match resource {
+        Resource::IpPool(pool) => Some(pool),
+        _ => None,
+    });
+    let (Some(four), Some(six)) = (pools.next(), pools.next()) else {
+        panic!("{state:?}")
+    };
+    assert_eq!((four.block_size, six.block_size), (26, 122));
+    let Resource::Pod(db) = &state[&Key::Pod(NamespacedName::new("shop", "db"))] else {
+        panic!()
+    };
+    assert!(four.cidr.contains(&db.fixed_ips[0]));
+    let Resource::IpReservation(servers) = &state[&Key::IpReservation("servers".to_owned())] else {
+        panic!()
+    };
+    assert!(servers.cidrs[0].contains(&db.fixed_ips[0]));
+    for resource in state.values() {
+        if let Resource::Node(node) = resource {
+            assert!(node.pod_cidrs.is_empty() && four.node_selector.matches(&node.labels));
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_route_reflector_takes_its_clients_by_range_and_installs_nothing() {
     let state = load("route-reflector").await;
     assert!(!configuration(&state).install_routes);
@@ -225,6 +251,7 @@ fn every_folder_of_examples_is_loaded_here() {
         [
             "demo",
             "demo-policy",
+            "ip-pools",
             "lab-tor",
             "policy",
             "route-reflector"

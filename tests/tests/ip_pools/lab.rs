@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -92,6 +92,19 @@ impl Lab {
             rack,
             tag: tag.to_owned(),
         })
+    }
+
+    /// The nodes of `examples/ip-pools`, with its manifests.
+    pub(crate) fn of_the_example(tag: &str) -> Result<Self> {
+        let lab = Self::new(tag, 2, &[])?;
+        std::fs::remove_file(lab.rack.manifests().join("all.yaml"))?;
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/ip-pools");
+        for entry in std::fs::read_dir(&example)? {
+            let entry = entry?;
+            let text = std::fs::read_to_string(entry.path())?;
+            lab.manifest(&entry.file_name().to_string_lossy(), &text)?;
+        }
+        Ok(lab)
     }
 
     /// Starts all agents at once, with these further flags, and waits until they are in sync.

@@ -221,3 +221,32 @@ fn reserved_addresses_are_given_to_nobody_who_does_not_ask_for_them() {
         "10.48.0.9"
     );
 }
+
+#[test]
+fn the_example_runs_as_its_page_says() {
+    require_root!();
+    let mut lab = Lab::of_the_example("ipe").unwrap();
+    lab.start(&[]).unwrap();
+    let web = lab.attach(0, "web").unwrap();
+    let db = lab.attach(1, "db").unwrap();
+    assert_eq!(db[0].to_string(), "10.48.255.9");
+    let own = lab.blocks_of("node2").unwrap();
+    assert!(
+        own.iter().any(|block| block.contains(&db[1])),
+        "{own:?} {db:?}"
+    );
+    for (from, to) in [(0, &db), (1, &web)] {
+        for address in to {
+            lab.reaches(&lab.pods[from].sandbox.netns, *address)
+                .unwrap();
+        }
+    }
+    let routes = lab.stations[0].netns.ip("route show").unwrap();
+    assert!(routes.contains("10.48.255.9 via 10.66.0.2"), "{routes}");
+    let status = lab.stations[0].agent.status().unwrap();
+    assert_eq!(
+        status["sources"][0]["problems"],
+        serde_json::json!([]),
+        "{status}"
+    );
+}
