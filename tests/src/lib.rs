@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod bird;
 pub mod cni;
+pub mod cnitool;
 pub mod containerd;
 pub mod flow;
 pub mod frr;

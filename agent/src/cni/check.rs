@@ -39,8 +39,9 @@ impl Server {
         };
         if let Some(previous) = request.config.previous_result()? {
             let held: BTreeSet<IpAddr> = endpoint.addresses.iter().copied().collect();
-            let ours = previous.ips.iter().map(|ip| ip.address.addr());
-            if let Some(other) = ours.into_iter().find(|ip| !held.contains(ip)) {
+            // Of the chain's other plugins are other interfaces, and what they add to ours has no index of ours.
+            let mut ours = previous.addresses_of(&endpoint.holder.interface);
+            if let Some(other) = ours.find(|ip| !held.contains(ip)) {
                 return Err(wrong(format!(
                     "prevResult has {other}, which this pod does not hold"
                 )));

@@ -198,6 +198,16 @@ impl AddResult {
         Self::deserialize(value).map_err(undecodable)
     }
 
+    /// The addresses that are said to be on an interface of the container.
+    pub fn addresses_of(&self, interface: &str) -> impl Iterator<Item = IpAddr> {
+        let is_it = move |ip: &&IpConfig| {
+            let index = ip.interface.and_then(|index| usize::try_from(index).ok());
+            let bearer = index.and_then(|index| self.interfaces.get(index));
+            bearer.is_some_and(|one| one.name == interface && !one.sandbox.is_empty())
+        };
+        self.ips.iter().filter(is_it).map(|ip| ip.address.addr())
+    }
+
     fn forget_what_came_with_1_1(&mut self) {
         for interface in &mut self.interfaces {
             interface.mtu = None;

@@ -169,3 +169,25 @@ fn another_plugin_s_result_is_read_with_its_nulls_and_its_own_version() {
         1
     );
 }
+
+#[test]
+fn the_addresses_of_an_interface_are_those_whose_index_says_so() {
+    let mut result = result();
+    let lo = IpConfig {
+        address: "127.0.0.1/8".parse().unwrap(),
+        gateway: None,
+        interface: Some(0),
+    };
+    for interface in [Some(0), None, Some(9)] {
+        result.ips.push(IpConfig {
+            interface,
+            ..lo.clone()
+        });
+    }
+    let texts = |name: &str| -> Vec<String> {
+        result.addresses_of(name).map(|ip| ip.to_string()).collect()
+    };
+    assert_eq!(texts("eth0"), ["10.244.1.5", "fd00:1::5"]);
+    // An interface on the host bears nothing of the container's.
+    assert_eq!(texts("ptl0123456789a"), [""; 0]);
+}
