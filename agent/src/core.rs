@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use api::resources::{BgpConfiguration, Node, Pod};
 use api::{Change, Event, Key, NamespacedName, Resource};
-use ipam::{Holder, Lease};
+use ipam::{Holder, Lease, Span};
 use ipnet::IpNet;
 use netfilter::{ChainName, SetName};
 use routes::Target;
@@ -71,6 +71,10 @@ pub(crate) struct Asked {
     pub(crate) uid: String,
     /// Addresses that the runtime asks for.
     pub(crate) fixed: Vec<IpAddr>,
+    /// Ranges that the runtime asks for: of each set one address.
+    pub(crate) ranges: Vec<Vec<Span>>,
+    /// Addresses that another IPAM plugin has chosen; then nothing is chosen here.
+    pub(crate) given: Vec<IpAddr>,
     /// What it is to have besides addresses.
     pub(crate) settings: Settings,
 }
@@ -179,26 +183,25 @@ impl Core {
             anyhow::bail!("{}", self.node_missing());
         }
         self.oldest.get_or_insert_with(Instant::now);
-        let annotated = asked.pod.as_ref().and_then(|name| self.pod(name));
-        let annotated = annotated.map(|pod| pod.fixed_ips.clone());
-        let fixed = if asked.fixed.is_empty() {
-            annotated.unwrap_or_default()
-        } else {
-            asked.fixed.clone()
-        };
+        let fixed = self.fixed(asked);
         if self.is_plan_stale {
             self.follow_sources(Instant::now());
         }
         let holder = &asked.holder;
         if self.leases.lease(holder).is_none() {
-            self.check_fixed(&fixed, asked.pod.as_ref())?;
-            self.check_blocks(&fixed)?;
+            let named = [fixed.as_slice(), &asked.given].concat();
+            self.check_fixed(&named, asked.pod.as_ref())?;
+            if asked.given.is_empty() {
+                self.check_blocks(&fixed)?;
+            }
         }
         self.claim_host_ports(asked)?;
         let request = ipam::Request {
             pod: asked.pod.clone(),
             uid: asked.uid.clone(),
             fixed,
+            ranges: asked.ranges.clone(),
+            given: asked.given.clone(),
             ..ipam::Request::new(holder.clone(), attachments::now())
         };
         let lease = match self.leases.allocate(&request, asked.settings.clone()) {
@@ -219,6 +222,15 @@ impl Core {
             endpoint.freed = self.generation + 1;
         }
         Ok(endpoint)
+    }
+
+    /// The addresses asked for by name: by the runtime, or else by the pod's annotation.
+    fn fixed(&self, asked: &Asked) -> Vec<IpAddr> {
+        if !asked.given.is_empty() || !asked.fixed.is_empty() {
+            return asked.fixed.clone();
+        }
+        let pod = asked.pod.as_ref().and_then(|name| self.pod(name));
+        pod.map(|pod| pod.fixed_ips.clone()).unwrap_or_default()
     }
 
     fn claim_host_ports(&mut self, asked: &Asked) -> Result<(), HostPortHeld> {

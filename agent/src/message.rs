@@ -29,7 +29,7 @@ pub(crate) enum Message {
     Barrier(oneshot::Sender<u64>),
     /// Give an attachment its addresses.
     Attach {
-        asked: Asked,
+        asked: Box<Asked>,
         reply: oneshot::Sender<Result<(Endpoint, u64), Refused>>,
     },
     /// A host end is there (or gone): which generation has its routes?

@@ -59,7 +59,7 @@ impl Server {
         loop {
             let (reply, answer) = oneshot::channel();
             let message = Message::Attach {
-                asked: asked.clone(),
+                asked: Box::new(asked.clone()),
                 reply,
             };
             match self.ask(message, answer).await? {

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use cni_spec::AddResult;
 use cni_spec::result::{Interface, IpConfig, Route};
 use cni_spec::socket::Request;
+use cni_spec::{AddResult, Dns};
 use ipnet::IpNet;
 use routes::{GATEWAY_V4, GATEWAY_V6};
 
@@ -23,6 +23,11 @@ pub(super) fn of(
         .ok()
         .flatten()
         .unwrap_or_default();
+    if let Some(delegated) = &request.delegated
+        && delegated.dns != Dns::default()
+    {
+        result.dns = delegated.dns.clone();
+    }
     let first = u32::try_from(result.interfaces.len()).unwrap_or(0);
     result.interfaces.push(Interface {
         name: endpoint.interface.clone(),

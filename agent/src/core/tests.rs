@@ -57,6 +57,8 @@ fn asked(holder: Holder, pod: Option<NamespacedName>, fixed: Vec<IpAddr>) -> Ask
         pod,
         uid: String::new(),
         fixed,
+        ranges: Vec::new(),
+        given: Vec::new(),
         settings: Settings::default(),
     }
 }
@@ -294,4 +296,31 @@ fn pools_and_blocks_in_any_order_give_the_same_outputs() {
     for order in [[5, 4, 3, 2, 1, 0], [3, 0, 5, 2, 4, 1], [2, 4, 0, 3, 1, 5]] {
         assert_eq!(outcome(&order), first, "{order:?}");
     }
+
+#[test]
+fn an_address_of_another_ipam_plugin_needs_no_cidr_of_ours_and_is_no_fixed_one() {
+    let (_folder, mut core) = core();
+    core.handle_event(node("n1"));
+    core.handle_event(Event::InSync);
+    let given: Vec<IpAddr> = vec!["10.9.0.7".parse().unwrap()];
+    let asked_of = |id: &str| Asked {
+        given: given.clone(),
+        ..asked(
+            Holder {
+                container_id: id.to_owned(),
+                ..holder()
+            },
+            None,
+            Vec::new(),
+        )
+    };
+    assert_eq!(core.attach(&asked_of("c1")).unwrap().addresses, given);
+    // A plugin that gives one twice is not believed.
+    let error = core.attach(&asked_of("c2")).unwrap_err().to_string();
+    assert!(
+        error.contains("10.9.0.7") && error.contains("c1"),
+        "{error}"
+    );
+    core.detach(&holder()).unwrap();
+    assert_eq!(core.attach(&asked_of("c2")).unwrap().addresses, given);
 }
