@@ -296,6 +296,7 @@ fn pools_and_blocks_in_any_order_give_the_same_outputs() {
     for order in [[5, 4, 3, 2, 1, 0], [3, 0, 5, 2, 4, 1], [2, 4, 0, 3, 1, 5]] {
         assert_eq!(outcome(&order), first, "{order:?}");
     }
+}
 
 #[test]
 fn an_address_of_another_ipam_plugin_needs_no_cidr_of_ours_and_is_no_fixed_one() {
