@@ -340,6 +340,7 @@ impl Core {
         let host_ports = self.compile_host_ports();
         self.unsupported = compiled.problems.iter().map(ToString::to_string).collect();
         self.unsupported.extend(self.domains.problems());
+        self.unsupported.extend(host_ports::refused(&host_ports));
         let speaker = match self.speaker_config(&elsewhere) {
             Ok(compiled) => {
                 let told = compiled.refused.iter();
@@ -353,7 +354,6 @@ impl Core {
                 None
             }
         };
-        self.errors.extend(host_ports::refused(&host_ports));
         let generation = self.generation;
         let oldest = self.oldest.take().into_iter();
         let waiting = oldest.map(|at| firewall::Stamp { generation, at });

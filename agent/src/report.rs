@@ -23,6 +23,9 @@ pub(crate) struct Report {
     pub(crate) routes: Routes,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) policy: Policy,
+    /// Ports of the node that lead to pods.
+    #[serde(default)]
+    pub(crate) host_ports: HostPorts,
     /// Answers of the DNS for policies with domain names.
     #[serde(default)]
     pub(crate) dns: DnsReport,
@@ -143,6 +146,18 @@ pub(crate) struct Policy {
     pub(crate) cut: Histogram,
     /// What matches nothing because it cannot be compiled.
     pub(crate) unsupported: Vec<String>,
+}
+
+/// Ports of the node that lead to pods, by family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HostPorts {
+    /// In force.
+    pub(crate) led: usize,
+    /// Left out, as the kernel refuses their rules.
+    pub(crate) left_out: usize,
+    /// Flows deleted since the start because their port led elsewhere by then.
+    pub(crate) flows_stale: u64,
 }
 
 /// Where configuration comes from.
@@ -288,6 +303,14 @@ impl Report {
                 policy.policies, policy.chains, policy.sets, policy.last_apply_milliseconds
             ),
         );
+        let ports = &self.host_ports;
+        if ports.led + ports.left_out > 0 {
+            let refused = match ports.left_out {
+                0 => String::new(),
+                count => format!(", {count} refused by the kernel"),
+            };
+            line(out, &format!("host ports: {} in force{refused}", ports.led));
+        }
     }
 }
 
@@ -391,6 +414,11 @@ pub(crate) mod tests {
                 cut: Histogram::default(),
                 unsupported: vec![],
             },
+            host_ports: HostPorts {
+                led: 3,
+                left_out: 1,
+                flows_stale: 2,
+            },
             dns: DnsReport {
                 answers: vec![("held".to_owned(), 3)],
                 ..DnsReport::default()
@@ -420,6 +448,7 @@ shop/web  10.244.1.1  ptl0123456789a
 
 routes: 4 in the kernel of 4 desired, 3 learned
 policy: 1 policies, 3 chains, 2 sets, last write took 12 ms
+host ports: 3 in force, 1 refused by the kernel
 problem: a.yaml:3: no
 ";
         assert_eq!(example().table(), expected);

@@ -45,6 +45,14 @@ pub(crate) fn wait(shell: &Shell, timeout: Duration, reply: oneshot::Sender<Resu
     });
 }
 
+fn host_ports(firewall: &firewall::Applied, flows_stale: u64) -> report::HostPorts {
+    report::HostPorts {
+        led: firewall.host_ports.led.len(),
+        left_out: firewall.host_ports.left_out.len(),
+        flows_stale,
+    }
+}
+
 /// Tells all there is to tell.
 pub(crate) fn report(
     core: &Core,
@@ -94,6 +102,7 @@ pub(crate) fn report(
             initial_sync: routing.initial_sync,
         },
         endpoints: core.endpoints().into_iter().map(describe).collect(),
+        host_ports: host_ports(&firewall, cut.stale),
         policy: report::Policy {
             policies: core.policy_count(),
             sets: firewall.sets,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::netns::Netns;
 use crate::process::MARK;
@@ -100,11 +100,26 @@ impl Plugin {
         sandbox: &Sandbox,
         previous: Option<&Value>,
     ) -> Result<Answer> {
+        let previous = previous.map(|result| ("prevResult".to_owned(), result.clone()));
+        self.call_with(command, node, sandbox, previous.into_iter().collect())
+    }
+
+    /// Calls the plugin in `node`'s namespace, with these further fields of the configuration.
+    ///
+    /// # Errors
+    /// When it can't be started or says what is no JSON.
+    pub fn call_with(
+        &self,
+        command: &str,
+        node: &Netns,
+        sandbox: &Sandbox,
+        fields: Map<String, Value>,
+    ) -> Result<Answer> {
         let mut config = json!({
             "cniVersion": self.version, "name": "portolan", "type": "portolan-cni", "socket": self.socket,
         });
-        if let (Some(fields), Some(previous)) = (config.as_object_mut(), previous) {
-            fields.insert("prevResult".to_owned(), previous.clone());
+        if let Some(known) = config.as_object_mut() {
+            known.extend(fields);
         }
         let (namespace, name) = (&sandbox.namespace, &sandbox.name);
         let mut child = node

@@ -17,5 +17,6 @@ pub mod process;
 pub mod rack;
 pub mod reach;
 pub mod root;
+pub mod seen;
 pub mod snapshot;
 pub mod wait;

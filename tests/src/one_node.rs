@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::agent::{Agent, binaries};
-use crate::cni::{Plugin, Sandbox, addresses};
+use crate::cni::{Answer, Plugin, Sandbox, addresses};
 use crate::netns::{self, Netns};
 
 /// The node, as its manifest says; the host outside has the addresses that end in `:10`, and any that a test adds.
@@ -54,6 +54,14 @@ impl OneNode {
     /// # Errors
     /// When a part can't be made, or the agent isn't in sync in time.
     pub fn start(tag: &str, manifests: &str, flags: &[&str]) -> Result<Self> {
+        Self::start_with(tag, "policy,cni", manifests, flags)
+    }
+
+    /// The same with these features of the agent.
+    ///
+    /// # Errors
+    /// When a part can't be made, or the agent isn't in sync in time.
+    pub fn start_with(tag: &str, features: &str, manifests: &str, flags: &[&str]) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("ptl-one-").tempdir()?;
         let binaries = binaries()?;
         let (node, outside) = (Netns::new(tag, "node")?, Netns::new(tag, "outside")?);
@@ -69,7 +77,7 @@ impl OneNode {
         std::fs::write(folder.join("all.yaml"), format!("{NODE}{manifests}"))?;
         let program = binaries.join("portolan");
         let mut agent =
-            Agent::new("node1", &program, &node, dir.path(), &folder)?.with_features("policy,cni");
+            Agent::new("node1", &program, &node, dir.path(), &folder)?.with_features(features);
         agent.set_arguments(flags);
         agent.start(&node)?;
         agent.wait_synced()?;
@@ -89,18 +97,56 @@ impl OneNode {
     /// # Errors
     /// When the plugin refuses.
     pub fn attach(&mut self, namespace: &str, name: &str) -> Result<&Attached> {
+        self.attach_with(namespace, name, Map::new())
+    }
+
+    /// The same, with further fields of the configuration, such as `runtimeConfig`.
+    ///
+    /// # Errors
+    /// When the plugin refuses.
+    pub fn attach_with(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        fields: Map<String, Value>,
+    ) -> Result<&Attached> {
         let sandbox = Sandbox::new(&self.tag, namespace, name)?;
-        let plugin = Plugin {
-            program: self.binaries.join("portolan-cni"),
-            socket: self.agent.cni_socket(),
-            version: "1.0.0".to_owned(),
-        };
-        let answer = plugin.call("ADD", &self.node, &sandbox, None)?;
+        let answer = self.call("ADD", &sandbox, fields)?;
         let result: Value = answer.success().with_context(|| self.agent.log_end())?;
         let mut addresses = addresses(&result);
         addresses.sort_by_key(IpAddr::is_ipv6);
         self.pods.push(Attached { sandbox, addresses });
         self.pods.last().context("the pod just attached")
+    }
+
+    /// Calls the plugin as the runtime does.
+    ///
+    /// # Errors
+    /// When it can't be started or says what is no JSON.
+    pub fn call(
+        &self,
+        command: &str,
+        sandbox: &Sandbox,
+        fields: Map<String, Value>,
+    ) -> Result<Answer> {
+        let plugin = Plugin {
+            program: self.binaries.join("portolan-cni"),
+            socket: self.agent.cni_socket(),
+            version: "1.0.0".to_owned(),
+        };
+        plugin.call_with(command, &self.node, sandbox, fields)
+    }
+
+    /// Detaches a pod, the last one if there are several of the name.
+    ///
+    /// # Errors
+    /// When there is none, or the plugin refuses.
+    pub fn detach(&mut self, namespace: &str, name: &str) -> Result<Attached> {
+        let is_it = |pod: &Attached| pod.sandbox.full_name() == format!("{namespace}/{name}");
+        let place = self.pods.iter().rposition(is_it).context("no such pod")?;
+        let pod = self.pods.remove(place);
+        self.call("DEL", &pod.sandbox, Map::new())?.success()?;
+        Ok(pod)
     }
 
     /// A folder that goes with it.

@@ -117,3 +117,97 @@ fn tuple(tuple: &routes::conntrack::Tuple) -> Tuple {
         destination_port,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use netfilter::Protocol;
+    use routes::conntrack::Status;
+    use services::host_port::{self, Claim};
+
+    use super::*;
+    use crate::conntrack::ledger::Goal;
+
+    fn tuple(source: (&str, u16), destination: (&str, u16)) -> routes::conntrack::Tuple {
+        routes::conntrack::Tuple {
+            source: source.0.parse().unwrap(),
+            destination: destination.0.parse().unwrap(),
+            ports: Ports::Ports {
+                source: source.1,
+                destination: destination.1,
+            },
+            zone: None,
+        }
+    }
+
+    /// A flow from outside, and who answers it.
+    fn flow(protocol: u8, to: (&str, u16), answers: (&str, u16)) -> ConntrackEntry {
+        let client = ("192.0.2.10", 5353);
+        ConntrackEntry {
+            protocol,
+            original: tuple(client, to),
+            reply: tuple(answers, client),
+            zone: 0,
+            mark: 0,
+            id: 1,
+            tcp_state: None,
+            status: Status::default(),
+            timeout: 30,
+        }
+    }
+
+    #[test]
+    fn of_flows_to_a_new_host_port_those_go_that_lead_elsewhere() {
+        let port = HostPort {
+            claim: Claim {
+                protocol: Protocol::Udp,
+                port: 8053,
+                host_ip: None,
+            },
+            pod: "10.244.1.5".parse().unwrap(),
+            pod_port: 53,
+            interface: InterfaceName::new("ptla").unwrap(),
+        };
+        let host_ports = host_port::Compiled {
+            led: BTreeSet::from([port.clone()]),
+            ..host_port::Compiled::default()
+        };
+        let work = Work {
+            goal: Goal {
+                host_ports: Arc::new(host_ports),
+                ..Goal::default()
+            },
+            dirty: policy::Dirty::default(),
+            gone: BTreeSet::new(),
+            ports: BTreeSet::from([port]),
+        };
+        let (node, pod) = ("192.0.2.1", ("10.244.1.5", 53));
+        let own = BTreeSet::from([node.parse().unwrap()]);
+        let udp = Protocol::Udp.number();
+        let stale = [
+            flow(udp, (node, 8053), (node, 8053)),
+            flow(udp, (node, 8053), ("10.244.1.4", 53)),
+            flow(udp, (node, 8053), ("10.244.1.5", 54)),
+            flow(udp, ("127.0.0.1", 8053), ("127.0.0.1", 8053)),
+        ];
+        let stays = [
+            flow(udp, (node, 8053), pod),
+            flow(udp, (node, 8054), (node, 8054)),
+            flow(udp, ("203.0.113.9", 8053), ("203.0.113.9", 8053)),
+            flow(Protocol::Tcp.number(), (node, 8053), (node, 8053)),
+        ];
+        let listed = stale.iter().chain(&stays).cloned().collect();
+        let sentence = judge(&work, &BTreeMap::new(), &own, listed);
+        assert_eq!(sentence.entries, stale);
+        assert_eq!((sentence.stale, sentence.denied), (4, 0));
+        // What is not new was looked at when it was.
+        let known = Work {
+            ports: BTreeSet::new(),
+            ..work
+        };
+        let listed = stale.to_vec();
+        let sentence = judge(&known, &BTreeMap::new(), &own, listed);
+        assert_eq!(sentence, Sentence::default());
+    }
+}

@@ -298,6 +298,45 @@ mod tests {
     }
 
     #[test]
+    fn a_host_port_that_leads_elsewhere_asks_for_a_look_once_and_tcps_for_none() {
+        let port = |protocol, pod: &str| HostPort {
+            claim: host_port::Claim {
+                protocol,
+                port: 53,
+                host_ip: None,
+            },
+            pod: at(pod),
+            pod_port: 53,
+            interface: InterfaceName::new("ptla").unwrap(),
+        };
+        let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+        let mut ledger = settled(goal(1, &[], &[]));
+        let compiled = ledger.in_force.as_ref().unwrap().compiled.clone();
+        let tell = |ledger: &mut Ledger, generation, ports: &[HostPort]| {
+            let host_ports = host_port::Compiled {
+                led: ports.iter().cloned().collect(),
+                ..host_port::Compiled::default()
+            };
+            ledger.handle_goal(Goal {
+                compiled: compiled.clone(),
+                host_ports: Arc::new(host_ports),
+                ..goal(generation, &[], &[])
+            });
+            ledger.handle_applied(generation);
+            ledger.take().map(|work| work.ports)
+        };
+        let ports = [port(tcp, "10.0.0.1"), port(udp, "10.0.0.1")];
+        assert_eq!(tell(&mut ledger, 2, &ports[..1]), None);
+        let new = BTreeSet::from([ports[1].clone()]);
+        assert_eq!(tell(&mut ledger, 3, &ports), Some(new));
+        assert_eq!(tell(&mut ledger, 4, &ports), None);
+        let elsewhere = port(udp, "10.0.0.2");
+        let new = BTreeSet::from([elsewhere.clone()]);
+        assert_eq!(tell(&mut ledger, 5, &[elsewhere]), Some(new));
+        assert_eq!(ledger.settled(), 5);
+    }
+
+    #[test]
     fn what_waits_is_bounded() {
         let mut ledger = settled(goal(1, &[], &[]));
         for generation in 2..1000 {
