@@ -1,9 +1,11 @@
 //! The few things the store does to its files, so that tests can stand in for the disk; and the folder they are in.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
 
 use super::syncer::Syncer;
 
@@ -46,6 +48,8 @@ pub(crate) trait Disk {
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
+    /// Locked, so that no other agent writes here; the kernel takes the lock back from whoever dies.
+    lock: File,
     new: Option<File>,
     journal: Option<(File, Syncer)>,
 }
@@ -54,11 +58,22 @@ impl Folder {
     /// Uses a folder; makes it where it is not there.
     ///
     /// # Errors
-    /// If it cannot be made.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        fs::create_dir_all(path)?;
+    /// If it cannot be made, or another agent uses it.
+    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        let cannot = || format!("cannot use the state folder {}", path.display());
+        fs::create_dir_all(path).with_context(cannot)?;
+        let lock = File::open(path).with_context(cannot)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "another agent keeps its leases in {}: stop it, or give this one its own --state-dir",
+                path.display()
+            ),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(cannot),
+        }
         Ok(Self {
             path: path.to_owned(),
+            lock,
             new: None,
             journal: None,
         })
@@ -127,7 +142,7 @@ impl Disk for Folder {
     }
 
     fn sync_folder(&mut self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
+        self.lock.sync_all()
     }
 
     fn sync_problem(&self) -> Option<String> {

@@ -160,6 +160,31 @@ mod tests {
     }
 
     #[test]
+    fn whatever_stands_in_a_file_is_read_to_its_last_whole_record() {
+        let (whole, mut state) = (file(), 0x5eed_u64);
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let mut damaged = 0;
+        for _ in 0..20_000 {
+            let mut bytes = whole.clone();
+            for _ in 0..=random() % 4 {
+                let at = usize::try_from(random()).unwrap() % bytes.len();
+                bytes[at] = random().to_le_bytes()[0];
+            }
+            bytes.truncate(usize::try_from(random()).unwrap() % (whole.len() + 1));
+            let scan = scan(&bytes);
+            assert!(scan.good <= bytes.len());
+            assert!(scan.records.iter().all(|record| RECORDS.contains(record)));
+            damaged += usize::from(scan.end == End::Damaged);
+        }
+        assert!(damaged > 1_000, "{damaged}");
+    }
+
+    #[test]
     fn a_record_that_could_not_be_read_back_is_not_put() {
         let mut bytes = Vec::new();
         assert!(put(&mut bytes, b"").is_none());

@@ -38,9 +38,7 @@ impl Leases {
     /// # Errors
     /// If the folder cannot be used or the files are not ours to understand: to guess would give addresses twice.
     pub(crate) fn open(state_dir: &Path) -> anyhow::Result<Self> {
-        let folder = Folder::open(state_dir)
-            .with_context(|| format!("cannot make the state folder {}", state_dir.display()))?;
-        Self::open_on(folder, BOUND)
+        Self::open_on(Folder::open(state_dir)?, BOUND)
     }
 }
 

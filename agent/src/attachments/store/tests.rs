@@ -295,6 +295,33 @@ fn a_journal_is_never_carried_out_on_a_snapshot_that_is_not_its_own() {
 }
 
 #[test]
+fn a_record_that_does_not_fit_the_state_is_damage_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("ipam.journal");
+    let mut leases = open(folder.path());
+    give(&mut leases, "a");
+    let before = fs::read(&journal).unwrap().len();
+    give(&mut leases, "b");
+    drop(leases);
+    let mut bytes = fs::read(&journal).unwrap();
+    bytes.extend_from_within(before..);
+    fs::write(&journal, bytes).unwrap();
+    let told = error(folder.path());
+    assert!(told.contains("does not fit its snapshot"), "{told}");
+    assert!(told.contains("container b is there twice"), "{told}");
+}
+
+#[test]
+fn two_agents_never_keep_their_leases_in_one_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let leases = open(folder.path());
+    let told = error(folder.path());
+    assert!(told.contains("another agent keeps its leases in"), "{told}");
+    drop(leases);
+    open(folder.path());
+}
+
+#[test]
 fn a_record_costs_little_and_never_waits_for_the_disk() {
     let folder = tempfile::tempdir().unwrap();
     let mut leases = open(folder.path());
