@@ -107,6 +107,9 @@ pub struct AgentArgs {
     /// After how long without a pod a block of an IPPool is given back, unless it is the node's last.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     pub idle_block_time: Duration,
+    /// For how long a pod's host end must be gone before its addresses are taken back, if no runtime said that it is gone.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    pub reclaim_after: Duration,
     /// What to log, in tracing's filter language.
     #[arg(long, default_value = "info", env = "PORTOLAN_LOG")]
     pub log: String,

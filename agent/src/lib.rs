@@ -16,6 +16,7 @@ mod events;
 mod exec;
 mod firewall;
 mod http;
+mod ipam;
 mod message;
 mod metrics;
 mod mtu;

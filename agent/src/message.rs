@@ -69,6 +69,8 @@ pub(crate) enum Message {
     BlockTaken(IpNet),
     /// What policy verbs ask: as it is once it is published.
     Policy(oneshot::Sender<PolicyState>),
+    /// Whether one more attachment would get its addresses, or why not.
+    Room(oneshot::Sender<Result<(), String>>),
     /// All attachments.
     Endpoints(oneshot::Sender<Vec<Endpoint>>),
 }

@@ -153,7 +153,7 @@ const SESSION_COUNTERS: &[SessionCounter] = &[
     }),
 ];
 
-/// Answers of the DNS, and denied packets.
+/// What was taken back, answers of the DNS, and denied packets.
 fn shown(report: &Report, registry: &mut Registry) {
     let (dns, drops) = (&report.dns, &report.drops);
     counters(
@@ -185,6 +185,16 @@ fn shown(report: &Report, registry: &mut Registry) {
             "dns_addresses_evicted",
             "Addresses let go because a limit was reached",
             dns.evicted,
+        ),
+        (
+            "ipam_attachments_reclaimed",
+            "Attachments released because their host ends were gone and no runtime said so",
+            report.ipam.attachments_reclaimed,
+        ),
+        (
+            "ipam_host_ends_reclaimed",
+            "Host ends of pods deleted because no attachment had them",
+            report.ipam.host_ends_reclaimed,
         ),
         (
             "policy_dropped_packets_seen",

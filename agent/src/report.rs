@@ -26,6 +26,9 @@ pub(crate) struct Report {
     /// Ports of the node that lead to pods.
     #[serde(default)]
     pub(crate) host_ports: HostPorts,
+    /// What of addresses and host ends was taken back.
+    #[serde(default)]
+    pub(crate) ipam: IpamReport,
     /// Answers of the DNS for policies with domain names.
     #[serde(default)]
     pub(crate) dns: DnsReport,
@@ -35,6 +38,16 @@ pub(crate) struct Report {
     pub(crate) sources: Vec<Source>,
     /// What is wrong, in words for people.
     pub(crate) errors: Vec<String>,
+}
+
+/// What nobody held any more.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct IpamReport {
+    /// Attachments that were released because their host ends were gone.
+    pub(crate) attachments_reclaimed: u64,
+    /// Host ends that were deleted because no attachment had them.
+    pub(crate) host_ends_reclaimed: u64,
 }
 
 /// A BGP session.
@@ -350,6 +363,13 @@ pub(crate) fn columns(out: &mut String, rows: &[Vec<String>]) {
 pub(crate) mod tests {
     use super::*;
 
+    fn example_dns() -> DnsReport {
+        DnsReport {
+            answers: vec![("held".to_owned(), 3)],
+            ..DnsReport::default()
+        }
+    }
+
     /// A report with one of everything.
     pub(crate) fn example() -> Report {
         Report {
@@ -419,10 +439,8 @@ pub(crate) mod tests {
                 left_out: 1,
                 flows_stale: 2,
             },
-            dns: DnsReport {
-                answers: vec![("held".to_owned(), 3)],
-                ..DnsReport::default()
-            },
+            dns: example_dns(),
+            ipam: IpamReport::default(),
             drops: DropsReport::default(),
             sources: vec![Source {
                 kind: "manifests".to_owned(),

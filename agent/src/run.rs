@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::Context;
 use datastore::{Manifests, PodStatus};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::attachments::Leases;
@@ -18,7 +18,7 @@ use crate::core::{Core, Endpoint, when};
 use crate::message::{Message, Refused, Reply, When};
 use crate::shell::Shell;
 use crate::sockets::listen;
-use crate::{cni, control, dns, firewall, http, status};
+use crate::{cni, control, dns, firewall, http, ipam, status};
 
 /// Runs the agent until it is told to stop.
 ///
@@ -142,11 +142,13 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
     } else {
         bgp_speaker::Forwarding::Lost
     };
-    let shell = Shell::start(args, &manifests, sender.clone(), forwarding);
+    let mut shell = Shell::start(args, &manifests, sender.clone(), forwarding);
     if let Some(address) = args.metrics {
         http::listen(address, sender.clone()).await?;
     }
     if args.has(Feature::Cni) {
+        let reclaimed = watch::Sender::default();
+        shell.reclaimed = Some(reclaimed.subscribe());
         let cni = cni::Server::new(
             sender.clone(),
             shell.firewall_applied.clone(),
@@ -156,6 +158,7 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
             &args.state_dir,
         );
         tokio::spawn(cni.clone().take_pending_deletions());
+        tokio::spawn(ipam::run_task(cni.clone(), args.reclaim_after, reclaimed));
         listen(
             &args.run_dir.join(cni::SOCKET),
             cni,
@@ -287,6 +290,7 @@ impl Loop {
             Message::Sync { timeout, reply } => status::wait(&self.shell, timeout, reply),
             Message::Lookup { holder, reply } => drop(reply.send(self.core.endpoint(&holder))),
             Message::Endpoints(reply) => drop(reply.send(self.core.endpoints())),
+            Message::Room(reply) => drop(reply.send(self.core.room())),
             Message::Broken { sets, chains } => {
                 self.core.set_broken(sets, chains);
                 return true;

@@ -13,8 +13,10 @@ use tracing::{error, info, warn};
 use crate::cli::{AgentArgs, Feature};
 use crate::core::{Core, Goal, Outputs};
 use crate::drops::{DropsAnswer, Ring};
+use crate::ipam::Reclaimed;
 use crate::message::Message;
 use crate::policy::PolicyState;
+use crate::report::IpamReport;
 use crate::run::BFD_SOCKET;
 use crate::speaker::{self, Compiled};
 use crate::{bgp_status, blocks, conntrack, dns, drops, events, firewall, mtu, nexthops, routing};
@@ -47,6 +49,8 @@ pub(crate) struct Shell {
     route_events: Option<oneshot::Sender<RouteEvents>>,
     pub(crate) messages: mpsc::Sender<Message>,
     pub(crate) drops: Option<Arc<Ring>>,
+    /// What was taken back; none where no pods are attached.
+    pub(crate) reclaimed: Option<watch::Receiver<Reclaimed>>,
     forwarding: Forwarding,
     bgp: bool,
     cni: bool,
@@ -103,15 +107,7 @@ impl Shell {
             messages.clone(),
             failed,
         ));
-        let drops = args.drop_log.as_ref().map(|log| {
-            let ring = Arc::<Ring>::default();
-            tokio::spawn(drops::run_task(
-                log.group,
-                Arc::clone(&ring),
-                firewall.subscribe(),
-            ));
-            ring
-        });
+        let drops = start_drops(args, &firewall);
         tokio::spawn(events::run_task(manifests.status.clone(), known_problems));
         Self {
             node: args.node.clone(),
@@ -137,6 +133,7 @@ impl Shell {
             route_events: args.has(Feature::Bgp).then_some(route_events),
             messages,
             drops,
+            reclaimed: None,
             forwarding,
             bgp: args.has(Feature::Bgp),
             cni: args.has(Feature::Cni),
@@ -157,6 +154,15 @@ impl Shell {
             applied: self.firewall_applied.clone(),
             counts: domains.counts(),
         }));
+    }
+
+    /// What of addresses and host ends was taken back in this run.
+    pub(crate) fn ipam_report(&self) -> IpamReport {
+        let reclaimed = self.reclaimed.as_ref().map(|state| state.borrow());
+        reclaimed.map_or_else(IpamReport::default, |state| IpamReport {
+            attachments_reclaimed: state.attachments,
+            host_ends_reclaimed: state.host_ends,
+        })
     }
 
     /// Denied packets from a number on.
@@ -256,6 +262,15 @@ impl Shell {
         ));
         self.speaker = Some(speaker);
     }
+}
+
+/// Reads denied packets, where they are to be shown.
+fn start_drops(args: &AgentArgs, firewall: &watch::Sender<firewall::Desired>) -> Option<Arc<Ring>> {
+    let log = args.drop_log.as_ref()?;
+    let ring = Arc::<Ring>::default();
+    let shown = drops::run_task(log.group, Arc::clone(&ring), firewall.subscribe());
+    tokio::spawn(shown);
+    Some(ring)
 }
 
 async fn publish_pods(status: StatusWriter, mut pods: watch::Receiver<Vec<PodStatus>>) {

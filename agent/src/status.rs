@@ -121,6 +121,7 @@ pub(crate) fn report(
             cut: cut.took,
             unsupported: core.unsupported().to_vec(),
         },
+        ipam: shell.ipam_report(),
         dns: core.domains.report(),
         drops: shell
             .drops

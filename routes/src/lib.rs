@@ -19,7 +19,8 @@ mod tracker;
 mod wire;
 
 pub use links::{
-    LINK_PREFIX, LinkInfo, SHAPER_PREFIX, delete_link, delete_lone_shapers, pod_links,
+    LINK_PREFIX, LinkInfo, SHAPER_PREFIX, delete_link, delete_link_at, delete_lone_shapers,
+    pod_links,
 };
 pub use monitor::{Monitor, Notice};
 pub use path::{PathMtu, Ways, path_mtu};

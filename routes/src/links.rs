@@ -53,6 +53,22 @@ pub async fn delete_link(name: &str) -> Result<bool, Error> {
     blocking(move || delete(&mut conn, &name)).await
 }
 
+/// Deletes a pod's host end by its index, so that one made since under the same name stays; `false` when it was gone.
+///
+/// # Errors
+/// For a name that is not one of ours, or when the kernel refuses.
+pub async fn delete_link_at(index: u32, name: &str) -> Result<bool, Error> {
+    check_ours(name)?;
+    let mut conn = Conn::open()?;
+    let name = name.to_owned();
+    blocking(move || {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        delete_by(&mut conn, request, &name)
+    })
+    .await
+}
+
 /// All host ends of pods in this namespace.
 ///
 /// # Errors

@@ -161,6 +161,20 @@ impl<D: Disk> Leases<D> {
         self.ipam.usage(now())
     }
 
+    /// Whether one more holder would be given addresses.
+    ///
+    /// # Errors
+    /// As [`Ipam::choose`] says.
+    pub(crate) fn room(&mut self) -> Result<(), ipam::Error> {
+        // No runtime has a container of this name.
+        let nobody = Holder {
+            container_id: String::new(),
+            interface: String::new(),
+        };
+        let request = Request::new(nobody, now());
+        self.ipam.choose(&request).map(drop)
+    }
+
     /// Every lease, in the holders' order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Lease> {
         self.ipam.leases()

@@ -19,7 +19,7 @@ const PENDING_PERIOD: Duration = Duration::from_secs(2);
 
 impl Server {
     /// Link first, so that no packet leaves any more when the chains go; nothing there is success.
-    pub(super) async fn delete(&self, holder: &Holder) -> Result<(), CniError> {
+    pub(crate) async fn delete(&self, holder: &Holder) -> Result<(), CniError> {
         let failed = |error: String| {
             CniError::new(ErrorCode::TryAgainLater, "cannot detach the pod").details(error)
         };

@@ -35,10 +35,6 @@ impl InFlight {
     }
 
     /// Whether a request is about this attachment now.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the reclaim of leaked attachments asks it")
-    )]
     pub(crate) fn is_busy(&self, holder: &Holder) -> bool {
         let locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         locks.contains_key(holder)

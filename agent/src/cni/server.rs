@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use cni_spec::socket::{PENDING_DELETIONS, Request, Response};
 use cni_spec::{CniError, Command, ErrorCode};
+use ipam::Holder;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
 use super::identity::holder;
-use super::in_flight::InFlight;
+use super::in_flight::{Entered, InFlight};
 use super::socket;
 use crate::message::Message;
 use crate::mtu::PodMtus;
@@ -100,11 +101,33 @@ impl Server {
                 .await
                 .map(|()| Response::Done),
             Command::Gc => self.collect(&request).await.map(|()| Response::Done),
-            Command::Status => self.status().map(|()| Response::Done),
+            Command::Status => self.status().await.map(|()| Response::Done),
         }
     }
 
-    pub(super) async fn ask<T>(
+    /// Waits until no other request is about an attachment.
+    pub(crate) async fn enter(&self, holder: &Holder) -> Entered {
+        self.in_flight.enter(holder).await
+    }
+
+    /// Whether a request is about an attachment now.
+    pub(crate) fn is_busy(&self, holder: &Holder) -> bool {
+        self.in_flight.is_busy(holder)
+    }
+
+    /// Waits until the sources were in sync and what they said is in force: only then is it known who is there.
+    ///
+    /// # Errors
+    /// If the agent stops.
+    pub(crate) async fn wait_in_force(&self) -> Result<(), watch::error::RecvError> {
+        let mut firewall = self.firewall.clone();
+        firewall.wait_for(|state| state.generation > 0).await?;
+        let mut routing = self.routing.clone();
+        routing.wait_for(|state| state.generation > 0).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn ask<T>(
         &self,
         message: Message,
         answer: oneshot::Receiver<T>,

@@ -1,20 +1,31 @@
 //! CNI STATUS: whether an ADD would work.
 
 use cni_spec::{CniError, ErrorCode};
+use tokio::sync::oneshot;
 
 use super::server::Server;
+use crate::message::Message;
 
 impl Server {
     /// Answers from what is known: the runtime asks every few seconds.
-    pub(super) fn status(&self) -> Result<(), CniError> {
-        let firewall = self.firewall.borrow();
-        let not_available = |why: &str| {
-            Err(CniError::new(ErrorCode::NotAvailable, "pods cannot be attached now").details(why))
+    pub(super) async fn status(&self) -> Result<(), CniError> {
+        let not_available = |why: String| {
+            CniError::new(ErrorCode::NotAvailable, "pods cannot be attached now").details(why)
         };
-        match &firewall.error {
-            Some(error) => not_available(error),
-            None if firewall.generation == 0 => not_available("the sources are not in sync yet"),
-            None => Ok(()),
-        }
+        let in_force = {
+            let firewall = self.firewall.borrow();
+            match &firewall.error {
+                Some(error) => Err(error.clone()),
+                None if firewall.generation == 0 => {
+                    Err("the sources are not in sync yet".to_owned())
+                }
+                None => Ok(()),
+            }
+        };
+        in_force.map_err(not_available)?;
+        let (reply, answer) = oneshot::channel();
+        let room = self.ask(Message::Room(reply), answer).await;
+        let room = room.map_err(|error| not_available(error.to_string()))?;
+        room.map_err(not_available)
     }
 }

@@ -163,6 +163,29 @@ impl Core {
         }
     }
 
+    /// Whether one more attachment would get its addresses.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(crate) fn room(&mut self) -> Result<(), String> {
+        if self.own_node().is_none() {
+            return Err(self.node_missing());
+        }
+        if self.is_plan_stale {
+            self.follow_sources(Instant::now());
+        }
+        let block = self.check_blocks(&[]);
+        let room = block.and_then(|()| {
+            let room = self.leases.room();
+            room.map_err(|error| self.explain(error.into()))
+        });
+        match room {
+            // An ADD waits for it.
+            Err(error) if when(&error) == When::Soon => Ok(()),
+            room => room.map_err(|error| format!("{error:#}")),
+        }
+    }
+
     /// What is told of a refusal of the allocator: where blocks are full, whether a further one is coming.
     pub(super) fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
         if !matches!(

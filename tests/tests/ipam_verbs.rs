@@ -1,0 +1,178 @@
+//! Leaks are found and taken back: pods whose end nobody told of, host ends of nobody, and what `portolan ipam` says.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use tests::agent::binaries;
+use tests::cni::{Answer, Plugin, Sandbox};
+use tests::one_node::OneNode;
+use tests::require_root;
+use tests::wait::{eventually, pause};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn plugin(lab: &OneNode, version: &str) -> Plugin {
+    Plugin {
+        program: binaries().unwrap().join("portolan-cni"),
+        socket: lab.agent.cni_socket(),
+        version: version.to_owned(),
+    }
+}
+
+/// The names of the pods that hold addresses.
+fn holders(lab: &OneNode) -> Result<Vec<String>> {
+    let status = lab.agent.status()?;
+    let endpoints = status["endpoints"].as_array().cloned().unwrap_or_default();
+    let name = |endpoint: &Value| endpoint["name"].as_str().unwrap_or_default().to_owned();
+    Ok(endpoints.iter().map(name).collect())
+}
+
+fn wait_for_holders(lab: &OneNode, expected: &[&str]) {
+    let waited = eventually(PATIENCE, "the holders", || {
+        let names = holders(lab)?;
+        ensure!(names == expected, "{names:?}");
+        Ok(())
+    });
+    waited.unwrap_or_else(|error| panic!("{error:#}\n{}", lab.agent.log_end()));
+}
+
+fn metric(lab: &OneNode, name: &str) -> String {
+    let text = lab
+        .node
+        .run("curl", &["-s", "http://127.0.0.1:9179/metrics"])
+        .unwrap();
+    let line = text.lines().find(|line| line.starts_with(name));
+    line.unwrap_or_else(|| panic!("no {name} in {text}"))
+        .to_owned()
+}
+
+fn host_ends(lab: &OneNode) -> usize {
+    let links = lab.node.ip("-o link show").unwrap();
+    links.lines().filter(|line| line.contains(": ptl")).count()
+}
+
+#[test]
+fn a_pod_whose_end_no_runtime_tells_of_is_released_by_the_agent_and_a_live_one_is_not() {
+    require_root!();
+    let mut lab = OneNode::start("recl", "", &["--reclaim-after", "1s"]).unwrap();
+    lab.attach("shop", "stays").unwrap();
+    lab.attach("shop", "goes").unwrap();
+    let before = lab.node.ip("route show proto 179").unwrap();
+    let address = lab.pods[1].addresses[0].to_string();
+    assert!(before.contains(&address), "{before}");
+    // The namespace goes, and its link with it; nobody calls DEL.
+    drop(lab.pods.pop());
+    wait_for_holders(&lab, &["stays"]);
+    assert_eq!(
+        metric(&lab, "portolan_ipam_attachments_reclaimed_total"),
+        "portolan_ipam_attachments_reclaimed_total 1"
+    );
+    assert!(
+        lab.agent.log().contains("released an attachment"),
+        "{}",
+        lab.agent.log_end()
+    );
+    eventually(PATIENCE, "the route to go", || {
+        let routes = lab.node.ip("route show proto 179")?;
+        ensure!(!routes.contains(&address), "{routes}");
+        Ok(())
+    })
+    .unwrap();
+    pause(Duration::from_secs(2)).unwrap();
+    assert_eq!(holders(&lab).unwrap(), ["stays"]);
+    assert_eq!(host_ends(&lab), 1);
+}
+
+#[test]
+fn after_a_reboot_what_ran_before_is_released_once_the_grace_is_over_and_not_sooner() {
+    require_root!();
+    let mut lab = OneNode::start("boot", "", &["--reclaim-after", "4s"]).unwrap();
+    lab.attach("shop", "one").unwrap();
+    lab.attach("shop", "two").unwrap();
+    lab.agent.kill().unwrap();
+    lab.pods.clear();
+    std::fs::remove_dir_all(lab.agent.run_dir()).unwrap();
+    assert_eq!(host_ends(&lab), 0);
+    lab.agent.start(&lab.node).unwrap();
+    lab.agent.wait_synced().unwrap();
+    assert_eq!(holders(&lab).unwrap().len(), 2);
+    pause(Duration::from_secs(1)).unwrap();
+    assert_eq!(holders(&lab).unwrap().len(), 2);
+    wait_for_holders(&lab, &[]);
+    // What comes back in time keeps what it has.
+    let kept = lab.attach("shop", "one").unwrap().addresses.clone();
+    pause(Duration::from_secs(6)).unwrap();
+    assert_eq!(holders(&lab).unwrap(), ["one"], "{kept:?}");
+}
+
+#[test]
+fn a_host_end_that_no_attachment_has_is_deleted_and_others_interfaces_are_not() {
+    require_root!();
+    let lab = OneNode::start("orph", "", &["--reclaim-after", "1s"]).unwrap();
+    lab.node
+        .ip("link add ptl0123456789a type veth peer name lost")
+        .unwrap();
+    lab.node
+        .ip("link add theirs type veth peer name others")
+        .unwrap();
+    eventually(PATIENCE, "the host end to go", || {
+        ensure!(host_ends(&lab) == 0, "still there");
+        Ok(())
+    })
+    .unwrap();
+    let links = lab.node.ip("-o link show").unwrap();
+    assert!(
+        links.contains("theirs") && !links.contains("lost"),
+        "{links}"
+    );
+    assert_eq!(
+        metric(&lab, "portolan_ipam_host_ends_reclaimed_total"),
+        "portolan_ipam_host_ends_reclaimed_total 1"
+    );
+}
+
+fn status(lab: &OneNode, sandbox: &Sandbox) -> Answer {
+    plugin(lab, "1.1.0")
+        .call("STATUS", &lab.node, sandbox, None)
+        .unwrap()
+}
+
+#[test]
+fn status_says_50_while_no_address_is_left_or_the_node_has_no_cidr() {
+    require_root!();
+    let mut lab = OneNode::start("stat", "", &[]).unwrap();
+    let sandbox = Sandbox::new("stat", "shop", "asks").unwrap();
+    assert!(status(&lab, &sandbox).is_success);
+    let node = |cidrs: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Node\nmetadata: {{name: node1}}\nspec: {{podCIDRs: {cidrs}}}\n\
+             status: {{addresses: [{{type: InternalIP, address: 192.0.2.1}}]}}\n"
+        );
+        std::fs::write(lab.folder().join("manifests/all.yaml"), text).unwrap();
+        lab.agent.verb(&["sync", "--timeout", "10s"]).unwrap();
+    };
+    node("[]");
+    let answer = status(&lab, &sandbox);
+    assert_eq!(answer.code(), Some(50), "{answer:?}");
+    assert!(answer.output.to_string().contains("podCIDRs"), "{answer:?}");
+    node("[10.244.9.0/30]");
+    assert!(status(&lab, &sandbox).is_success);
+    lab.attach("shop", "one").unwrap();
+    assert!(status(&lab, &sandbox).is_success);
+    lab.attach("shop", "two").unwrap();
+    let answer = status(&lab, &sandbox);
+    assert_eq!(answer.code(), Some(50), "{answer:?}");
+    assert!(
+        answer.output.to_string().contains("no address is left"),
+        "{answer:?}"
+    );
+    let gone = lab.pods.pop().unwrap();
+    let del = plugin(&lab, "1.0.0")
+        .call("DEL", &lab.node, &gone.sandbox, None)
+        .unwrap();
+    assert!(del.is_success, "{del:?}");
+    // What rests is given when nothing else is left.
+    assert!(status(&lab, &sandbox).is_success);
+}
