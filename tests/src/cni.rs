@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
@@ -122,44 +122,59 @@ impl Plugin {
             known.extend(fields);
         }
         let (namespace, name) = (&sandbox.namespace, &sandbox.name);
-        let mut child = node
-            .command(&self.program)
-            .env(MARK, std::process::id().to_string())
-            .env("CNI_COMMAND", command)
-            .env("CNI_CONTAINERID", &sandbox.container_id)
-            .env("CNI_NETNS", sandbox.netns.path())
-            .env("CNI_IFNAME", "eth0")
-            .env(
-                "CNI_PATH",
-                self.program.parent().context("the plugin's folder")?,
-            )
-            .env(
+        let folder = self.program.parent().context("the plugin's folder")?;
+        let netns = sandbox.netns.path();
+        let variables = [
+            ("CNI_COMMAND", command),
+            ("CNI_CONTAINERID", &sandbox.container_id),
+            ("CNI_NETNS", &netns.to_string_lossy()),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_PATH", &folder.to_string_lossy()),
+            (
                 "CNI_ARGS",
-                format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}"),
-            )
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| self.program.display().to_string())?;
-        // A plugin that refuses before it reads closes the pipe; what it says tells more.
-        let _ = child
-            .stdin
-            .take()
-            .context("stdin")?
-            .write_all(config.to_string().as_bytes());
-        let output = child.wait_with_output()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let parsed = match text.trim() {
-            "" => Value::Null,
-            text => serde_json::from_str(text).with_context(|| format!("{command}: {text}"))?,
-        };
-        Ok(Answer {
-            is_success: output.status.success(),
-            output: parsed,
-            said: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+                &format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}"),
+            ),
+        ];
+        run(&self.program, node, &variables, &config.to_string())
     }
+}
+
+/// Runs a plugin in `node`'s namespace with these variables and this on its standard input.
+///
+/// # Errors
+/// When it can't be started or says what is no JSON.
+pub fn run(
+    program: &Path,
+    node: &Netns,
+    variables: &[(&str, &str)],
+    config: &str,
+) -> Result<Answer> {
+    let mut child = node
+        .command(program)
+        .env(MARK, std::process::id().to_string())
+        .envs(variables.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| program.display().to_string())?;
+    // A plugin that refuses before it reads closes the pipe; what it says tells more.
+    let _ = child
+        .stdin
+        .take()
+        .context("stdin")?
+        .write_all(config.as_bytes());
+    let output = child.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let parsed = match text.trim() {
+        "" => Value::Null,
+        text => serde_json::from_str(text).with_context(|| text.to_owned())?,
+    };
+    Ok(Answer {
+        is_success: output.status.success(),
+        output: parsed,
+        said: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
 }
 
 /// The addresses that a result of ADD names, without their prefix lengths.
