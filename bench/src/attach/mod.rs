@@ -52,7 +52,7 @@ pub(crate) fn one_by_one(row: NodeRow, effort: Effort) -> Result<Figures> {
         for subject in Subject::ALL {
             let kinds = match subject {
                 Subject::Portolan => vec![None, Some(Kind::New), Some(Kind::Replica)],
-                Subject::Ptp | Subject::Bridge => vec![None],
+                Subject::Ptp | Subject::PtpV4 | Subject::Bridge => vec![None],
             };
             for kind in kinds {
                 let times = of(subject, kind);
@@ -206,7 +206,8 @@ fn notes(figures: &mut Figures) {
     figures.note(format!(
         "the real agent with {} pods attached of the cluster of policy-change (1,000 policies, 10,000 pods); each time is from the plugin's start to its \
          end, by whoever started it; the reference plugins, with host-local, run in a node of their own without policy, and without duplicate \
-         address detection, for which they wait (1.3 s)",
+         address detection, for which they wait (1.3 s); with IPv6 they still sleep 50 ms where an address is tentative at their first look, which IPv4 \
+         alone shows",
         rig::BACKGROUND,
     ));
     figures.note(

@@ -22,6 +22,8 @@ pub(super) enum Subject {
     Portolan,
     /// The reference's routed pods.
     Ptp,
+    /// The same without IPv6, for which it sleeps 50 ms when an address is not ready at once.
+    PtpV4,
     /// The reference's bridged pods.
     Bridge,
 }
@@ -38,13 +40,14 @@ pub(super) enum Command {
 pub(super) struct Plugin {
     program: PathBuf,
     config: String,
+    addresses: usize,
 }
 
 impl Subject {
-    pub(super) const ALL: [Self; 3] = [Self::Portolan, Self::Ptp, Self::Bridge];
+    pub(super) const ALL: [Self; 4] = [Self::Portolan, Self::Ptp, Self::PtpV4, Self::Bridge];
 
     /// All, each time another one first.
-    pub(super) fn in_turn(turn: usize) -> [Self; 3] {
+    pub(super) fn in_turn(turn: usize) -> [Self; 4] {
         let mut all = Self::ALL;
         all.rotate_left(turn % Self::ALL.len());
         all
@@ -54,6 +57,7 @@ impl Subject {
         match self {
             Self::Portolan => "Portolan",
             Self::Ptp => "ptp + host-local",
+            Self::PtpV4 => "ptp + host-local, IPv4 alone",
             Self::Bridge => "bridge + host-local",
         }
     }
@@ -71,11 +75,19 @@ impl Command {
 impl Plugin {
     /// Makes ready what the runtime would read; `folder` is where host-local keeps what it gave.
     pub(super) fn new(subject: Subject, agent: &Path, folder: &Path) -> Result<Self> {
+        let addresses = match subject {
+            Subject::PtpV4 => 1,
+            _ => 2,
+        };
         let ipam = |net: u8| {
+            let v4 = (format!("10.{net}.0.0/22"), "0.0.0.0/0");
+            let v6 = (format!("fd00:{net}::/64"), "::/0");
+            let families = [v4, v6].into_iter().take(addresses);
+            let (ranges, routes): (Vec<Value>, Vec<Value>) = families
+                .map(|(subnet, all)| (json!([{"subnet": subnet}]), json!({"dst": all})))
+                .unzip();
             json!({
-                "type": "host-local", "dataDir": folder.join(subject.title()),
-                "ranges": [[{"subnet": format!("10.{net}.0.0/22")}], [{"subnet": format!("fd00:{net}::/64")}]],
-                "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+                "type": "host-local", "dataDir": folder.join(subject.title()), "ranges": ranges, "routes": routes,
             })
         };
         let (program, mut config) = match subject {
@@ -87,6 +99,10 @@ impl Plugin {
                 reference("ptp")?,
                 json!({"type": "ptp", "name": "ptp", "ipam": ipam(251)}),
             ),
+            Subject::PtpV4 => (
+                reference("ptp")?,
+                json!({"type": "ptp", "name": "ptp4", "ipam": ipam(253)}),
+            ),
             Subject::Bridge => (
                 reference("bridge")?,
                 json!({"type": "bridge", "name": "bridge", "bridge": "cnibench", "isGateway": true, "ipam": ipam(252)}),
@@ -96,7 +112,11 @@ impl Plugin {
             fields.insert("cniVersion".to_owned(), json!("1.0.0"));
         }
         let config = config.to_string();
-        Ok(Self { program, config })
+        Ok(Self {
+            program,
+            config,
+            addresses,
+        })
     }
 
     /// Calls it in the network namespace of the calling thread; how long that took, from its start to its end.
@@ -145,7 +165,7 @@ impl Plugin {
                 .and_then(Value::as_array)
                 .map_or(0, Vec::len);
             ensure!(
-                addresses == 2,
+                addresses == self.addresses,
                 "{} gave {addresses} addresses: {said}",
                 self.name()
             );

@@ -203,7 +203,7 @@ impl Rig {
     fn netns(&self, subject: Subject) -> &Netns {
         match subject {
             Subject::Portolan => &self.node.netns,
-            Subject::Ptp | Subject::Bridge => &self.beside,
+            Subject::Ptp | Subject::PtpV4 | Subject::Bridge => &self.beside,
         }
     }
 
@@ -216,7 +216,7 @@ impl Rig {
     fn said(&self, subject: Subject) -> String {
         match subject {
             Subject::Portolan => self.node.agent.log_end(),
-            Subject::Ptp | Subject::Bridge => String::new(),
+            Subject::Ptp | Subject::PtpV4 | Subject::Bridge => String::new(),
         }
     }
 }
