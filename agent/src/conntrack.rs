@@ -43,6 +43,7 @@ pub(crate) struct Cut {
 }
 
 /// What one look did.
+#[derive(Default)]
 struct Done {
     denied: u64,
     orphaned: u64,
@@ -135,6 +136,12 @@ async fn look(work: Work, goals: watch::Receiver<Goal>) -> (Work, anyhow::Result
 async fn cut(work: Arc<Work>, goals: &watch::Receiver<Goal>) -> anyhow::Result<Done> {
     let start = Instant::now();
     let listed = list(Filter::default()).await?;
+    if listed.is_empty() {
+        return Ok(Done {
+            took: start.elapsed(),
+            ..Done::default()
+        });
+    }
     let endpoints = goals.borrow().endpoints.clone();
     let own = own_addresses()?;
     let judged = tokio::task::spawn_blocking(move || judge(&work, &endpoints, &own, listed));

@@ -3,6 +3,7 @@
 mod addresses;
 mod blocks;
 mod host_ports;
+mod links;
 mod pools;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,8 @@ use crate::dns::Domains;
 use crate::speaker;
 use crate::{conntrack, firewall, mtu, routing};
 use host_ports::{HostPortHeld, HostPorts};
+use links::Links;
+pub(crate) use links::Seen;
 
 /// One pod attachment of this node, as status and the shell see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +110,7 @@ pub(crate) struct Core {
     uses_pools: bool,
     is_plan_stale: bool,
     blocks: Blocks,
-    links: BTreeSet<String>,
+    links: Links,
     generation: u64,
     /// When the oldest change came in that is not in any output yet.
     oldest: Option<Instant>,
@@ -117,6 +120,8 @@ pub(crate) struct Core {
     /// their last holders are cut soon after it.
     freed: BTreeMap<IpAddr, u64>,
     host_ports: HostPorts,
+    /// This node's CIDRs and blocks, and what pods of other nodes hold of them; `None` once a pod has changed.
+    elsewhere: Option<(BTreeSet<IpNet>, BTreeSet<IpNet>)>,
 }
 
 impl Core {
@@ -132,13 +137,14 @@ impl Core {
             uses_pools: false,
             is_plan_stale: true,
             blocks: Blocks::new(Duration::ZERO),
-            links: BTreeSet::new(),
+            links: Links::default(),
             generation: 0,
             oldest: None,
             errors: Vec::new(),
             unsupported: Vec::new(),
             freed: BTreeMap::new(),
             host_ports: HostPorts::default(),
+            elsewhere: None,
         }
     }
 
@@ -161,6 +167,9 @@ impl Core {
                 (Some(_), false) => "is new",
             };
             info!("{} {what}", change.key);
+        }
+        if matches!(change.key, Key::Pod(_)) {
+            self.elsewhere = None;
         }
         self.is_plan_stale |= addresses::is_of_plan(&change.key);
         match change.value {
@@ -238,7 +247,7 @@ impl Core {
             return Ok(());
         }
         let others = self.endpoints();
-        let links = &self.links;
+        let links = self.links.all();
         let is_linked = |interface: &str| links.contains(interface);
         let ports = &asked.settings.ports;
         self.host_ports
@@ -273,19 +282,22 @@ impl Core {
         self.leases.iter().map(endpoint).collect()
     }
 
-    /// Says which host ends are there: only those get routes.
-    pub(crate) fn set_links(&mut self, links: BTreeSet<String>) {
-        self.links = links;
+    /// Takes what a look at all host ends found: only those that are there get routes.
+    ///
+    /// See [`Links::end_look`].
+    pub(crate) fn end_look(&mut self, seen: Option<Seen>) -> (bool, bool) {
+        self.links.end_look(seen)
+    }
+
+    /// Whether a look at all host ends is to be started now.
+    pub(crate) fn begin_look(&mut self) -> bool {
+        self.links.begin_look()
     }
 
     /// Adds or removes one host end.
     pub(crate) fn set_link(&mut self, interface: &str, there: bool) {
         self.host_ports.settle(interface);
-        if there {
-            self.links.insert(interface.to_owned());
-        } else {
-            self.links.remove(interface);
-        }
+        self.links.set(interface, there);
     }
 
     /// Says which sets and chains the kernel refuses; they are compiled no more.
@@ -385,7 +397,7 @@ impl Core {
 
     fn compile_host_ports(&mut self) -> Arc<services::host_port::Compiled> {
         let endpoints = self.endpoints();
-        let links = &self.links;
+        let links = self.links.all();
         let prefix = &self.policy.settings().interface_prefix;
         let is_linked = |interface: &str| links.contains(interface);
         self.host_ports.compile(&endpoints, is_linked, prefix)
@@ -415,7 +427,7 @@ impl Core {
             routes.insert(cidr, Target::Blackhole);
         }
         for endpoint in self.endpoints() {
-            if self.links.contains(&endpoint.interface) {
+            if self.links.all().contains(&endpoint.interface) {
                 for address in endpoint.addresses {
                     routes.insert(
                         IpNet::from(address),
@@ -431,7 +443,11 @@ impl Core {
         let node = self.own_node().ok_or_else(|| self.node_missing())?;
         let (mut nodes, mut peers) = (Vec::new(), Vec::new());
         let (mut filters, mut secrets) = (BTreeMap::new(), BTreeMap::new());
-        for resource in self.store.values() {
+        // By the order of kinds: pods and policies, which are many, are passed over.
+        let few = self.store.range(..Key::Namespace(String::new()));
+        let first_pod = Key::Pod(NamespacedName::new("", ""));
+        let every_node = self.store.range(Key::Node(String::new())..first_pod);
+        for (_, resource) in few.chain(every_node) {
             match resource {
                 Resource::Node(node) => nodes.push(node),
                 Resource::BgpPeer(peer) => peers.push(&**peer),

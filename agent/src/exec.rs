@@ -6,7 +6,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 /// A program that hangs (a lock held by another, say) is given up after this.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -81,39 +81,85 @@ pub(crate) async fn run_process(
     arguments: &[&str],
     input: Option<&str>,
 ) -> Result<Done, ExecError> {
-    let work = async {
-        let mut child = Command::new(program)
+    let stdin = match input {
+        Some(_) => Stdio::piped(),
+        None => Stdio::null(),
+    };
+    let started = Started::new(program, arguments, stdin)?;
+    started.finish(input.unwrap_or_default()).await
+}
+
+/// A program that has been started and gets its input later; it is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Started {
+    program: &'static str,
+    child: Child,
+}
+
+impl Started {
+    /// Starts a program that will read its standard input.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub(crate) fn waiting(program: &'static str, arguments: &[&str]) -> Result<Self, ExecError> {
+        Self::new(program, arguments, Stdio::piped())
+    }
+
+    fn new(program: &'static str, arguments: &[&str], stdin: Stdio) -> Result<Self, ExecError> {
+        let child = Command::new(program)
             .args(arguments)
-            .stdin(if input.is_some() {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            })
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .map_err(|source| ExecError::Start { program, source })?;
-        let process = child.id();
-        let stdin = child.stdin.take();
-        let feed = async {
-            if let (Some(mut stdin), Some(text)) = (stdin, input) {
-                // A program that stops reading says why on its standard error.
-                let _ = stdin.write_all(text.as_bytes()).await;
-            }
-        };
-        let (output, ()) = tokio::join!(child.wait_with_output(), feed);
-        let output = output.map_err(|source| ExecError::Start { program, source })?;
-        if output.status.success() {
-            let output = String::from_utf8_lossy(&output.stdout).into_owned();
-            return Ok(Done { output, process });
+        Ok(Self { program, child })
+    }
+
+    /// Whether it has not ended by itself.
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Gives it the beginning of its input; [`Self::finish`] gives it the rest.
+    pub(crate) async fn feed(&mut self, beginning: &str) {
+        if let Some(stdin) = &mut self.child.stdin {
+            let fed = stdin.write_all(beginning.as_bytes());
+            // A program that stops reading says why on its standard error; one that hangs is killed at the end.
+            let _ = tokio::time::timeout(TIME_LIMIT, fed).await;
         }
-        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(ExecError::Failed { program, message })
+    }
+
+    /// Gives it its input and waits for its end.
+    ///
+    /// # Errors
+    /// If it fails, or does not finish in time (it is killed then).
+    pub(crate) async fn finish(self, input: &str) -> Result<Done, ExecError> {
+        let Self { program, child } = self;
+        tokio::time::timeout(TIME_LIMIT, finish(program, child, input))
+            .await
+            .unwrap_or(Err(ExecError::TimedOut { program }))
+    }
+}
+
+async fn finish(program: &'static str, mut child: Child, input: &str) -> Result<Done, ExecError> {
+    let process = child.id();
+    let stdin = child.stdin.take();
+    let feed = async {
+        if let Some(mut stdin) = stdin {
+            // A program that stops reading says why on its standard error.
+            let _ = stdin.write_all(input.as_bytes()).await;
+        }
     };
-    tokio::time::timeout(TIME_LIMIT, work)
-        .await
-        .unwrap_or(Err(ExecError::TimedOut { program }))
+    let (output, ()) = tokio::join!(child.wait_with_output(), feed);
+    let output = output.map_err(|source| ExecError::Start { program, source })?;
+    if output.status.success() {
+        let output = String::from_utf8_lossy(&output.stdout).into_owned();
+        return Ok(Done { output, process });
+    }
+    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(ExecError::Failed { program, message })
 }
 
 /// Runs the CNI plugin as a runtime does: with these variables only, and `input` on its standard input.
@@ -178,5 +224,24 @@ mod tests {
             run("no-such-program", &[], None).await,
             Err(ExecError::Start { .. })
         ));
+    }
+
+    #[tokio::test]
+    async fn a_program_started_early_waits_for_its_input_and_ends_with_it() {
+        let mut early = Started::waiting("cat", &[]).unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(early.is_running());
+        early.feed("at first, ").await;
+        let done = early.finish("later").await.unwrap();
+        assert_eq!(done.output, "at first, later");
+        let mut ended = Started::waiting("true", &[]).unwrap();
+        let end = async {
+            while ended.is_running() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), end)
+            .await
+            .unwrap();
     }
 }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use netfilter::{ChainName, SetName};
 use tokio::sync::oneshot;
 
-use crate::core::{Asked, Endpoint};
+use crate::core::{Asked, Endpoint, Seen};
 use crate::drops::DropsAnswer;
 use crate::policy::PolicyState;
 use crate::report::Report;
@@ -38,6 +38,8 @@ pub(crate) enum Message {
         there: bool,
         reply: oneshot::Sender<u64>,
     },
+    /// All host ends have been looked at, if they could be.
+    Links(Option<Seen>),
     /// Take an attachment's addresses back.
     Detach {
         holder: Holder,

@@ -15,8 +15,6 @@ use tracing::{debug, info, warn};
 
 use crate::nexthops::Routers;
 
-/// How long changes are gathered before they are written.
-const GATHER: Duration = Duration::from_millis(2);
 /// How often the whole table is compared although no notice came.
 const DRIFT_CHECK: Duration = Duration::from_secs(60);
 
@@ -130,7 +128,6 @@ pub(crate) async fn run_task(
         match input {
             Input::Closed => return Ok(()),
             Input::Local => {
-                tokio::time::sleep(GATHER).await;
                 routing.set_local(local.borrow_and_update().clone());
             }
             Input::Learned(event) => routing.set_learned(event).await,

@@ -1,6 +1,5 @@
 //! Starts the parts, and runs the one task that owns the state.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -14,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::attachments::Leases;
 use crate::cli::{AgentArgs, BfdArgs, Feature};
-use crate::core::{Core, Endpoint, when};
+use crate::core::{Core, Endpoint, Seen, when};
 use crate::message::{Message, Refused, Reply, When};
 use crate::shell::Shell;
 use crate::sockets::listen;
@@ -182,6 +181,14 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
     .await
 }
 
+/// All host ends, and whether each is up.
+async fn look_at_links() -> Option<Seen> {
+    let links = routes::pod_links().await;
+    let links = links.inspect_err(|error| warn!(%error, "cannot list the pods' interfaces"));
+    let seen = |link: routes::LinkInfo| (link.name, link.up);
+    Some(links.ok()?.into_iter().map(seen).collect())
+}
+
 /// A host end goes with its pod's namespace and leaves what shaped the pod behind, as a killed ADD or DEL does.
 async fn sweep_shapers() {
     match routes::delete_lone_shapers().await {
@@ -220,7 +227,9 @@ impl Loop {
         let mut routing = self.shell.routing_applied.clone();
         let mut links = 0;
         let core_messages = self.shell.messages.clone();
-        self.scan_links().await;
+        // Before the first publication: routes of pods that are there stay.
+        self.core.begin_look();
+        self.core.end_look(look_at_links().await);
         loop {
             let mut replies = Vec::new();
             let dirty = tokio::select! {
@@ -234,9 +243,11 @@ impl Loop {
                 },
                 _ = routing.changed() => {
                     let now = routing.borrow_and_update().links;
-                    let changed = now != links;
-                    links = now;
-                    changed && self.scan_links().await
+                    if now != links {
+                        links = now;
+                        self.look_at_links();
+                    }
+                    false
                 }
                 () = dns::due(self.core.domains.poll_timeout()) => {
                     self.core.domains.look_for_flows(Instant::now(), core_messages.clone());
@@ -341,6 +352,7 @@ impl Loop {
                 }
                 return true;
             }
+            Message::Links(seen) => return self.end_look(seen),
             Message::Detach { holder, reply } => {
                 let outcome = self
                     .core
@@ -356,19 +368,26 @@ impl Loop {
         false
     }
 
-    async fn scan_links(&mut self) -> bool {
-        match routes::pod_links().await {
-            Ok(links) => {
-                let names: BTreeSet<String> = links.into_iter().map(|link| link.name).collect();
-                self.core.set_links(names);
+    /// Has all host ends looked at, unless that is under way. The core goes on: while pods come and go, the kernel's answer
+    /// waits for each of their links.
+    fn look_at_links(&mut self) {
+        if self.core.begin_look() {
+            let core = self.shell.messages.clone();
+            tokio::spawn(async move {
+                // Without the core the agent is stopping.
+                let _ = core.send(Message::Links(look_at_links().await)).await;
                 sweep_shapers().await;
-                true
-            }
-            Err(error) => {
-                warn!(%error, "cannot list the pods' interfaces");
-                false
-            }
+            });
         }
+    }
+
+    /// Whether what a look found changes anything.
+    fn end_look(&mut self, seen: Option<Seen>) -> bool {
+        let (changed, again) = self.core.end_look(seen);
+        if again {
+            self.look_at_links();
+        }
+        changed
     }
 
     fn pod_statuses(&self) -> Vec<PodStatus> {

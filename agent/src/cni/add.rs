@@ -1,14 +1,14 @@
 //! CNI ADD: addresses, chains in force, the link, its routes; or all of it taken back.
 
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cni_spec::socket::Request;
 use cni_spec::{AddResult, CniError, ErrorCode};
 use ipam::Holder;
 use ipnet::IpNet;
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::identity::{self, holder, pair};
 use super::result;
@@ -118,7 +118,8 @@ impl Server {
         }
     }
 
-    /// Chains first, then the link, then the route: the pod is isolated before its first packet.
+    /// The link is made while chains are written, and carries nothing until they are in force; then comes the route: the
+    /// pod is isolated before its first packet.
     pub(super) async fn bring_up(
         &self,
         endpoint: &Endpoint,
@@ -126,6 +127,28 @@ impl Server {
         netns: OwnedFd,
         netlink: OwnedFd,
     ) -> Result<routes::PodLinkState, CniError> {
+        let start = Instant::now();
+        let link = self.new_link(endpoint);
+        let making = routes::make_pod_link(&link, netns, netlink);
+        let (made, in_force) = tokio::join!(making, self.in_force(endpoint, generation));
+        in_force?;
+        let chains = start.elapsed();
+        // Where the chains did not come, who called takes back what was made.
+        let state = match made {
+            Ok(made) => routes::raise_pod_link(made).await,
+            Err(error) => Err(error),
+        }
+        .map_err(|error| {
+            CniError::new(ErrorCode::Failed, "cannot attach the pod").details(error.to_string())
+        })?;
+        let link = start.elapsed();
+        self.route(endpoint).await?;
+        debug!(?chains, ?link, route = ?start.elapsed(), interface = endpoint.interface, "in force after");
+        Ok(state)
+    }
+
+    /// Waits until the pod's chains are in the kernel, and nothing of an earlier pod of its addresses is.
+    async fn in_force(&self, endpoint: &Endpoint, generation: u64) -> Result<(), CniError> {
         let mut firewall = self.firewall.clone();
         let chains = firewall.wait_for(|state| state.generation >= generation || state.is_blocked);
         let is_in_force = match tokio::time::timeout(IN_FORCE, chains).await {
@@ -141,13 +164,11 @@ impl Server {
             .details(why));
         }
         self.host_ports_lead_here(endpoint)?;
-        self.flows_are_gone(endpoint).await?;
-        let link = self.new_link(endpoint);
-        let state = routes::create_pod_link(&link, netns, netlink)
-            .await
-            .map_err(|error| {
-                CniError::new(ErrorCode::Failed, "cannot attach the pod").details(error.to_string())
-            })?;
+        self.flows_are_gone(endpoint).await
+    }
+
+    /// Has the pod's addresses lead to its link, and waits until they do.
+    async fn route(&self, endpoint: &Endpoint) -> Result<(), CniError> {
         let (reply, answer) = oneshot::channel();
         let message = Message::Link {
             interface: endpoint.interface.clone(),
@@ -175,7 +196,7 @@ impl Server {
         {
             Some((prefix, why)) => Err(CniError::new(ErrorCode::Failed, "cannot route to the pod")
                 .details(format!("{prefix}: {why}"))),
-            None => Ok(state),
+            None => Ok(()),
         }
     }
 }

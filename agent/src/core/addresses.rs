@@ -52,7 +52,8 @@ impl Core {
             self.leases.set_elsewhere(plan.elsewhere.clone());
             self.blocks.set_plan(plan);
         }
-        let reserved = self.reserved().chain(self.elsewhere()).collect();
+        let elsewhere = self.elsewhere();
+        let reserved = self.reserved().chain(elsewhere).collect();
         self.leases.set_reserved(reserved);
         self.leases.set_cidrs(self.blocks.give());
         self.look_at_blocks(now);
@@ -96,7 +97,9 @@ impl Core {
     }
 
     fn reserved(&self) -> impl Iterator<Item = IpNet> {
-        let reservations = self.store.values().filter_map(|resource| match resource {
+        // By the order of kinds: pods, which are many, come later.
+        let few = self.store.range(..Key::Namespace(String::new()));
+        let reservations = few.filter_map(|(_, resource)| match resource {
             Resource::IpReservation(reservation) => Some(reservation.cidrs.iter().copied()),
             _ => None,
         });
@@ -111,18 +114,26 @@ impl Core {
     }
 
     /// Addresses out of this node's CIDRs and blocks that pods of other nodes hold (fixed by their annotations).
-    pub(super) fn elsewhere(&self) -> BTreeSet<IpNet> {
+    pub(super) fn elsewhere(&mut self) -> BTreeSet<IpNet> {
         let own = self.blocks.own();
+        // Found once for many publications: there may be thousands of pods.
+        if let Some((of, found)) = &self.elsewhere
+            && *of == own
+        {
+            return found.clone();
+        }
         let addresses = self.other_pods().flat_map(|pod| &pod.pod_ips);
         let held = addresses.filter(|ip| own.iter().any(|cidr| cidr.contains(*ip)));
-        held.map(|ip| IpNet::from(*ip)).collect()
+        let found: BTreeSet<IpNet> = held.map(|ip| IpNet::from(*ip)).collect();
+        self.elsewhere = Some((own, found.clone()));
+        found
     }
 
     /// Addresses of pods here that are not out of this node's CIDRs and blocks: others learn of each by itself.
     pub(super) fn strays(&self) -> BTreeSet<IpNet> {
         let own = self.blocks.own();
         let endpoints = self.endpoints().into_iter();
-        let attached = endpoints.filter(|endpoint| self.links.contains(&endpoint.interface));
+        let attached = endpoints.filter(|endpoint| self.links.all().contains(&endpoint.interface));
         let addresses = attached.flat_map(|endpoint| endpoint.addresses);
         let stray = addresses.filter(|ip| !own.iter().any(|cidr| cidr.contains(ip)));
         stray.map(IpNet::from).collect()

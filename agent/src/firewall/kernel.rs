@@ -6,10 +6,12 @@ use std::time::Instant;
 use netfilter::{Actual, ActualSets, Effort, Family, Plan, Ruleset, SetName, SetPlan};
 use tracing::debug;
 
+use super::backend::Backend;
 use super::broken::Culprits;
 use super::programs::{BackendError, Programs, listings};
+use super::ready::{IPSET, Ready, arguments};
 use super::state::Desired;
-use crate::exec::{ExecError, run, run_process};
+use crate::exec::{ExecError, Started, run, run_process};
 
 /// Why the kernel is not as desired.
 #[derive(Debug, thiserror::Error)]
@@ -124,16 +126,33 @@ impl Plans {
     ///
     /// # Errors
     /// If a program refuses; what the kernel holds is unknown then.
-    pub(crate) async fn write(self, programs: &Programs) -> Result<(Kernel, Vec<u32>), ApplyError> {
+    pub(crate) async fn write(
+        self,
+        programs: &Programs,
+        ready: &mut Ready,
+    ) -> Result<(Kernel, Vec<u32>), ApplyError> {
         let start = Instant::now();
-        restore_sets(self.sets.before.as_deref())
+        // All are started at once: those that write rules are ready when the sets are.
+        let sets = Write::start(ready, IPSET, self.sets.before.as_deref());
+        let v4 = Write::start(
+            ready,
+            programs.restore(Family::V4),
+            self.v4.restore.as_deref(),
+        );
+        let v6 = Write::start(
+            ready,
+            programs.restore(Family::V6),
+            self.v6.restore.as_deref(),
+        );
+        sets.finish()
             .await
             .map_err(|error| self.blame_a_set(error))?;
         let sets_took = start.elapsed();
-        let (v4, v6) = tokio::join!(
-            restore_rules(programs.restore(Family::V4), self.v4.restore.as_deref()),
-            restore_rules(programs.restore(Family::V6), self.v6.restore.as_deref()),
-        );
+        let (v4, v6) = match programs.backend {
+            Backend::Nft => one_commit_after_the_other(v4, v6).await,
+            // One lock for both families: who reads has it.
+            Backend::Legacy => tokio::join!(v4.finish(), v6.finish()),
+        };
         let writers = self.blame_chains(v4, v6)?;
         debug!(
             members = self.sets.members_written,
@@ -203,6 +222,43 @@ impl Plans {
     }
 }
 
+/// What ends a table's transaction.
+const COMMIT: &str = "COMMIT";
+
+/// One program's part of a write, if it has one.
+struct Write<'a>(Option<(Result<Started, ExecError>, &'a str)>);
+
+impl<'a> Write<'a> {
+    fn start(ready: &mut Ready, program: &'static str, text: Option<&'a str>) -> Self {
+        Self(text.map(|text| (ready.take(program), text)))
+    }
+
+    /// Has all read but the last line, which commits.
+    async fn read(&mut self) {
+        if let Some((Ok(started), text)) = &mut self.0
+            && let Some(at) = text.rfind(COMMIT)
+        {
+            let (beginning, end) = text.split_at(at);
+            started.feed(beginning).await;
+            *text = end;
+        }
+    }
+
+    async fn finish(self) -> Wrote {
+        match self.0 {
+            Some((started, text)) => Ok(started?.finish(text).await?.process),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Of two transactions of nftables side by side one fails, whichever families they are of, and its program does all of
+/// its work again. So the second one is read while the first goes on, and committed after it.
+async fn one_commit_after_the_other(first: Write<'_>, mut second: Write<'_>) -> (Wrote, Wrote) {
+    let (first, ()) = tokio::join!(first.finish(), second.read());
+    (first, second.finish().await)
+}
+
 /// The process that wrote, if anything was to be written.
 type Wrote = Result<Option<u32>, ExecError>;
 
@@ -238,9 +294,7 @@ pub(super) async fn save_sets() -> Result<String, ExecError> {
 
 async fn restore_sets(text: Option<&str>) -> Result<(), ExecError> {
     match text {
-        Some(text) => run("ipset", &["restore", "-exist"], Some(text))
-            .await
-            .map(drop),
+        Some(text) => run(IPSET, arguments(IPSET), Some(text)).await.map(drop),
         None => Ok(()),
     }
 }
@@ -250,7 +304,7 @@ pub(super) async fn restore_rules(program: &'static str, text: Option<&str>) -> 
     let Some(text) = text else {
         return Ok(None);
     };
-    let done = run_process(program, &["--noflush", "--wait", "5"], Some(text)).await?;
+    let done = run_process(program, arguments(program), Some(text)).await?;
     Ok(done.process)
 }
 

@@ -9,6 +9,7 @@ mod latency;
 mod notices;
 mod pace;
 mod programs;
+mod ready;
 mod set_counts;
 mod state;
 mod task;

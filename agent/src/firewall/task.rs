@@ -1,7 +1,7 @@
 //! The task that owns our chains and sets in the kernel: applies changes at once, heals damage, tidies up in quiet times.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use netfilter::{Effort, Family};
 use tokio::sync::{mpsc, watch};
@@ -15,9 +15,12 @@ use super::kernel::{ApplyError, Kernel, remove_rules, remove_sets};
 use super::notices::Notices;
 use super::pace::{Failure, Leftover, Outcome, Pace, Turn};
 use super::programs::{BackendError, Look, Programs};
+use super::ready::Ready;
 use super::state::{Applied, Desired};
 use crate::message::Message;
 
+/// So long after a write the programs for the next one are started.
+const BREATH: Duration = Duration::from_millis(10);
 /// So many rules that nobody needs are too many to wait for a quiet time.
 const TOO_MANY_LEFT: usize = 2000;
 
@@ -69,6 +72,10 @@ pub(crate) struct Task {
     stray: Option<Programs>,
     pace: Pace,
     notices: Notices,
+    /// Programs that wait for the next write.
+    ready: Ready,
+    /// When they are to be started: not while an ADD goes on with what was written.
+    ready_at: Option<Instant>,
     /// Where refused sets and chains are told.
     core: mpsc::Sender<Message>,
     quarantine: Quarantine,
@@ -96,6 +103,8 @@ impl Task {
             stray: None,
             pace: Pace::new(Instant::now()),
             notices: Notices::new(),
+            ready: Ready::default(),
+            ready_at: None,
         }
     }
 
@@ -131,6 +140,12 @@ impl Task {
                 changed = self.desired.changed() => return changed.ok().map(|()| Turn::Apply),
                 () = self.notices.next() => self.pace.doubt(Instant::now()),
                 () = sleep_until(at.into()) => return Some(turn),
+                () = sleep_until(self.ready_at.unwrap_or(at).into()), if self.ready_at.is_some() => {
+                    self.ready_at = None;
+                    if let Some(programs) = &self.programs {
+                        self.ready.prepare(programs);
+                    }
+                }
                 () = sleep_until(release.unwrap_or(at).into()), if release.is_some() => {
                     self.quarantine.release(Instant::now());
                     self.tell_broken(Culprits::default()).await;
@@ -222,7 +237,8 @@ impl Task {
         let has_written = !plans.is_empty();
         let kernel = if has_written {
             let start = Instant::now();
-            let (kernel, writers) = plans.write(programs).await?;
+            let (kernel, writers) = plans.write(programs, &mut self.ready).await?;
+            self.ready_at = Some(Instant::now() + BREATH);
             self.notices.wrote(writers, kernel.set_sizes());
             let took = start.elapsed();
             info!(microseconds = took.as_micros(), "programmed policy");
