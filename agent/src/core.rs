@@ -246,7 +246,7 @@ impl Core {
         if asked.settings.ports.is_empty() {
             return Ok(());
         }
-        let others = self.endpoints();
+        let others = self.with_host_ports();
         let links = self.links.all();
         let is_linked = |interface: &str| links.contains(interface);
         let ports = &asked.settings.ports;
@@ -395,8 +395,16 @@ impl Core {
         })
     }
 
+    fn with_host_ports(&self) -> Vec<Endpoint> {
+        let with_ports = self.leases.iter().filter_map(|lease| {
+            let settings = self.leases.settings(&lease.holder);
+            (!settings.ports.is_empty()).then(|| Endpoint::of(lease, settings))
+        });
+        with_ports.collect()
+    }
+
     fn compile_host_ports(&mut self) -> Arc<services::host_port::Compiled> {
-        let endpoints = self.endpoints();
+        let endpoints = self.with_host_ports();
         let links = self.links.all();
         let prefix = &self.policy.settings().interface_prefix;
         let is_linked = |interface: &str| links.contains(interface);

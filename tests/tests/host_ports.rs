@@ -452,6 +452,31 @@ fn host_ports_are_led_without_policy_too_and_nothing_is_written_before_the_first
     .unwrap();
 }
 
+#[test]
+fn a_nat_table_that_another_emptied_is_healed_in_both_back_ends() {
+    require_root!();
+    for backend in ["nft", "legacy"] {
+        let mut lab = OneNode::start("hph", "", &["--iptables", backend]).unwrap();
+        lab.attach_with("shop", "web", ports(&[("tcp", 8080, 80, "")]))
+            .unwrap();
+        let _server = Teller::start(&lab.pods[0].sandbox.netns, 80).unwrap();
+        lab.agent.wait_settled().unwrap();
+        let all = left(&lab.node, backend).len();
+        let program = format!("iptables-{backend}");
+        lab.node.run(&program, &["-t", "nat", "-F"]).unwrap();
+        let reached = || attempt(&lab.outside, at(NODE_V4, 8080), Transport::Tcp, SILENCE);
+        assert_ne!(reached().unwrap(), Verdict::Answered, "{backend}");
+        eventually(PATIENCE, "the port to lead there again", || {
+            let now = left(&lab.node, backend).len();
+            match reached() {
+                Ok(Verdict::Answered) if now == all => Ok(()),
+                verdict => Err(format!("{verdict:?}, {now} of {all} rules")),
+            }
+        })
+        .unwrap();
+    }
+}
+
 /// A node of its own whose pod has its port by the reference plugins ptp and portmap.
 struct Reference {
     node: Netns,

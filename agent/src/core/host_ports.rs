@@ -86,7 +86,6 @@ impl HostPorts {
         prefix: &InterfaceName,
     ) -> Arc<Compiled> {
         let mut with_ports: Vec<&Endpoint> = endpoints.iter().collect();
-        with_ports.retain(|endpoint| !endpoint.settings.ports.is_empty());
         with_ports.sort_by_key(|endpoint| !is_linked(&endpoint.interface));
         let mut taken: BTreeMap<(Protocol, u16), Vec<Claim>> = BTreeMap::new();
         let mut ports = BTreeSet::new();
