@@ -89,7 +89,7 @@ impl DomainCache {
         }
     }
 
-    /// Takes the names of all policies, and the Pod CIDRs and addresses of all nodes. What is held of names that no
+    /// Takes the names of all policies, and the Pod CIDRs and addresses of all nodes and pools. What is held of names that no
     /// policy gives any more goes.
     pub fn follow(&mut self, objects: &Objects) {
         self.policies = objects
@@ -106,6 +106,8 @@ impl DomainCache {
             })
             .filter(|(_, names)| !names.is_empty())
             .collect();
+        let pools = objects.pools.values().filter(|pool| pool.is_for_pods());
+        let pools = pools.map(|pool| pool.cidr);
         self.refused = objects
             .nodes
             .values()
@@ -113,6 +115,7 @@ impl DomainCache {
                 let own = node.addresses.iter().map(|address| IpNet::from(*address));
                 own.chain(node.pod_cidrs.iter().copied())
             })
+            .chain(pools)
             .collect();
         let given: BTreeSet<DomainName> = self.policies.values().flatten().cloned().collect();
         self.known.retain(|name, _| given.contains(name));

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use api::resources::{ClusterNetworkPolicy, DomainName, Namespace, NetworkPolicy, Node, Pod};
+use api::resources::{
+    ClusterNetworkPolicy, DomainName, IpPool, Namespace, NetworkPolicy, Node, Pod,
+};
 use api::{Change, Key, NamespacedName, Resource};
 use netfilter::InterfaceName;
 
@@ -18,6 +20,8 @@ pub struct Objects {
     pub pods: BTreeMap<String, BTreeMap<String, Pod>>,
     /// By name: ClusterNetworkPolicy's `nodes` peers.
     pub nodes: BTreeMap<String, Node>,
+    /// By name: where pods' addresses are.
+    pub pools: BTreeMap<String, IpPool>,
     /// By name.
     pub policies: BTreeMap<NamespacedName, NetworkPolicy>,
     /// By name.
@@ -42,6 +46,7 @@ impl Objects {
                 );
             }
             (Key::Node(name), value) => set(&mut self.nodes, name, value.as_ref().and_then(node)),
+            (Key::IpPool(name), value) => set(&mut self.pools, name, value.as_ref().and_then(pool)),
             (Key::NetworkPolicy(name), value) => {
                 set(&mut self.policies, name, value.as_ref().and_then(policy));
             }
@@ -59,7 +64,6 @@ impl Objects {
                 | Key::BgpFilter(_)
                 | Key::BgpPeer(_)
                 | Key::IpamBlock(_)
-                | Key::IpPool(_)
                 | Key::IpReservation(_)
                 | Key::Secret(_),
                 _,
@@ -108,6 +112,13 @@ fn set<K: Ord + Clone, V: Clone>(map: &mut BTreeMap<K, V>, key: &K, value: Optio
 fn namespace(resource: &Resource) -> Option<&Namespace> {
     match resource {
         Resource::Namespace(namespace) => Some(namespace),
+        _ => None,
+    }
+}
+
+fn pool(resource: &Resource) -> Option<&IpPool> {
+    match resource {
+        Resource::IpPool(pool) => Some(pool),
         _ => None,
     }
 }

@@ -196,8 +196,25 @@ fn addresses_of_pods_and_nodes_and_of_no_host_are_refused() {
     objects.nodes.insert("n1".to_owned(), node);
     cache.follow(&objects);
     assert_eq!(held(&cache, "a.test"), ["192.0.2.1"], "the node came later");
+    let pool = |name: &str, cidr: &str, uses: &str| {
+        let manifest = serde_json::json!({"metadata": {"name": name},
+            "spec": {"cidr": cidr, "allowedUses": [uses]}});
+        let (key, pool) = api::parse("IPPool", "portolan.io/v1alpha1", manifest)
+            .unwrap()
+            .unwrap();
+        api::Change {
+            key,
+            value: Some(pool),
+        }
+    };
+    objects.handle(&pool("pods", "10.48.0.0/16", "Workload"));
+    objects.handle(&pool("services", "198.51.100.0/24", "LoadBalancer"));
+    cache.follow(&objects);
+    let outside = answer("a.test", &[("a.test", 5, "198.51.100.7")]);
+    assert_eq!(cache.handle_answer(now, &outside).refused, 0);
     let bad = [
         "10.244.0.8",
+        "10.48.0.8",
         "203.0.113.5",
         "127.0.0.1",
         "169.254.169.254",
@@ -219,7 +236,7 @@ fn addresses_of_pods_and_nodes_and_of_no_host_are_refused() {
         now,
         &BTreeMap::from([(DomainName::new("a.test").unwrap(), left)]),
     );
-    assert_eq!(held(&cache, "a.test"), ["192.0.2.1"]);
+    assert_eq!(held(&cache, "a.test"), ["192.0.2.1", "198.51.100.7"]);
 }
 
 #[test]

@@ -100,6 +100,28 @@ fn a_full_node_takes_a_further_block_until_none_is_left_and_empty_ones_go_back()
 }
 
 #[test]
+fn of_four_nodes_started_at_once_each_gets_one_of_four_blocks() {
+    require_root!();
+    let mut lab = Lab::new("ip4", 4, &[pool("pods", "10.48.0.0/26", 28)]).unwrap();
+    lab.start(&[]).unwrap();
+    eventually(PATIENCE, "a block for each", || {
+        let holders: BTreeSet<String> = lab.blocks().unwrap().into_values().collect();
+        ensure!(holders.len() == 4, "{holders:?}");
+        Ok(())
+    })
+    .unwrap();
+    let mut given = BTreeSet::new();
+    for round in 0..3 {
+        for node in 0..4 {
+            let addresses = lab.attach(node, &format!("p{round}{node}")).unwrap();
+            assert!(given.insert(addresses[0]), "{addresses:?} twice");
+        }
+    }
+    let drafts = fs::read_dir(lab.blocks_folder()).unwrap();
+    assert_eq!(drafts.count(), 4, "no draft is left behind");
+}
+
+#[test]
 fn a_killed_agent_has_its_blocks_and_its_pods_when_it_is_back() {
     require_root!();
     let mut lab = Lab::new("ipk", 2, &[pool("pods", "10.48.0.0/24", 28)]).unwrap();
