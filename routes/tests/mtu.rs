@@ -84,6 +84,9 @@ fn all_next_hops_of_a_route_count_in_both_families() {
         let none = Ways::default();
         ip("route add default nexthop via 192.0.2.2 nexthop via 198.51.100.2");
         assert_eq!(found(&none).await, some(1400, "other0"));
+        // Whichever of them a lookup chooses.
+        ip("route replace default nexthop via 198.51.100.2 nexthop via 192.0.2.2");
+        assert_eq!(found(&none).await, some(1400, "other0"));
         ip("route del default");
         ip("-6 route add default nexthop via 2001:db8::2 nexthop via 2001:db8:1::2");
         assert_eq!(found(&none).await, some(1400, "other0"));
