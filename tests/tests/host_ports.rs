@@ -40,10 +40,15 @@ fn who(from: &Netns, to: SocketAddr, transport: Transport) -> Option<IpAddr> {
     ask(from, to, transport, PATIENCE).unwrap()
 }
 
-/// All rules of both families, in the back end that the agent writes to.
+/// All rules of both families, in the back end that the agent writes to. The program fails where a set that it read of
+/// goes meanwhile, as it does after DEL: then once more.
 fn rules(node: &Netns, backend: &str) -> String {
-    let of = |program: &str| node.run(&format!("{program}-{backend}-save"), &["-c"]);
-    of("iptables").unwrap() + &of("ip6tables").unwrap()
+    let of = |program: &str| {
+        let save = format!("{program}-{backend}-save");
+        let read = || node.run(&save, &["-c"]);
+        eventually(PATIENCE, &format!("{save} to show rules"), read).unwrap()
+    };
+    of("iptables") + &of("ip6tables")
 }
 
 /// What of ours stands in nat, and what host ports have elsewhere.
