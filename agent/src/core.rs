@@ -221,6 +221,8 @@ impl Core {
             }
         };
         let mut endpoint = Endpoint::of(&lease, asked.settings.clone());
+        // A host end of an earlier ADD is made anew: its route comes when it is up, or the kernel would refuse it.
+        self.links.set(&endpoint.interface, false);
         let freed = lease
             .addresses
             .iter()
@@ -267,7 +269,9 @@ impl Core {
         for address in &lease.addresses {
             self.freed.insert(*address, gone);
         }
-        Ok(Some(Endpoint::of(&lease, settings)))
+        let endpoint = Endpoint::of(&lease, settings);
+        self.set_link(&endpoint.interface, false);
+        Ok(Some(endpoint))
     }
 
     /// One attachment.

@@ -18,6 +18,8 @@ use crate::message::{Message, When};
 
 /// Chains and routes must be in force within this, or ADD is rolled back.
 const IN_FORCE: Duration = Duration::from_secs(20);
+/// For how long a refused route may be tried again: three times.
+const ROUTE_RETRIES: Duration = Duration::from_secs(2);
 /// For how long ADD waits for the sources after a start.
 const SYNC_PATIENCE: Duration = Duration::from_secs(5);
 const SYNC_RETRY: Duration = Duration::from_millis(100);
@@ -189,11 +191,12 @@ impl Server {
             .iter()
             .map(|ip| IpNet::from(*ip))
             .collect();
+        let is_own = |prefix: &str| own.iter().any(|ip| ip.to_string() == prefix);
+        // One refused while the link was being made anew is tried again soon.
+        let routed = routing.wait_for(|state| !state.failed.iter().any(|(one, _)| is_own(one)));
+        let _ = tokio::time::timeout(ROUTE_RETRIES, routed).await;
         let failed = self.routing.borrow().failed.clone();
-        match failed
-            .iter()
-            .find(|(prefix, _)| own.iter().any(|ip| ip.to_string() == *prefix))
-        {
+        match failed.iter().find(|(prefix, _)| is_own(prefix)) {
             Some((prefix, why)) => Err(CniError::new(ErrorCode::Failed, "cannot route to the pod")
                 .details(format!("{prefix}: {why}"))),
             None => Ok(()),

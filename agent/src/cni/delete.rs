@@ -16,6 +16,8 @@ use crate::message::Message;
 
 /// How often deletions that the plugin wrote down are looked for.
 const PENDING_PERIOD: Duration = Duration::from_secs(2);
+/// A plugin that has not finished writing by then was killed; if it still lives, its DEL fails and is made again.
+const HALF_WRITTEN: Duration = Duration::from_secs(10);
 
 impl Server {
     /// Link first, so that no packet leaves any more when the chains go; nothing there is success.
@@ -61,6 +63,7 @@ impl Server {
                     Err(error) => warn!(%error, "a deletion that waited failed; it is tried again"),
                 }
             }
+            remove_half_written(&self.pending);
             tokio::time::sleep(PENDING_PERIOD).await;
         }
     }
@@ -76,6 +79,21 @@ impl Server {
             CniError::new(ErrorCode::Io, "cannot remove a deletion that waited")
                 .details(format!("{}: {error}", file.display()))
         })
+    }
+}
+
+/// What killed plugins leave: files that start with a dot and were to be renamed.
+fn remove_half_written(folder: &std::path::Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let written = entry.metadata().and_then(|metadata| metadata.modified());
+        let age = written.ok().and_then(|time| time.elapsed().ok());
+        let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if is_hidden
+            && age.is_some_and(|age| age > HALF_WRITTEN)
+            && let Err(error) = std::fs::remove_file(entry.path())
+        {
+            warn!(%error, file = %entry.path().display(), "cannot remove a half-written deletion");
+        }
     }
 }
 
@@ -98,4 +116,27 @@ fn pending_deletions(folder: &std::path::Path) -> Vec<(PathBuf, Request)> {
     entries
         .filter_map(|entry| parse(entry.ok()?.path()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_plugin_half_wrote_is_removed_once_it_is_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - HALF_WRITTEN * 2;
+        for (name, is_old) in [(".a.json.7", true), (".b.json.8", false), ("c.json", true)] {
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            if is_old {
+                file.set_modified(old).unwrap();
+            }
+        }
+        remove_half_written(folder.path());
+        let left = |name: &str| folder.path().join(name).exists();
+        assert_eq!(
+            [".a.json.7", ".b.json.8", "c.json"].map(left),
+            [false, true, true]
+        );
+    }
 }

@@ -8,7 +8,7 @@ use cni_spec::{CniError, Command, ErrorCode};
 use ipam::Holder;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::identity::holder;
 use super::in_flight::{Entered, InFlight};
@@ -67,8 +67,15 @@ impl Server {
             }
             Command::Gc | Command::Status => None,
         };
+        if socket::is_left(&stream) {
+            // Its runtime was told of a failure and may have gone on: this would hit what came after it.
+            debug!(?command, "a CNI request whose plugin is gone");
+            return;
+        }
         let response = match self.answer(request, descriptors).await {
             Ok(response) => response,
+            // The plugin does what it does without an agent: a DEL waits on disk for the next one.
+            Err(_) if self.core.is_closed() => return,
             Err(error) => {
                 warn!(?command, %error, "CNI");
                 Response::Error(error)

@@ -1,11 +1,12 @@
 //! Frames and descriptors on the CNI socket: blocking calls with a time limit, off the runtime's threads.
 
 use std::io::{self, IoSliceMut, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::time::Duration;
 
 use cni_spec::socket::{DESCRIPTORS, Request, Response, decode_frame, encode_frame};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use tokio::net::UnixStream;
 
@@ -39,6 +40,16 @@ pub(crate) async fn receive(
         }
     })
     .await
+}
+
+/// Whether who asked is gone: killed by its runtime, which has told of a failure.
+pub(crate) fn is_left(stream: &BlockingStream) -> bool {
+    let mut polled = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    // POLLHUP comes unasked.
+    let seen = poll(&mut polled, PollTimeout::ZERO);
+    let [polled] = polled;
+    let hung_up = |flags: PollFlags| flags.contains(PollFlags::POLLHUP);
+    seen.is_ok() && polled.revents().is_some_and(hung_up)
 }
 
 /// Sends the answer.
@@ -88,4 +99,19 @@ fn first_bytes(stream: &BlockingStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
 fn own(raw: std::os::fd::RawFd) -> OwnedFd {
     // SAFETY: the kernel has just made this descriptor for us by SCM_RIGHTS, and nobody else knows it.
     unsafe { OwnedFd::from_raw_fd(raw) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_that_was_killed_is_seen_and_one_that_waits_is_not() {
+        let (ours, its) = BlockingStream::pair().unwrap();
+        assert!(!is_left(&ours));
+        (&its).write_all(b"said before its end").unwrap();
+        assert!(!is_left(&ours));
+        drop(its);
+        assert!(is_left(&ours));
+    }
 }
