@@ -104,7 +104,7 @@ impl Agent {
         let mut command = netns.command(&self.program);
         command.args(["agent", "--node", &self.node, "--metrics", &self.metrics]);
         command.arg("--manifests").arg(&self.manifests);
-        command.arg("--state-dir").arg(self.dir.join("state"));
+        command.arg("--state-dir").arg(self.state_dir());
         command.arg("--run-dir").arg(self.run_dir());
         if let Some(features) = &self.features {
             command.args(["--features", features]);
@@ -261,6 +261,18 @@ impl Agent {
     #[must_use]
     pub fn run_dir(&self) -> PathBuf {
         self.dir.join("run")
+    }
+
+    /// Its `--state-dir`.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    /// Its process id, while it was started and not ended by us.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
     }
 
     /// The name of its node.

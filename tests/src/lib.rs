@@ -17,6 +17,7 @@ pub mod process;
 pub mod rack;
 pub mod reach;
 pub mod root;
+pub mod runtime;
 pub mod seen;
 pub mod snapshot;
 pub mod wait;
