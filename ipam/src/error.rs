@@ -10,7 +10,9 @@ use crate::{Holder, Span};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The node has no Pod CIDR.
-    #[error("this node has no Pod CIDR yet: give its Node object spec.podCIDRs")]
+    #[error(
+        "this node has no Pod CIDR yet: give its Node object spec.podCIDRs, or make an IPPool for it"
+    )]
     NoCidr,
     /// Every address of the family, or of a set of ranges, is held or reserved.
     #[error(

@@ -185,7 +185,7 @@ fn without_a_cidr_the_error_says_what_is_missing() {
     let error = add(&mut ipam(&[]), "a", &[]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "this node has no Pod CIDR yet: give its Node object spec.podCIDRs"
+        "this node has no Pod CIDR yet: give its Node object spec.podCIDRs, or make an IPPool for it"
     );
 }
 
