@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::firewall::Choice;
 use crate::mtu::MtuChoice;
-use crate::{bgp, cni_install, control, dns, drops, policy, run};
+use crate::{bgp, cni_install, control, dns, drops, ipam, policy, run};
 
 /// Kubernetes node networking: BGP, policy and pod attachment in one agent.
 #[derive(Debug, Parser)]
@@ -28,6 +28,7 @@ const EXAMPLES: &str = "Examples:
   portolan policy explain shop/web shop/db:5432                  would it pass, and which rule decides
   portolan status                                                what this node does, at a glance
   portolan status -o json | jq '.sessions[]'                     the same for programs
+  portolan ipam check                                            addresses, links and routes that nobody explains
   portolan cni install                                           let the container runtime use it
   portolan sync --timeout 10s                                    wait until the manifests are in the kernel
   portolan cleanup                                               take everything of ours out of the kernel";
@@ -45,6 +46,8 @@ enum Verb {
     Bgp(bgp::BgpArgs),
     /// Ask about policy: what is enforced, why a connection passes or not, what a change would do, what was denied.
     Policy(policy::PolicyArgs),
+    /// Ask about addresses: who has which, what is left behind; and take one back.
+    Ipam(ipam::IpamArgs),
     /// Put the CNI plugin and its configuration where the container runtime looks, or take them out.
     Cni(cni_install::CniArgs),
     /// Wait until all that the source holds now is in the kernel, or say what is not.
@@ -221,6 +224,10 @@ pub fn run(cli: Cli) -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
+        Verb::Ipam(args) => match ipam::run(args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Verb::Cni(args) => cni_install::run(args),
         Verb::Sync(args) => control::sync(&args.run_dir, args.timeout),
         Verb::Cleanup(args) => run::cleanup(&args.run_dir),
@@ -301,6 +308,8 @@ mod tests {
             bgp.render_long_help().to_string() + &Cli::command().render_long_help().to_string();
         let policy = command.find_subcommand_mut("policy").unwrap();
         help += &policy.render_long_help().to_string();
+        let ipam = command.find_subcommand_mut("ipam").unwrap();
+        help += &ipam.render_long_help().to_string();
         let cni = command.find_subcommand_mut("cni").unwrap();
         help += &cni.render_long_help().to_string();
         let lines = help.lines().filter_map(|line| {

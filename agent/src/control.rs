@@ -1,4 +1,4 @@
-//! The agent's own socket: `status`, `sync`, `bgp` and `policy` for the command line, one JSON line in, one out; and its client.
+//! The agent's own socket: `status`, `sync`, `bgp`, `ipam` and `policy` for the command line, one JSON line in, one out; and its client.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream as BlockingStream;
@@ -12,7 +12,9 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::bgp::{self, BgpAnswer, BgpQuestion};
+use crate::cni;
 use crate::drops::DropsAnswer;
+use crate::ipam::{self, IpamAnswer, IpamQuestion};
 use crate::message::Message;
 use crate::policy::{self, PolicyAnswer, PolicyQuestion};
 use crate::report::Report;
@@ -30,6 +32,7 @@ enum Question {
     Sync { timeout_milliseconds: u64 },
     Bgp { question: BgpQuestion },
     Drops { since: u64 },
+    Ipam { question: IpamQuestion },
     Policy { question: PolicyQuestion },
 }
 
@@ -40,6 +43,7 @@ enum Answer {
     Status(Box<Report>),
     Bgp(Box<BgpAnswer>),
     Drops(Box<DropsAnswer>),
+    Ipam(Box<IpamAnswer>),
     Policy(Box<PolicyAnswer>),
     Synced,
     Error(String),
@@ -75,9 +79,11 @@ pub(crate) fn sync(run_dir: &Path, timeout: Duration) -> anyhow::Result<()> {
     match ask(run_dir, &question, timeout + Duration::from_secs(5))? {
         Answer::Synced => Ok(()),
         Answer::Error(error) => anyhow::bail!("not in the kernel yet: {error}"),
-        Answer::Status(_) | Answer::Bgp(_) | Answer::Drops(_) | Answer::Policy(_) => {
-            anyhow::bail!("the agent answered something else")
-        }
+        Answer::Status(_)
+        | Answer::Bgp(_)
+        | Answer::Drops(_)
+        | Answer::Ipam(_)
+        | Answer::Policy(_) => anyhow::bail!("the agent answered something else"),
     }
 }
 
@@ -93,9 +99,11 @@ pub(crate) fn ask_bgp(run_dir: &Path, question: BgpQuestion) -> anyhow::Result<B
     )? {
         Answer::Bgp(answer) => Ok(*answer),
         Answer::Error(error) => anyhow::bail!("{error}"),
-        Answer::Status(_) | Answer::Drops(_) | Answer::Policy(_) | Answer::Synced => {
-            anyhow::bail!("the agent answered something else")
-        }
+        Answer::Status(_)
+        | Answer::Drops(_)
+        | Answer::Ipam(_)
+        | Answer::Policy(_)
+        | Answer::Synced => anyhow::bail!("the agent answered something else"),
     }
 }
 
@@ -107,9 +115,11 @@ pub(crate) fn ask_drops(run_dir: &Path, since: u64) -> anyhow::Result<DropsAnswe
     match ask(run_dir, &Question::Drops { since }, Duration::from_secs(10))? {
         Answer::Drops(answer) => Ok(*answer),
         Answer::Error(error) => anyhow::bail!("{error}"),
-        Answer::Status(_) | Answer::Bgp(_) | Answer::Policy(_) | Answer::Synced => {
-            anyhow::bail!("the agent answered something else")
-        }
+        Answer::Status(_)
+        | Answer::Bgp(_)
+        | Answer::Ipam(_)
+        | Answer::Policy(_)
+        | Answer::Synced => anyhow::bail!("the agent answered something else"),
     }
 }
 
@@ -123,9 +133,28 @@ pub(crate) fn ask_policy(run_dir: &Path, question: PolicyQuestion) -> anyhow::Re
     match ask(run_dir, &question, Duration::from_secs(120))? {
         Answer::Policy(answer) => Ok(*answer),
         Answer::Error(error) => anyhow::bail!("{error}"),
-        Answer::Status(_) | Answer::Bgp(_) | Answer::Drops(_) | Answer::Synced => {
-            anyhow::bail!("the agent answered something else")
-        }
+        Answer::Status(_)
+        | Answer::Bgp(_)
+        | Answer::Drops(_)
+        | Answer::Ipam(_)
+        | Answer::Synced => anyhow::bail!("the agent answered something else"),
+    }
+}
+
+/// Asks about addresses.
+///
+/// # Errors
+/// If no agent answers, or it says why it cannot.
+pub(crate) fn ask_ipam(run_dir: &Path, question: IpamQuestion) -> anyhow::Result<IpamAnswer> {
+    let question = Question::Ipam { question };
+    match ask(run_dir, &question, Duration::from_secs(30))? {
+        Answer::Ipam(answer) => Ok(*answer),
+        Answer::Error(error) => anyhow::bail!("{error}"),
+        Answer::Status(_)
+        | Answer::Bgp(_)
+        | Answer::Drops(_)
+        | Answer::Policy(_)
+        | Answer::Synced => anyhow::bail!("the agent answered something else"),
     }
 }
 
@@ -154,8 +183,17 @@ fn ask(run_dir: &Path, question: &Question, patience: Duration) -> anyhow::Resul
         .context("the agent's answer is not understood: is it of this version?")
 }
 
+/// Whom questions are passed on to.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    /// The task that owns the state.
+    pub(crate) core: mpsc::Sender<Message>,
+    /// Who attaches pods; none where nobody does.
+    pub(crate) cni: Option<cni::Server>,
+}
+
 /// Answers one connection.
-pub(crate) async fn serve(stream: UnixStream, core: mpsc::Sender<Message>) {
+pub(crate) async fn serve(stream: UnixStream, parts: Parts) {
     let (reading, mut writing) = stream.into_split();
     let mut line = String::new();
     let mut reader = tokio::io::BufReader::new(reading.take(REQUEST_LIMIT));
@@ -163,7 +201,7 @@ pub(crate) async fn serve(stream: UnixStream, core: mpsc::Sender<Message>) {
         return;
     }
     let answer = match serde_json::from_str(&line) {
-        Ok(question) => answer(question, &core).await,
+        Ok(question) => answer(question, &parts).await,
         Err(error) => Answer::Error(format!("the question is not understood: {error}")),
     };
     let mut text = serde_json::to_string(&answer).unwrap_or_default();
@@ -172,7 +210,8 @@ pub(crate) async fn serve(stream: UnixStream, core: mpsc::Sender<Message>) {
     let _ = writing.write_all(text.as_bytes()).await;
 }
 
-async fn answer(question: Question, core: &mpsc::Sender<Message>) -> Answer {
+async fn answer(question: Question, parts: &Parts) -> Answer {
+    let core = &parts.core;
     let stopping = || Answer::Error("the agent is stopping".to_owned());
     match question {
         Question::Status => {
@@ -201,6 +240,12 @@ async fn answer(question: Question, core: &mpsc::Sender<Message>) -> Answer {
             Ok(answer) => Answer::Policy(Box::new(answer)),
             Err(error) => Answer::Error(error),
         },
+        Question::Ipam { question } => {
+            match ipam::answer(core, parts.cni.as_ref(), question).await {
+                Ok(answer) => Answer::Ipam(Box::new(answer)),
+                Err(error) => Answer::Error(error),
+            }
+        }
         Question::Drops { since } => {
             let (reply, drops) = oneshot::channel();
             if core.send(Message::Drops { since, reply }).await.is_err() {

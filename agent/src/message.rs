@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::core::{Asked, Endpoint, Seen};
 use crate::drops::DropsAnswer;
+use crate::ipam::IpamState;
 use crate::policy::PolicyState;
 use crate::report::Report;
 
@@ -71,6 +72,8 @@ pub(crate) enum Message {
     BlockTaken(IpNet),
     /// What policy verbs ask: as it is once it is published.
     Policy(oneshot::Sender<PolicyState>),
+    /// Copies of what is known of addresses.
+    Ipam(oneshot::Sender<Box<IpamState>>),
     /// Whether one more attachment would get its addresses, or why not.
     Room(oneshot::Sender<Result<(), String>>),
     /// All attachments.

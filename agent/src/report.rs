@@ -359,6 +359,16 @@ pub(crate) fn columns(out: &mut String, rows: &[Vec<String>]) {
     line(out, "");
 }
 
+/// `59s`, `3m12s`, `5h7m`, `12d4h`: two units are enough to see what happened when.
+pub(crate) fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d{}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

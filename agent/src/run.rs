@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Context;
 use datastore::{Manifests, PodStatus};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::attachments::Leases;
@@ -145,26 +145,12 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
     if let Some(address) = args.metrics {
         http::listen(address, sender.clone()).await?;
     }
-    if args.has(Feature::Cni) {
-        let reclaimed = watch::Sender::default();
-        shell.reclaimed = Some(reclaimed.subscribe());
-        let cni = cni::Server::new(
-            sender.clone(),
-            shell.firewall_applied.clone(),
-            shell.routing_applied.clone(),
-            shell.cut.clone(),
-            shell.mtu.pods.clone(),
-            &args.state_dir,
-        );
-        tokio::spawn(cni.clone().take_pending_deletions());
-        tokio::spawn(ipam::run_task(cni.clone(), args.reclaim_after, reclaimed));
-        listen(
-            &args.run_dir.join(cni::SOCKET),
-            cni,
-            |stream, cni| async move { cni.serve(stream).await },
-        )?;
-    }
-    listen(&args.run_dir.join(control::SOCKET), sender, control::serve)?;
+    let cni = args
+        .has(Feature::Cni)
+        .then(|| serve_cni(args, &mut shell, sender.clone()))
+        .transpose()?;
+    let parts = control::Parts { core: sender, cni };
+    listen(&args.run_dir.join(control::SOCKET), parts, control::serve)?;
     info!(node = args.node, manifests = %args.manifests.display(), "started");
     let mut core = Core::new(args.node.clone(), leases, settings(args));
     if args.has(Feature::Cni) {
@@ -187,6 +173,31 @@ async fn look_at_links() -> Option<Seen> {
     let links = links.inspect_err(|error| warn!(%error, "cannot list the pods' interfaces"));
     let seen = |link: routes::LinkInfo| (link.name, link.up);
     Some(links.ok()?.into_iter().map(seen).collect())
+}
+
+/// Attaches pods from now on, and takes back what nobody holds.
+fn serve_cni(
+    args: &AgentArgs,
+    shell: &mut Shell,
+    core: mpsc::Sender<Message>,
+) -> anyhow::Result<cni::Server> {
+    let cni = cni::Server::new(
+        core,
+        shell.firewall_applied.clone(),
+        shell.routing_applied.clone(),
+        shell.cut.clone(),
+        shell.mtu.pods.clone(),
+        &args.state_dir,
+    );
+    shell.reclaimed = Some(cni.reclaimed.subscribe());
+    tokio::spawn(cni.clone().take_pending_deletions());
+    tokio::spawn(ipam::run_task(cni.clone(), args.reclaim_after));
+    listen(
+        &args.run_dir.join(cni::SOCKET),
+        cni.clone(),
+        |stream, cni| async move { cni.serve(stream).await },
+    )?;
+    Ok(cni)
 }
 
 /// A host end goes with its pod's namespace and leaves what shaped the pod behind, as a killed ADD or DEL does.
@@ -311,6 +322,7 @@ impl Loop {
                 return true;
             }
             Message::Policy(reply) => replies.push(Reply::Policy(reply)),
+            Message::Ipam(reply) => drop(reply.send(Box::new(self.core.ipam_state()))),
             Message::Barrier(reply) => replies.push(Reply::Generation(reply)),
             Message::Link {
                 interface,

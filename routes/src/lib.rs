@@ -20,7 +20,7 @@ mod wire;
 
 pub use links::{
     LINK_PREFIX, LinkInfo, SHAPER_PREFIX, delete_link, delete_link_at, delete_lone_shapers,
-    pod_links,
+    pod_links, shapers,
 };
 pub use monitor::{Monitor, Notice};
 pub use path::{PathMtu, Ways, path_mtu};

@@ -91,6 +91,17 @@ pub(crate) async fn blocking<T: Send + 'static>(
         .unwrap_or(Err(Error::Stopped))
 }
 
+/// All devices that shape what pods send.
+///
+/// # Errors
+/// When the kernel can't be asked.
+pub async fn shapers() -> Result<Vec<LinkInfo>, Error> {
+    let mut conn = Conn::open()?;
+    let mut links = blocking(move || dump(&mut conn)).await?;
+    links.retain(|link| link.name.starts_with(SHAPER_PREFIX) && link.kind == "ifb");
+    Ok(links)
+}
+
 /// Deletes the devices that shape what pods send whose host ends are gone; returns their names.
 ///
 /// A host end goes with its pod's namespace and takes nothing else along. One that is being made has its host end before its shaper.

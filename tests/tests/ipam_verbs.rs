@@ -176,3 +176,99 @@ fn status_says_50_while_no_address_is_left_or_the_node_has_no_cidr() {
     // What rests is given when nothing else is left.
     assert!(status(&lab, &sandbox).is_success);
 }
+
+/// What `portolan ipam check` says, and with what it ends.
+fn check(lab: &OneNode) -> (Option<i32>, Value) {
+    let program = binaries().unwrap().join("portolan");
+    let mut command = lab.node.command(program);
+    command.args(["ipam", "check", "-o", "json", "--run-dir"]);
+    let output = command.arg(lab.agent.run_dir()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let view = serde_json::from_slice(&output.stdout);
+    let view = view.unwrap_or_else(|error| panic!("{error}: {said}"));
+    (output.status.code(), view)
+}
+
+#[test]
+fn show_check_and_release_tell_a_live_pod_from_a_dead_one() {
+    require_root!();
+    let mut lab = OneNode::start("verb", "", &["--reclaim-after", "10m"]).unwrap();
+    lab.attach("shop", "lives").unwrap();
+    let lives = lab.pods[0].addresses[0].to_string();
+    let (code, view) = check(&lab);
+    assert_eq!(code, Some(0), "{view}");
+    assert_eq!(
+        (&view["attachments"], &view["hostEnds"]),
+        (&1.into(), &1.into()),
+        "{view}"
+    );
+
+    lab.attach("shop", "dies").unwrap();
+    let dies = lab.pods[1].addresses[0].to_string();
+    let container = lab.pods[1].sandbox.container_id.clone();
+    drop(lab.pods.pop());
+    eventually(PATIENCE, "the host end to go with its namespace", || {
+        ensure!(host_ends(&lab) == 1, "still there");
+        Ok(())
+    })
+    .unwrap();
+    let (code, view) = check(&lab);
+    assert_eq!(code, Some(2), "{view}");
+    let findings = view["findings"].as_array().unwrap();
+    let leaks: Vec<&Value> = findings
+        .iter()
+        .filter(|one| one["isLeak"] == true)
+        .collect();
+    assert_eq!(leaks.len(), 1, "{view}");
+    assert_eq!(leaks[0]["kind"], "hostEndGone");
+    assert!(
+        leaks[0]["advice"].as_str().unwrap().contains(&container),
+        "{view}"
+    );
+
+    let shown = lab.agent.verb(&["ipam", "show"]).unwrap();
+    assert!(
+        shown.contains("10.244.1.0/24") && shown.contains(&lives),
+        "{shown}"
+    );
+    let shown = lab
+        .agent
+        .verb(&["ipam", "show", "--address", &dies])
+        .unwrap();
+    assert!(
+        shown.contains("shop/dies") && shown.contains("(gone)"),
+        "{shown}"
+    );
+
+    // Who lives is not released but by force; who is gone, at once.
+    let error = lab.agent.verb(&["ipam", "release", &lives]).unwrap_err();
+    assert!(format!("{error:#}").contains("--force"), "{error:#}");
+    assert_eq!(host_ends(&lab), 1);
+    lab.agent
+        .verb(&["ipam", "release", "--container", &container])
+        .unwrap();
+    assert_eq!(holders(&lab).unwrap(), ["lives"]);
+    let shown = lab
+        .agent
+        .verb(&["ipam", "show", "--address", &dies])
+        .unwrap();
+    assert!(shown.contains("resting"), "{shown}");
+    assert_eq!(check(&lab).0, Some(0));
+    let error = lab
+        .agent
+        .verb(&["ipam", "release", "--container", &container])
+        .unwrap_err();
+    assert!(format!("{error:#}").contains("no attachment"), "{error:#}");
+
+    lab.agent
+        .verb(&["ipam", "release", &lives, "--force"])
+        .unwrap();
+    assert_eq!(host_ends(&lab), 0);
+    eventually(PATIENCE, "the routes to go", || {
+        let routes = lab.node.ip("route show proto 179")?;
+        ensure!(!routes.contains(&lives), "{routes}");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(check(&lab).0, Some(0));
+}

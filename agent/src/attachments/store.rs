@@ -191,7 +191,6 @@ impl<D: Disk> Leases<D> {
     }
 
     /// The allocator, to be asked how full it is, what rests, and what does not fit together.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for `portolan ipam`"))]
     pub(crate) fn ipam(&self) -> &Ipam {
         &self.ipam
     }

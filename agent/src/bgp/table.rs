@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::view::{BgpAnswer, ExplainView, PathView, PeerView};
-use crate::report::columns;
+use crate::report::{columns, duration};
 
 pub(crate) fn render(answer: &BgpAnswer) -> String {
     let mut out = String::new();
@@ -198,16 +198,6 @@ fn render_explanation(out: &mut String, told: &ExplainView) {
 
 fn or_dash(value: Option<String>) -> String {
     value.unwrap_or_else(|| "-".to_owned())
-}
-
-/// `59s`, `3m12s`, `5h7m`, `12d4h`: two units are enough to see what happened when.
-fn duration(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{}d{}h", seconds / 86_400, seconds % 86_400 / 3600),
-    }
 }
 
 #[cfg(test)]

@@ -68,6 +68,12 @@ impl Server {
         }
     }
 
+    /// The containers of which deletions wait on disk.
+    pub(crate) fn pending_deletions(&self) -> Vec<String> {
+        let pending = pending_deletions(&self.pending).into_iter();
+        pending.map(|(_, request)| request.container_id).collect()
+    }
+
     /// A deletion that waits for an earlier attachment of the same name must not hit the new one later.
     pub(super) async fn take_pending_deletion_of(&self, request: &Request) -> Result<(), CniError> {
         let file = self.pending.join(request.pending_deletion_name());

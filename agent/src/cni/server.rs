@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use super::identity::holder;
 use super::in_flight::{Entered, InFlight};
 use super::socket;
+use crate::ipam::Reclaimed;
 use crate::message::Message;
 use crate::mtu::PodMtus;
 use crate::{conntrack, firewall, routing};
@@ -27,6 +28,8 @@ pub(crate) struct Server {
     pub(super) mtus: watch::Receiver<PodMtus>,
     pub(super) pending: PathBuf,
     pub(super) in_flight: InFlight,
+    /// What was taken back without a runtime's word.
+    pub(crate) reclaimed: watch::Sender<Reclaimed>,
 }
 
 impl Server {
@@ -47,6 +50,7 @@ impl Server {
             mtus,
             pending: state_dir.join(PENDING_DELETIONS),
             in_flight: InFlight::default(),
+            reclaimed: watch::Sender::default(),
         }
     }
 

@@ -12,6 +12,7 @@ use super::Core;
 use super::blocks::{Blocks, Fill, NoBlock};
 use super::host_ports::HostPortHeld;
 use super::pools::{self, Plan, View};
+use crate::ipam::IpamState;
 use crate::message::When;
 
 /// Whether a plan of addresses hangs on it.
@@ -171,6 +172,33 @@ impl Core {
         match self.blocks.lacks(fixed) {
             Some(no_block) => Err(no_block.into()),
             None => Ok(()),
+        }
+    }
+
+    /// Copies for `portolan ipam`.
+    pub(crate) fn ipam_state(&self) -> IpamState {
+        let endpoints = self.endpoints().into_iter();
+        let delegated = endpoints.filter(|endpoint| endpoint.settings.delegated);
+        let here = self.store.values().filter_map(|resource| match resource {
+            Resource::Pod(pod) if pod.node_name.as_deref() == Some(self.node.as_str()) => Some(pod),
+            _ => None,
+        });
+        let elsewhere = self.other_pods().filter(|pod| !pod.finished);
+        let elsewhere = elsewhere.flat_map(|pod| {
+            let node = pod.node_name.clone().unwrap_or_default();
+            let whose = (pod.name.clone(), node);
+            pod.pod_ips.iter().map(move |ip| (*ip, whose.clone()))
+        });
+        IpamState {
+            node: self.node.clone(),
+            in_sync: self.in_sync,
+            ipam: self.leases.ipam().clone(),
+            delegated: delegated.map(|endpoint| endpoint.holder).collect(),
+            pods: here
+                .map(|pod| (pod.name.clone(), pod.uid.clone()))
+                .collect(),
+            elsewhere: elsewhere.collect(),
+            own: self.blocks.own(),
         }
     }
 

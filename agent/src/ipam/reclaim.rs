@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use ipam::Holder;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::absence::{Absence, HostEnd};
@@ -30,25 +30,21 @@ pub(crate) struct Reclaimed {
 }
 
 /// Looks for ever; the first time once the present state is in force.
-pub(crate) async fn run_task(server: Server, grace: Duration, report: watch::Sender<Reclaimed>) {
+pub(crate) async fn run_task(server: Server, grace: Duration) {
     if server.wait_in_force().await.is_err() {
         return;
     }
     let mut absence = Absence::default();
     loop {
-        if let Err(error) = round(&server, &mut absence, grace, &report).await {
+        if let Err(error) = round(&server, &mut absence, grace).await {
             warn!(error, "cannot look for attachments whose pods are gone");
         }
         tokio::time::sleep((grace / 4).clamp(SHORTEST_PERIOD, PERIOD)).await;
     }
 }
 
-async fn round(
-    server: &Server,
-    absence: &mut Absence,
-    grace: Duration,
-    report: &watch::Sender<Reclaimed>,
-) -> Result<(), String> {
+async fn round(server: &Server, absence: &mut Absence, grace: Duration) -> Result<(), String> {
+    let report = &server.reclaimed;
     // Attachments first: a link made since is then explained by none, and is not due for long.
     let attachments = attachments(server).await?;
     let host_ends = host_ends().await?;
