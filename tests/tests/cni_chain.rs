@@ -139,6 +139,22 @@ fn semantics_116_libcni_drives_every_verb_in_each_version_that_has_it() {
 }
 
 #[test]
+fn semantics_98_cnitool_gc_deletes_what_is_cached_and_ours_collects_by_a_list_alone() {
+    require_root!();
+    let stage = Stage::new("gct", "1.1.0", &[ours()]);
+    stage.ok("add");
+    // It has no list to give: libcni deletes what it has cached, and ours refuses to guess about the rest.
+    stage.fails("gc", "cni.dev/valid-attachments is missing");
+    stage.clean();
+    // Nothing is cached of an attachment whose record was lost: with a list, ours collects it.
+    let stage = Stage::new("gcl", "1.1.0", &[json!({"cni.dev/valid-attachments": []})]);
+    stage.ok("add");
+    std::fs::remove_dir_all(stage.one.folder().join("cni-cache/results")).unwrap();
+    stage.ok("gc");
+    stage.clean();
+}
+
+#[test]
 fn ours_first_everything_behind_it_works_and_is_taken_down() {
     require_root!();
     let mut stage = Stage::new(
@@ -197,7 +213,7 @@ fn semantics_97_check_allows_what_later_plugins_changed_and_sees_what_is_missing
             &[
                 ours(),
                 json!({"type": "bandwidth", "ingressRate": 80_000_000, "ingressBurst": 8_000_000}),
-                json!({"type": "tuning", "sysctl": {"net.core.somaxconn": "517"}, "mtu": 1400}),
+                json!({"type": "tuning", "sysctl": {"net.core.somaxconn": "517"}, "promisc": true}),
                 json!({"type": "firewall", "backend": "iptables"}),
             ],
         );

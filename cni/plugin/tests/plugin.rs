@@ -378,3 +378,15 @@ fn gc_passes_on_exactly_what_is_to_be_kept() {
     assert_eq!(kept.len(), 1);
     assert_eq!(kept[0].container_id, "c2");
 }
+
+#[test]
+fn semantics_89_standard_input_that_cannot_be_read_is_code_5() {
+    let output = Command::new(env!("CARGO_BIN_EXE_portolan-cni"))
+        .env_clear()
+        .envs([("CNI_COMMAND", "STATUS"), ("CNI_PATH", "/opt/cni/bin")])
+        .stdin(fs::File::open("/").unwrap())
+        .output()
+        .unwrap();
+    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &error["code"]), (Some(1), &json!(5)));
+}

@@ -10,7 +10,11 @@ use super::Tally;
 const PAGE: &str = "docs/conformance.md";
 
 /// All of them.
-const PAGES: &[&str] = &[PAGE, "docs/conformance-policy.md"];
+const PAGES: &[&str] = &[
+    PAGE,
+    "docs/conformance-policy.md",
+    "docs/conformance-cni.md",
+];
 
 /// Where most of what the first names is: files are given from here or from the root.
 const HOME: &str = "bgp/proto/src";
