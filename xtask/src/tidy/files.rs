@@ -100,7 +100,7 @@ fn source(name: &str, text: &str, tally: &mut Tally) {
 
 /// Product code: neither tests nor what builds and drives them.
 fn may_not_start_programs(name: &str) -> bool {
-    let outside = ["tests/", "xtask/", "fuzz/"]
+    let outside = ["tests/", "bench/", "xtask/", "fuzz/"]
         .iter()
         .any(|folder| name.starts_with(folder));
     !outside
