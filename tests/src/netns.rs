@@ -197,6 +197,12 @@ fn processes_in(name: &str) -> Result<Vec<i32>> {
         .collect())
 }
 
+/// A command that will run in the network namespace of the thread that starts it, with nothing started before it.
+#[must_use]
+pub fn here(program: impl AsRef<OsStr>) -> Command {
+    Command::new(program)
+}
+
 /// Runs a program to its end and gives its standard output.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use ::tests::cni::Sandbox;
+use ::tests::netns::here;
 use ::tests::process::MARK;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -130,7 +131,7 @@ impl Plugin {
             "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={}",
             pod.namespace, pod.name
         );
-        let mut program = std::process::Command::new(&self.program);
+        let mut program = here(&self.program);
         program
             .env(MARK, std::process::id().to_string())
             .env("CNI_COMMAND", command.name())

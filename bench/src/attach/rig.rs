@@ -5,9 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ::tests::cni::Sandbox;
-use ::tests::netns::Netns;
+use ::tests::netns::{Netns, run};
 use ::tests::policy_lab::BackEnd;
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use netfilter::Family;
 use nix::net::if_::if_nametoindex;
 
@@ -180,14 +180,7 @@ impl Rig {
         let path = file.path().to_str().context("a file's name")?;
         let of = |family| -> Result<()> {
             let program = self.back_end.program(family, "restore");
-            let output = std::process::Command::new(&program)
-                .args(["--noflush", "--wait", "5", path])
-                .output()?;
-            ensure!(
-                output.status.success(),
-                "{program}: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            run(&program, &["--noflush", "--wait", "5", path])?;
             Ok(())
         };
         self.node.netns.inside(|| {
