@@ -94,7 +94,15 @@ fn after_a_reboot_what_ran_before_is_released_once_the_grace_is_over_and_not_soo
     lab.agent.kill().unwrap();
     lab.pods.clear();
     std::fs::remove_dir_all(lab.agent.run_dir()).unwrap();
-    assert_eq!(host_ends(&lab), 0);
+    eventually(
+        PATIENCE,
+        "the host ends to go with their namespaces",
+        || {
+            ensure!(host_ends(&lab) == 0, "still there");
+            Ok(())
+        },
+    )
+    .unwrap();
     lab.agent.start(&lab.node).unwrap();
     lab.agent.wait_synced().unwrap();
     assert_eq!(holders(&lab).unwrap().len(), 2);
