@@ -98,6 +98,21 @@ fn a_pod_is_routed_only_while_its_link_is_there_and_its_cidr_is_a_blackhole() {
 }
 
 #[test]
+fn a_host_end_that_is_made_anew_has_no_route_until_it_is_up() {
+    let (_folder, mut core) = core();
+    core.handle_event(node("n1"));
+    core.handle_event(Event::InSync);
+    let routes = |core: &mut Core| core.outputs().unwrap().local.routes.len();
+    let endpoint = core.attach(&asked(holder(), None, Vec::new())).unwrap();
+    core.set_link(&endpoint.interface, true);
+    assert_eq!(routes(&mut core), 2);
+    core.attach(&asked(holder(), None, Vec::new())).unwrap();
+    assert_eq!(routes(&mut core), 1, "the kernel would refuse it");
+    core.set_link(&endpoint.interface, true);
+    assert_eq!(routes(&mut core), 2);
+}
+
+#[test]
 fn who_gets_an_address_that_another_gave_up_waits_for_the_generation_without_that_one() {
     let (_folder, mut core) = core();
     core.handle_event(node("n1"));

@@ -71,15 +71,15 @@ fn disturb(agent: &mut Agent, node: &Netns, ledger: &Ledger, end: Instant, mut r
 
 /// What must have happened at least for a run of 45 s to prove anything.
 const LEAST: [(&str, u64); 12] = [
-    ("added", 100),
+    ("added", 60),
     ("deleted", 100),
-    ("plugin killed", 20),
+    ("plugin killed", 15),
     ("agent killed", 4),
     ("agent ended", 1),
     ("ADD while the agent was away", 3),
     ("reached", 60),
-    ("denied", 20),
-    ("checked", 10),
+    ("denied", 15),
+    ("checked", 8),
     ("collected", 2),
     ("namespace gone before DEL", 5),
     ("two at once", 10),
