@@ -65,6 +65,10 @@ pub(crate) fn look(node: &Netns, agent: &Agent, expected: &Expected) -> Result<(
         &mut found,
     );
     held(agent, expected, &mut found);
+    // It ends with an error if there is a leak.
+    if let Err(error) = agent.verb(&["ipam", "check"]) {
+        found.push(error.to_string());
+    }
     let pending = agent.state_dir().join("pending-del");
     for entry in std::fs::read_dir(&pending).into_iter().flatten().flatten() {
         found.push(format!("pending: {}", entry.path().display()));
