@@ -10,6 +10,8 @@ use ipam::Holder;
 pub(crate) struct HostEnd {
     pub(crate) name: String,
     pub(crate) index: u32,
+    /// Whether it was ever put to use: one that is made and not raised yet is down.
+    pub(crate) up: bool,
 }
 
 /// Since when things do not fit together.
@@ -31,6 +33,9 @@ pub(crate) struct Due {
 impl Absence {
     /// Takes one look: all attachments with their host ends' names, and all host ends. What fits together again, and
     /// what a request is about now, begins anew.
+    ///
+    /// A host end that is up is never due: it is a pod's whose lease was lost with the state folder, and may come back
+    /// with it. Until then what it sends is dropped as from no pod of ours.
     pub(crate) fn look(
         &mut self,
         now: Instant,
@@ -47,7 +52,7 @@ impl Absence {
         self.holders = since(&self.holders, absent, now);
         let unknown = host_ends
             .iter()
-            .filter(|end| !explained.contains(end.name.as_str()));
+            .filter(|end| !end.up && !explained.contains(end.name.as_str()));
         self.host_ends = since(&self.host_ends, unknown, now);
     }
 
@@ -103,6 +108,7 @@ mod tests {
         let end = |(name, index): &(&str, u32)| HostEnd {
             name: (*name).to_owned(),
             index: *index,
+            up: false,
         };
         all.iter().map(end).collect()
     }
@@ -159,5 +165,18 @@ mod tests {
         // One that got an attachment is explained.
         absence.look(late, &[attachment("a")], &all, |_| false);
         assert_eq!(absence.due(late, GRACE), Due::default());
+    }
+    #[test]
+    fn a_pods_host_end_whose_lease_was_lost_is_never_deleted() {
+        let (mut absence, start) = (Absence::default(), Instant::now());
+        let lost = HostEnd {
+            name: "ptla".to_owned(),
+            index: 3,
+            up: true,
+        };
+        let all = BTreeSet::from([lost]);
+        absence.look(start, &[], &all, |_| false);
+        absence.look(start + GRACE, &[], &all, |_| false);
+        assert_eq!(absence.due(start + GRACE, GRACE), Due::default());
     }
 }

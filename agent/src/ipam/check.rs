@@ -67,7 +67,9 @@ fn told(state: &IpamState, seen: &Seen, finding: Finding) -> Option<FindingView>
         }
         Finding::LinkUnknown { link } => {
             let text = format!("the host end {link} belongs to no attachment");
-            let advice = format!("{BY_ITSELF}; at once: ip link delete {link}");
+            let advice = format!(
+                "its lease was lost: put the state folder back, or, if no pod uses it: ip link delete {link}"
+            );
             ("hostEndUnknown", true, text, advice)
         }
         Finding::PodUnknown { holder, pod } => {

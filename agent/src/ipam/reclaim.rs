@@ -81,6 +81,7 @@ async fn host_ends() -> Result<BTreeSet<HostEnd>, String> {
     let host_end = |link: routes::LinkInfo| HostEnd {
         name: link.name,
         index: link.index,
+        up: link.up,
     };
     Ok(links.into_iter().map(host_end).collect())
 }
