@@ -167,7 +167,12 @@ impl Agent {
             return Ok(());
         };
         let status = process.terminate(Duration::from_secs(20))?;
-        ensure!(status.success(), "{} after SIGTERM: {status}", self.node);
+        ensure!(
+            status.success(),
+            "{} after SIGTERM: {status}\n{}",
+            self.node,
+            process.log_end()
+        );
         Ok(())
     }
 
