@@ -71,17 +71,17 @@ fn disturb(agent: &mut Agent, node: &Netns, ledger: &Ledger, end: Instant, mut r
 
 /// What must have happened at least for a run of 45 s to prove anything.
 const LEAST: [(&str, u64); 12] = [
-    ("added", 60),
+    ("added", 40),
     ("deleted", 100),
     ("plugin killed", 15),
     ("agent killed", 4),
     ("agent ended", 1),
     ("ADD while the agent was away", 3),
-    ("reached", 60),
-    ("denied", 15),
-    ("checked", 8),
+    ("reached", 40),
+    ("denied", 8),
+    ("checked", 4),
     ("collected", 2),
-    ("namespace gone before DEL", 5),
+    ("namespace gone before DEL", 4),
     ("two at once", 10),
 ];
 
