@@ -112,7 +112,7 @@ impl Server {
                 .await
                 .map(|()| Response::Done),
             Command::Gc => self.collect(&request).await.map(|()| Response::Done),
-            Command::Status => self.status().await.map(|()| Response::Done),
+            Command::Status => self.status(&request).await.map(|()| Response::Done),
         }
     }
 

@@ -1,5 +1,6 @@
 //! CNI STATUS: whether an ADD would work.
 
+use cni_spec::socket::Request;
 use cni_spec::{CniError, ErrorCode};
 use tokio::sync::oneshot;
 
@@ -8,7 +9,7 @@ use crate::message::Message;
 
 impl Server {
     /// Answers from what is known: the runtime asks every few seconds.
-    pub(super) async fn status(&self) -> Result<(), CniError> {
+    pub(super) async fn status(&self, request: &Request) -> Result<(), CniError> {
         let not_available = |why: String| {
             CniError::new(ErrorCode::NotAvailable, "pods cannot be attached now").details(why)
         };
@@ -23,6 +24,10 @@ impl Server {
             }
         };
         in_force.map_err(not_available)?;
+        if request.config.ipam_plugin()?.is_some() {
+            // Its room is that plugin's to know, which has been asked by ours.
+            return Ok(());
+        }
         let (reply, answer) = oneshot::channel();
         let room = self.ask(Message::Room(reply), answer).await;
         let room = room.map_err(|error| not_available(error.to_string()))?;

@@ -11,6 +11,7 @@ use super::view::{CheckView, FindingView};
 use crate::attachments::host_interface;
 
 /// What the agent does by itself.
+const LEASE_LOST: &str = "its lease was lost: put the state folder back, or, if no pod uses it";
 const BY_ITSELF: &str = "the agent takes it back once it has been so for --reclaim-after";
 
 /// Compares all with all.
@@ -67,9 +68,7 @@ fn told(state: &IpamState, seen: &Seen, finding: Finding) -> Option<FindingView>
         }
         Finding::LinkUnknown { link } => {
             let text = format!("the host end {link} belongs to no attachment");
-            let advice = format!(
-                "its lease was lost: put the state folder back, or, if no pod uses it: ip link delete {link}"
-            );
+            let advice = format!("{LEASE_LOST}: ip link delete {link}");
             ("hostEndUnknown", true, text, advice)
         }
         Finding::PodUnknown { holder, pod } => {

@@ -42,7 +42,11 @@ fn check_host(conn: &mut Conn, link: &PodLink, wrong: &mut Vec<String>) -> Resul
         wrong.push(format!("the host has no interface {name}"));
         return Ok(());
     };
-    check_link(&found, link, &format!("the host's {name}"), wrong);
+    let whose = format!("the host's {name}");
+    check_link(&found, &whose, wrong);
+    if let Some(mtu) = link.mtu.filter(|mtu| *mtu != found.mtu) {
+        wrong.push(format!("{whose} has MTU {} instead of {mtu}", found.mtu));
+    }
     if found.mac != Some(HOST_MAC) {
         wrong.push(format!("the host's {name} has another link-layer address"));
     }
@@ -58,7 +62,12 @@ fn check_pod(conn: &mut Conn, link: &PodLink, wrong: &mut Vec<String>) -> Result
         wrong.push(format!("the pod has no interface {name}"));
         return Ok(());
     };
-    check_link(&found, link, &format!("the pod's {name}"), wrong);
+    let whose = format!("the pod's {name}");
+    check_link(&found, &whose, wrong);
+    // A plugin behind ours (tuning) may lower it: that costs nobody a packet.
+    if let Some(mtu) = link.mtu.filter(|mtu| *mtu < found.mtu) {
+        wrong.push(format!("{whose} has MTU {} above {mtu}", found.mtu));
+    }
     for &address in &link.addresses {
         if !addresses(conn, found.index, address)? {
             wrong.push(format!("the pod's {name} lacks address {address}"));
@@ -95,15 +104,12 @@ fn check_pod(conn: &mut Conn, link: &PodLink, wrong: &mut Vec<String>) -> Result
     Ok(())
 }
 
-fn check_link(found: &LinkInfo, link: &PodLink, whose: &str, wrong: &mut Vec<String>) {
+fn check_link(found: &LinkInfo, whose: &str, wrong: &mut Vec<String>) {
     if !found.up {
         wrong.push(format!("{whose} is down"));
     }
     if found.kind != "veth" {
         wrong.push(format!("{whose} is no veth but {:?}", found.kind));
-    }
-    if let Some(mtu) = link.mtu.filter(|mtu| *mtu != found.mtu) {
-        wrong.push(format!("{whose} has MTU {} instead of {mtu}", found.mtu));
     }
 }
 
