@@ -1,6 +1,7 @@
 //! Names that a kernel program may be told: made by hashing or checked against their grammar.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -22,6 +23,14 @@ pub enum Family {
 impl Family {
     /// Both, in order.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// That of an address.
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
 
     /// The bits of an address.
     pub fn bits(self) -> u8 {

@@ -75,7 +75,7 @@ impl HostPort {
         self.claim
             .host_ip
             .is_none_or(fits)
-            .then(|| family(self.pod))
+            .then(|| Family::of(self.pod))
     }
 }
 
@@ -151,14 +151,6 @@ pub fn compile(
 
 /// What the CNI name of a protocol with ports is compiled as.
 pub const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-
-fn family(address: IpAddr) -> Family {
-    if address.is_ipv4() {
-        Family::V4
-    } else {
-        Family::V6
-    }
-}
 
 /// Only the first packet of a flow comes through the nat table.
 fn nat(of: Family, tree: &mut Tree<'_>, ports: &[&HostPort], prefix: &InterfaceName) -> TableRules {

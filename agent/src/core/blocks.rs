@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use netfilter::Family;
 
-use super::pools::{Family, Plan};
+use super::pools::Plan;
 
 /// A further block is claimed when fewer addresses of a family are free than this, or than a quarter of a block.
 const FREE: u128 = 8;

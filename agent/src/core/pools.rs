@@ -1,11 +1,11 @@
 //! From pools, blocks and Nodes to where this node's addresses come from, and which block it takes next; pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use api::crd::Encapsulation;
 use api::resources::{IpPool, IpamBlock, Node};
 use ipnet::IpNet;
+use netfilter::Family;
 use sha2::{Digest as _, Sha256};
 
 #[cfg(test)]
@@ -24,29 +24,6 @@ pub(crate) struct View<'a> {
     pub(crate) blocks: Vec<&'a IpamBlock>,
     /// What reservations hold.
     pub(crate) reserved: Vec<IpNet>,
-}
-
-/// An address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// Of an address.
-    pub(crate) fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(_) => Self::V4,
-            IpAddr::V6(_) => Self::V6,
-        }
-    }
-
-    fn of_net(cidr: &IpNet) -> Self {
-        Self::of(cidr.addr())
-    }
 }
 
 /// What follows for this node.
@@ -82,7 +59,7 @@ pub(crate) fn plan(view: &View<'_>) -> Plan {
     let own_blocks = view.blocks.iter();
     let own_blocks = own_blocks.filter(|block| block.node == view.node.name);
     let blocks: BTreeSet<IpNet> = own_blocks.map(|block| block.cidr).collect();
-    let is_unpooled = |cidr: &&IpNet| !pooled.contains(&Family::of_net(cidr));
+    let is_unpooled = |cidr: &&IpNet| !pooled.contains(&Family::of(cidr.addr()));
     let pod_cidrs = view.node.pod_cidrs.iter().map(IpNet::trunc);
     let pod_cidrs: Vec<IpNet> = pod_cidrs.filter(|cidr| is_unpooled(&cidr)).collect();
     let is_source = |pool: &&&IpPool| !pool.disabled && !refused.contains_key(pool.name.as_str());
@@ -117,7 +94,7 @@ impl Plan {
     /// they seldom want the same one.
     pub(crate) fn next_block(&self, family: Family, not: &BTreeSet<IpNet>) -> Option<IpNet> {
         let sources = self.sources.iter();
-        let mut sources = sources.filter(|pool| Family::of_net(&pool.cidr) == family);
+        let mut sources = sources.filter(|pool| Family::of(pool.cidr.addr()) == family);
         sources.find_map(|pool| {
             // A Pod CIDR of another node may hold pods that were there before the pool.
             let both = || self.barred.iter().chain(&self.avoided);
@@ -155,7 +132,7 @@ impl Plan {
     /// In how many addresses the blocks of a family's pools come, the smallest ones; 0 if there are no pools.
     pub(crate) fn block_size(&self, family: Family) -> u128 {
         let sources = self.sources.iter();
-        let of_family = sources.filter(|pool| Family::of_net(&pool.cidr) == family);
+        let of_family = sources.filter(|pool| Family::of(pool.cidr.addr()) == family);
         let sizes = of_family.map(|pool| 1_u128 << (pool.cidr.max_prefix_len() - pool.block_size));
         sizes.min().unwrap_or(0)
     }
@@ -168,7 +145,7 @@ fn is_used_by(pool: &IpPool, node: &Node) -> bool {
 fn families(pools: &[&IpPool]) -> BTreeSet<Family> {
     pools
         .iter()
-        .map(|pool| Family::of_net(&pool.cidr))
+        .map(|pool| Family::of(pool.cidr.addr()))
         .collect()
 }
 
@@ -239,7 +216,7 @@ fn give(
         give.extend(inside);
     }
     give.extend(pod_cidrs);
-    give.sort_by_key(|cidr| Some(Family::of_net(cidr)) != first);
+    give.sort_by_key(|cidr| Some(Family::of(cidr.addr())) != first);
     let mut seen = BTreeSet::new();
     give.retain(|cidr| seen.insert(*cidr));
     give
@@ -277,7 +254,7 @@ fn barred<'a>(view: &View<'_>, others: impl Iterator<Item = &'a Node>) -> Vec<Ip
             .collect();
         let pooled = families(&used);
         let cidrs = node.pod_cidrs.iter();
-        barred.extend(cidrs.filter(|cidr| !pooled.contains(&Family::of_net(cidr))));
+        barred.extend(cidrs.filter(|cidr| !pooled.contains(&Family::of(cidr.addr()))));
     }
     barred
 }

@@ -87,7 +87,7 @@ fn expected(ports: &BTreeSet<HostPort>, probe: Probe) -> Option<(IpAddr, u16)> {
         port.claim.protocol == probe.protocol
             && port.claim.port == probe.port
             && port.claim.covers(probe.to)
-            && port.family() == Some(family(probe.to))
+            && port.family() == Some(Family::of(probe.to))
             && !unled(probe.to)
     });
     let mine: Vec<&HostPort> = mine.collect();
