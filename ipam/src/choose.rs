@@ -98,7 +98,7 @@ impl Ipam {
                 let address = self.of_same_pod(&own, request, |_| false);
                 let address = address.map_or_else(
                     || {
-                        let next = self.next(family, &own)?;
+                        let next = self.next(family, &own, request.now)?;
                         round.push(next);
                         Ok(next)
                     },
@@ -190,7 +190,7 @@ impl Ipam {
                 .of_same_pod(set, request, taken)
                 .or_else(|| self.first_free(set, taken))
                 .or_else(|| self.longest_rested(set, taken));
-            chosen.push(address.ok_or_else(|| self.exhausted(set))?);
+            chosen.push(address.ok_or_else(|| self.exhausted(set, request.now))?);
         }
         Ok(())
     }
@@ -209,7 +209,7 @@ impl Ipam {
 
     /// The first free address after the last one given, through the family's CIDRs in turn and round again; when all
     /// are held or rest, the one that has rested longest.
-    fn next(&self, family: Family, spans: &[Span]) -> Result<IpAddr, Error> {
+    fn next(&self, family: Family, spans: &[Span], now: u64) -> Result<IpAddr, Error> {
         let last = self.last.get(&family).copied();
         let at = last.and_then(|last| spans.iter().position(|span| span.contains(last)));
         let mut order = Vec::with_capacity(spans.len() + 1);
@@ -223,7 +223,7 @@ impl Ipam {
         }
         self.first_free(&order, |_| false)
             .or_else(|| self.longest_rested(spans, |_| false))
-            .ok_or_else(|| self.exhausted(spans))
+            .ok_or_else(|| self.exhausted(spans, now))
     }
 
     /// The first address of the spans, in their order, that nobody holds, that does not rest and is not reserved.
@@ -259,7 +259,7 @@ impl Ipam {
         !self.reserved.contains(address) && spans.iter().any(|span| span.contains(address))
     }
 
-    fn exhausted(&self, spans: &[Span]) -> Error {
+    fn exhausted(&self, spans: &[Span], now: u64) -> Error {
         let held = |span: &Span| {
             let (first, last) = span.bounds();
             // A map holds at most usize::MAX entries, which fit.
@@ -268,7 +268,7 @@ impl Ipam {
         Error::Exhausted {
             of: spans.iter().map(|span| self.name_of(*span)).collect(),
             held: spans.iter().map(held).sum(),
-            reserved: spans.iter().map(|span| self.reserved_in(*span)).sum(),
+            reserved: spans.iter().map(|span| self.reserved_in(*span, now)).sum(),
         }
     }
 

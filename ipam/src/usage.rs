@@ -38,17 +38,20 @@ impl Ipam {
                 cidr: range.cidr(),
                 held: count(self.held.range(first..=last)),
                 cooling: count(resting.filter(|entry| entry.rests(now, self.cool_down))),
-                reserved: self.reserved_in(range.span()),
+                reserved: self.reserved_in(range.span(), now),
                 usable: range.span().len(),
             }
         })
     }
 
-    /// How many addresses of a span are reserved, and neither held nor resting.
-    pub(crate) fn reserved_in(&self, span: Span) -> u128 {
+    /// How many addresses of a span are reserved at a time (seconds since 1970), and neither held nor resting then.
+    pub(crate) fn reserved_in(&self, span: Span, now: u64) -> u128 {
         let (first, last) = span.bounds();
         let held = self.held.range(first..=last).map(|(address, _)| *address);
-        let resting = self.resting.between(first, last).map(|entry| entry.address);
+        let resting = self.resting.between(first, last);
+        let resting = resting
+            .filter(|entry| entry.rests(now, self.cool_down))
+            .map(|entry| entry.address);
         let taken = held.chain(resting).filter(|ip| self.reserved.contains(*ip));
         self.reserved.count_in(span).saturating_sub(count(taken))
     }

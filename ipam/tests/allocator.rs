@@ -561,3 +561,19 @@ fn a_snapshot_that_cannot_be_believed_is_refused() {
             .contains("10.0.0.1 is there twice")
     );
 }
+
+#[test]
+fn a_reserved_address_that_has_rested_is_not_free() {
+    let mut ipam = ipam(&["10.0.0.0/30"]);
+    ipam.set_cool_down(6);
+    add_at(&mut ipam, "a", 1000).unwrap();
+    ipam.release(&holder("a"), 1000);
+    ipam.set_reserved(nets(&["10.0.0.1/32"]));
+    // Nobody has asked for an address since: what rests is settled then.
+    let usage = ipam.usage(1006).next().unwrap();
+    assert_eq!(
+        (usage.cooling, usage.reserved, usage.free()),
+        (0, 1, 1),
+        "{usage:?}"
+    );
+}

@@ -398,6 +398,8 @@ fn compare(ipam: &Ipam, model: &Model, now: u64) -> Result<(), TestCaseError> {
         prop_assert_eq!(usage.usable, hosts.len() as u128);
         prop_assert_eq!(usage.held, count(&|ip| model.is_held(ip)));
         prop_assert_eq!(usage.cooling, count(&|ip| !model.is_held(ip) && rests(ip)));
+        let reserved = |ip: &IpAddr| model.is_reserved(ip) && !model.is_held(ip) && !rests(ip);
+        prop_assert_eq!(usage.reserved, count(&reserved));
     }
     Ok(())
 }
