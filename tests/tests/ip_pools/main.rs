@@ -93,6 +93,8 @@ fn a_full_node_takes_a_further_block_until_none_is_left_and_empty_ones_go_back()
         Ok(())
     })
     .unwrap();
+    // The other node has read that, too.
+    lab.stations[1].agent.wait_synced().unwrap();
     for number in 0..4 {
         lab.attach(1, &format!("q{number}")).unwrap();
     }
@@ -174,6 +176,13 @@ fn a_fixed_address_of_another_nodes_block_is_reached_and_never_given_by_that_nod
         routes.contains(&format!("{fixed} via 10.66.0.2")),
         "{routes}"
     );
+    let told = lab.blocks_folder().with_file_name("node2.json");
+    eventually(PATIENCE, "the other node to tell of its pod", || {
+        ensure!(fs::read_to_string(&told)?.contains(&text), "not yet");
+        Ok(())
+    })
+    .unwrap();
+    lab.stations[0].agent.wait_synced().unwrap();
     // The owner of the block refuses it by name while it is held, and never comes to it by itself.
     let late = lab.sandbox("late").unwrap();
     let refused = lab.add(0, &late).unwrap();
