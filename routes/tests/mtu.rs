@@ -188,6 +188,10 @@ fn both_ends_of_running_pods_follow_and_ipv6_keeps_what_it_needs() {
             assert_eq!(ends(), [mtu; 4]);
             assert_eq!(change(mtu).await, []);
         }
+        // One that a plugin behind ours lowered stays so until the path changes.
+        both.pod.ip("link set eth0 mtu 1390");
+        assert_eq!(change(1420).await, []);
+        assert_eq!(ends(), [1420, 1390, 1420, 1420]);
         change(1000).await;
         assert_eq!(ends(), [1280, 1280, 1000, 1000]);
         for one in [&both, &four] {

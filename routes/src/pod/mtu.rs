@@ -101,7 +101,8 @@ impl Pair {
         let Some(pod) = other_end(host, index, namespace)? else {
             return Ok(None);
         };
-        let fine = link.mtu == wanted && pod.mtu == wanted && link.alias != UNDER_WAY;
+        // A pod's end below the host's was lowered by a plugin behind ours, or by the pod: it stays so until the path changes.
+        let fine = link.mtu == wanted && pod.mtu <= wanted && link.alias != UNDER_WAY;
         Ok((!fine).then_some(Self {
             host: link,
             namespace,
