@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use crate::attachments::Leases;
+use crate::attachments::{LAST_BREATH, Leases};
 use crate::cli::{AgentArgs, BfdArgs, Feature};
 use crate::core::{Core, Endpoint, Seen, when};
 use crate::message::{Message, Refused, Reply, When};
@@ -120,13 +120,22 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the runtime")
 }
 
-async fn run(args: &AgentArgs) -> anyhow::Result<()> {
-    if control::agent_answers(&args.run_dir) {
-        anyhow::bail!(
+/// Waits for the last breath of one that was killed: its sockets may outlive it as its state folder's lock does.
+async fn be_alone(run_dir: &Path) -> anyhow::Result<()> {
+    let deadline = Instant::now() + LAST_BREATH;
+    while control::agent_answers(run_dir) {
+        anyhow::ensure!(
+            Instant::now() < deadline,
             "another agent runs in {}: stop it, or give this one its own --run-dir and --state-dir",
-            args.run_dir.display()
+            run_dir.display()
         );
+        tokio::time::sleep(LAST_BREATH / 40).await;
     }
+    Ok(())
+}
+
+async fn run(args: &AgentArgs) -> anyhow::Result<()> {
+    be_alone(&args.run_dir).await?;
     make_run_dir(&args.run_dir)?;
     let mut leases = Leases::open(&args.state_dir)?;
     leases.set_cool_down(args.address_cool_down.as_secs());

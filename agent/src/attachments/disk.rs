@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
@@ -14,6 +15,9 @@ pub(super) const SNAPSHOT: &str = "ipam.json";
 /// The journal's.
 pub(super) const JOURNAL: &str = "ipam.journal";
 const NEW: &str = "ipam.json.new";
+/// For so long the lock may outlive the agent that had it: one killed while it starts a program leaves a child behind,
+/// which holds all that it held until it is that program.
+pub(crate) const LAST_BREATH: Duration = Duration::from_secs(2);
 /// They say which pods run here: not for everybody.
 const MODE: u32 = 0o600;
 
@@ -63,13 +67,19 @@ impl Folder {
         let cannot = || format!("cannot use the state folder {}", path.display());
         fs::create_dir_all(path).with_context(cannot)?;
         let lock = File::open(path).with_context(cannot)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!(
-                "another agent keeps its leases in {}: stop it, or give this one its own --state-dir",
-                path.display()
-            ),
-            Err(TryLockError::Error(error)) => return Err(error).with_context(cannot),
+        let deadline = Instant::now() + LAST_BREATH;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(LAST_BREATH / 40);
+                }
+                Err(TryLockError::WouldBlock) => bail!(
+                    "another agent keeps its leases in {}: stop it, or give this one its own --state-dir",
+                    path.display()
+                ),
+                Err(TryLockError::Error(error)) => return Err(error).with_context(cannot),
+            }
         }
         Ok(Self {
             path: path.to_owned(),

@@ -12,6 +12,7 @@ mod syncer;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use disk::LAST_BREATH;
 pub(crate) use interface::host_interface;
 pub(crate) use settings::Settings;
 pub(crate) use store::{Leases, now};

@@ -322,6 +322,21 @@ fn two_agents_never_keep_their_leases_in_one_folder() {
 }
 
 #[test]
+fn the_last_breath_of_a_killed_agent_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut killed = open(folder.path());
+    give(&mut killed, "a");
+    // Its child, which has not become another program yet.
+    let child = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        drop(killed);
+    });
+    let leases = open(folder.path());
+    assert_eq!(leases.iter().count(), 1);
+    child.join().unwrap();
+}
+
+#[test]
 fn a_record_costs_little_and_never_waits_for_the_disk() {
     let folder = tempfile::tempdir().unwrap();
     let mut leases = open(folder.path());
