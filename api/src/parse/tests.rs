@@ -240,6 +240,35 @@ fn a_node_has_its_addresses_pod_cidrs_and_bgp_identity() {
 }
 
 #[test]
+fn annotations_give_a_node_its_address_of_a_family_instead_of_its_status() {
+    let node_with = |annotations: Value| {
+        let addresses = ["fd00::1", "10.0.0.1", "10.0.1.1"];
+        let addresses = addresses.map(|ip| json!({"type": "InternalIP", "address": ip}));
+        node(json!({
+            "metadata": {"name": "n1", "annotations": annotations},
+            "status": {"addresses": addresses},
+        }))
+        .expect("a node")
+    };
+    let texts = |ips: &[std::net::IpAddr]| ips.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let v4 = node_with(json!({"portolan.io/ipv4-address": "192.0.2.1"}));
+    assert_eq!(texts(&v4.internal_ips), ["fd00::1", "192.0.2.1"]);
+    let all = ["10.0.0.1", "10.0.1.1", "192.0.2.1", "fd00::1"];
+    assert_eq!(texts(&v4.addresses), all, "its others are its own, too");
+    let v6 = node_with(json!({"portolan.io/ipv6-address": "fd00::99"}));
+    assert_eq!(
+        texts(&v6.internal_ips),
+        ["fd00::99", "10.0.0.1", "10.0.1.1"]
+    );
+    let annotations = json!({"portolan.io/ipv6-address": "fd00::99"});
+    let bare = json!({"metadata": {"name": "n1", "annotations": annotations}});
+    assert_eq!(
+        texts(&node(bare).expect("a node").internal_ips),
+        ["fd00::99"]
+    );
+}
+
+#[test]
 fn an_unschedulable_node_does_not_drain_bgp() {
     let rest = json!({"metadata": {"name": "n1"}, "spec": {"unschedulable": true}});
     let node = node(rest).expect("a node");
@@ -274,6 +303,13 @@ fn wrong_nodes_are_refused() {
         ("router-id", "::1"),
         ("route-reflector-cluster-id", "0.0.0.0"),
         ("route-reflector-cluster-id", "7"),
+        ("ipv4-address", "10.0.0.1/24"),
+        ("ipv4-address", "fd00::1"),
+        ("ipv4-address", "127.0.0.1"),
+        ("ipv4-address", ""),
+        ("ipv6-address", "10.0.0.1"),
+        ("ipv6-address", "fe80::1"),
+        ("ipv6-address", "::ffff:10.0.0.1"),
         ("bgp-drain", "yes"),
         ("bgp-drain", ""),
     ] {

@@ -1,7 +1,7 @@
 //! Node: addresses, Pod CIDRs and the BGP identity that its annotations give it.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
@@ -13,6 +13,9 @@ const AS_NUMBER: &str = "portolan.io/as-number";
 const ROUTER_ID: &str = "portolan.io/router-id";
 const CLUSTER_ID: &str = "portolan.io/route-reflector-cluster-id";
 const DRAIN: &str = "portolan.io/bgp-drain";
+/// The node's address where `status.addresses` names another one, or none: of a loopback that BGP announces, say.
+const IPV4_ADDRESS: &str = "portolan.io/ipv4-address";
+const IPV6_ADDRESS: &str = "portolan.io/ipv6-address";
 
 /// A Node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,9 +24,10 @@ pub struct Node {
     pub name: String,
     /// Its labels.
     pub labels: Labels,
-    /// `status.addresses` of type InternalIP, in order.
+    /// `status.addresses` of type InternalIP, in order; of a family that annotation `portolan.io/ipv4-address` or
+    /// `portolan.io/ipv6-address` gives an address, that one alone.
     pub internal_ips: Vec<IpAddr>,
-    /// All of `status.addresses` that are addresses, sorted, each once.
+    /// All of `status.addresses` that are addresses and those of the annotations, sorted, each once.
     pub addresses: Vec<IpAddr>,
     /// `spec.podCIDRs`, host bits cleared, at most one a family.
     pub pod_cidrs: Vec<IpNet>,
@@ -45,11 +49,20 @@ impl TryFrom<core::Node> for Node {
         let subject = Subject::cluster("Node", &node.metadata)?;
         let status = node.status.unwrap_or_default();
         let wrong = |why| subject.error(why);
+        let v4 = subject.annotation(&node.metadata, IPV4_ADDRESS, read_ipv4)?;
+        let v6 = subject.annotation(&node.metadata, IPV6_ADDRESS, read_ipv6)?;
+        let overrides: Vec<IpAddr> = v4.into_iter().chain(v6).collect();
+        let mut internal_ips = internal_ips(&status).map_err(wrong)?;
+        let mut addresses = all_addresses(&status);
+        addresses.extend(&overrides);
+        for address in overrides {
+            replace_of_family(&mut internal_ips, address);
+        }
         Ok(Self {
             name: subject.name().to_owned(),
             labels: subject.labels(&node.metadata)?,
-            internal_ips: internal_ips(&status).map_err(wrong)?,
-            addresses: all_addresses(&status),
+            internal_ips,
+            addresses: addresses.into_iter().collect(),
             pod_cidrs: pod_cidrs(node.spec.unwrap_or_default()).map_err(wrong)?,
             as_number: subject.annotation(&node.metadata, AS_NUMBER, read_as_number)?,
             router_id: subject.annotation(&node.metadata, ROUTER_ID, read_router_id)?,
@@ -72,13 +85,20 @@ fn internal_ips(status: &core::NodeStatus) -> Result<Vec<IpAddr>, String> {
         .collect()
 }
 
+/// Puts an address where the first of its family is, and takes those away; at the end if there is none.
+fn replace_of_family(addresses: &mut Vec<IpAddr>, address: IpAddr) {
+    let of_family = |other: &IpAddr| other.is_ipv4() == address.is_ipv4();
+    let place = addresses.iter().position(of_family);
+    addresses.retain(|other| !of_family(other));
+    addresses.insert(place.unwrap_or(addresses.len()), address);
+}
+
 /// Every entry that is an address: a node's names are among them too.
-fn all_addresses(status: &core::NodeStatus) -> Vec<IpAddr> {
+fn all_addresses(status: &core::NodeStatus) -> BTreeSet<IpAddr> {
     let entries = status.addresses.iter().flatten();
-    let addresses: BTreeSet<IpAddr> = entries
+    entries
         .filter_map(|entry| entry.address.parse().ok())
-        .collect();
-    addresses.into_iter().collect()
+        .collect()
 }
 
 /// `spec.podCIDRs`, or the older `spec.podCIDR` where there are none.
@@ -148,6 +168,22 @@ fn read_router_id(text: &str) -> Result<Ipv4Addr, String> {
     } else {
         Ok(id)
     }
+}
+
+fn read_ipv4(text: &str) -> Result<IpAddr, String> {
+    let wanted = "it should be an IPv4 address of this node, without a prefix length";
+    let ip: Ipv4Addr = text.parse().map_err(|_| wanted.to_owned())?;
+    let usable = !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast());
+    let usable = usable && !ip.is_link_local() && !ip.is_broadcast();
+    usable.then_some(ip.into()).ok_or_else(|| wanted.to_owned())
+}
+
+fn read_ipv6(text: &str) -> Result<IpAddr, String> {
+    let wanted = "it should be an IPv6 address of this node, without a prefix length";
+    let ip: Ipv6Addr = text.parse().map_err(|_| wanted.to_owned())?;
+    let usable = !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast());
+    let usable = usable && !ip.is_unicast_link_local() && ip.to_ipv4_mapped().is_none();
+    usable.then_some(ip.into()).ok_or_else(|| wanted.to_owned())
 }
 
 fn read_flag(text: &str) -> Result<bool, String> {
