@@ -240,6 +240,15 @@ fn a_node_has_its_addresses_pod_cidrs_and_bgp_identity() {
 }
 
 #[test]
+fn a_static_pod_has_the_uid_by_which_its_kubelet_knows_it() {
+    let mut metadata = json!({"name": "p", "uid": "7f5f3c2e"});
+    let uid = |metadata: &Value| pod(json!({"metadata": metadata})).expect("a pod").uid;
+    assert_eq!(uid(&metadata), "7f5f3c2e");
+    metadata["annotations"] = json!({"kubernetes.io/config.mirror": "0a1b2c3d4e"});
+    assert_eq!(uid(&metadata), "0a1b2c3d4e");
+}
+
+#[test]
 fn annotations_give_a_node_its_address_of_a_family_instead_of_its_status() {
     let node_with = |annotations: Value| {
         let addresses = ["fd00::1", "10.0.0.1", "10.0.1.1"];

@@ -12,13 +12,16 @@ use crate::{Labels, NamespacedName, ParseError};
 
 /// The annotation with the addresses a pod asks for, a JSON list.
 const FIXED_IPS: &str = "portolan.io/ip-addresses";
+/// Kubelets write it on the API's picture of a static pod: the uid by which they and the runtime know the pod.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     /// Its namespace and name.
     pub name: NamespacedName,
-    /// `metadata.uid`; empty where the source gives none (a manifest).
+    /// The uid by which the runtime knows it: `metadata.uid`, of a static pod its kubelet's own; empty where the source
+    /// gives none (a manifest).
     pub uid: String,
     /// Its labels.
     pub labels: Labels,
@@ -54,6 +57,7 @@ impl TryFrom<core::Pod> for Pod {
         let (subject, name) = Subject::namespaced("Pod", &pod.metadata)?;
         let labels = subject.labels(&pod.metadata)?;
         let fixed_ips = subject.annotation(&pod.metadata, FIXED_IPS, read_fixed_ips)?;
+        let mirrored = subject.annotation(&pod.metadata, MIRROR, |uid| Ok(uid.to_owned()))?;
         let spec = pod.spec.unwrap_or_default();
         let named_ports = named_ports(&spec);
         let node_name = spec.node_name.filter(|node| !node.is_empty());
@@ -68,7 +72,7 @@ impl TryFrom<core::Pod> for Pod {
         let pod_ips = status_ips(status).map_err(|why| subject.error(why))?;
         Ok(Self {
             name,
-            uid: pod.metadata.uid.unwrap_or_default(),
+            uid: mirrored.or(pod.metadata.uid).unwrap_or_default(),
             labels,
             node_name,
             host_network: spec.host_network.unwrap_or(false),
