@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
-use datastore::{Manifests, PodStatus};
+use datastore::{PodStatus, Source};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -139,7 +139,7 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
     make_run_dir(&args.run_dir)?;
     let mut leases = Leases::open(&args.state_dir)?;
     leases.set_cool_down(args.address_cool_down.as_secs());
-    let manifests = datastore::watch_manifests(&args.manifests, &args.node)
+    let source = datastore::watch_manifests(&args.manifests, &args.node)
         .with_context(|| format!("cannot watch {}", args.manifests.display()))?;
     forward();
     let (sender, messages) = mpsc::channel(256);
@@ -150,7 +150,7 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
     } else {
         bgp_speaker::Forwarding::Lost
     };
-    let mut shell = Shell::start(args, &manifests, sender.clone(), forwarding);
+    let mut shell = Shell::start(args, &source, sender.clone(), forwarding);
     if let Some(address) = args.metrics {
         http::listen(address, sender.clone()).await?;
     }
@@ -169,7 +169,7 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
     Loop {
         core,
         shell,
-        manifests,
+        source,
         messages,
     }
     .run()
@@ -236,7 +236,7 @@ pub(crate) fn settings(args: &AgentArgs) -> policy::Settings {
 struct Loop {
     core: Core,
     shell: Shell,
-    manifests: Manifests,
+    source: Source,
     messages: mpsc::Receiver<Message>,
 }
 
@@ -253,7 +253,7 @@ impl Loop {
         loop {
             let mut replies = Vec::new();
             let dirty = tokio::select! {
-                event = self.manifests.events.recv() => match event {
+                event = self.source.events.recv() => match event {
                     Some(event) => { self.core.handle_event(event); true }
                     None => anyhow::bail!("the watch of the manifests has ended"),
                 },
@@ -298,7 +298,7 @@ impl Loop {
     /// Takes all that waits, so that one publication serves it.
     fn drain(&mut self, replies: &mut Vec<Reply>) -> bool {
         let mut dirty = false;
-        while let Ok(event) = self.manifests.events.try_recv() {
+        while let Ok(event) = self.source.events.try_recv() {
             self.core.handle_event(event);
             dirty = true;
         }
@@ -312,7 +312,7 @@ impl Loop {
     fn handle_message(&mut self, message: Message, replies: &mut Vec<Reply>) -> bool {
         match message {
             Message::Report(reply) => {
-                let problems = self.manifests.problems.borrow().clone();
+                let problems = self.source.problems.borrow().clone();
                 let mut problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 problems.extend_from_slice(self.core.pool_problems());
                 status::report(&self.core, &self.shell, problems, reply);

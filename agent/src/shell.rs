@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bgp_speaker::{Forwarding, RouteEvents};
-use datastore::{Manifests, PodStatus, Refresher, StatusWriter};
+use datastore::{PodStatus, Refresher, Source, StatusWriter};
 use policy::Problem;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
@@ -61,7 +61,7 @@ impl Shell {
     /// Starts the tasks; nothing is written before the first publication.
     pub(crate) fn start(
         args: &AgentArgs,
-        manifests: &Manifests,
+        source: &Source,
         messages: mpsc::Sender<Message>,
         forwarding: Forwarding,
     ) -> Self {
@@ -99,16 +99,16 @@ impl Shell {
                 error!(%error, "routes cannot be programmed: is the agent root, with NET_ADMIN?");
             }
         });
-        tokio::spawn(publish_pods(manifests.status.clone(), pods_goal));
+        tokio::spawn(publish_pods(source.status.clone(), pods_goal));
         tokio::spawn(blocks::run_task(
-            manifests.status.clone(),
-            manifests.refresh.clone(),
+            source.status.clone(),
+            source.refresh.clone(),
             blocks_goal,
             messages.clone(),
             failed,
         ));
         let drops = start_drops(args, &firewall);
-        tokio::spawn(events::run_task(manifests.status.clone(), known_problems));
+        tokio::spawn(events::run_task(source.status.clone(), known_problems));
         Self {
             node: args.node.clone(),
             source: args.manifests.display().to_string(),
@@ -123,12 +123,12 @@ impl Shell {
             blocks,
             blocks_failed,
             problems,
-            refresh: manifests.refresh.clone(),
+            refresh: source.refresh.clone(),
             speaker: None,
             compiled: None,
             configured: watch::Sender::default(),
             routers,
-            status: manifests.status.clone(),
+            status: source.status.clone(),
             // Dropped where no speaker will come: then nobody is waited for.
             route_events: args.has(Feature::Bgp).then_some(route_events),
             messages,

@@ -1,11 +1,15 @@
-//! Where changes come from: a directory of manifests, watched; pods' addresses go back the same way.
+//! Where changes come from, a directory of manifests or the Kubernetes API, and where status goes back.
+
+extern crate kube_client as kube; // `kube` itself would bring its client into the pure crates' trees
 
 mod blocks;
 mod directory;
 mod document;
 mod held;
+mod kubernetes;
 mod merge;
 mod refresh;
+mod source;
 mod status;
 mod watch;
 
@@ -14,11 +18,15 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 pub use blocks::Claim;
+pub use kubernetes::{PodReader, watch_kubernetes};
 pub use refresh::Refresher;
-pub use status::{EventRecord, EventType, PodStatus, Regarding, StatusWriter};
-pub use watch::{Manifests, watch_manifests};
+pub use source::{ClusterSettings, Source};
+pub use status::{
+    EventRecord, EventType, NodeHealth, ObjectCondition, PodStatus, Regarding, StatusWriter,
+};
+pub use watch::watch_manifests;
 
-/// Why the directory cannot be used at all. What is wrong with one file is a [`Problem`] instead.
+/// Why a source cannot be used at all, or something cannot be said. What is wrong with one object is a [`Problem`] instead.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The directory cannot be read.
@@ -70,6 +78,17 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// There is no way to a cluster.
+    #[error("{0}")]
+    NoCluster(String),
+    /// The API server refused, or could not be reached.
+    #[error("cannot {what}: {why}")]
+    Cluster {
+        /// What was tried: `get Pod default/web`.
+        what: String,
+        /// What the server said, or why it cannot be reached.
+        why: String,
+    },
 }
 
 /// Reads a manifest's text as one of the directory is read: the objects in order, and what is wrong.
@@ -90,10 +109,10 @@ pub fn read_manifest(file: &str, text: &str) -> (Vec<(api::Key, api::Resource)>,
     )
 }
 
-/// Something wrong in the directory. What else it holds stays in force.
+/// Something wrong in a source. What else it holds stays in force.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// The file.
+    /// The file; empty for an object of the API server.
     pub file: PathBuf,
     /// The line, counted from 1, where one is to blame.
     pub line: Option<u64>,
@@ -104,8 +123,11 @@ pub struct Problem {
 }
 
 impl std::fmt::Display for Problem {
-    /// `file:line: message`; the message names the object.
+    /// `file:line: message`; the message names the object, and without a file is all.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.file.as_os_str().is_empty() {
+            return f.write_str(&self.message);
+        }
         write!(f, "{}", self.file.display())?;
         if let Some(line) = self.line {
             write!(f, ":{line}")?;

@@ -1,10 +1,14 @@
-//! `.status/<node>.json`: what a kubelet would have told, written by that node's agent alone; beside it what it tells people.
+//! What a node says of itself: into `.status` of a directory, where a kubelet would have told part of it, or into the cluster.
 
+mod directory;
 mod events;
 mod file;
+mod said;
 mod writer;
 
+pub(crate) use directory::DirectoryWriter;
 pub use events::{EventRecord, EventType, Regarding};
 pub use file::PodStatus;
 pub(crate) use file::StatusContents;
+pub use said::{NodeHealth, ObjectCondition};
 pub use writer::StatusWriter;

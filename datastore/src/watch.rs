@@ -1,6 +1,6 @@
 //! Watches the directory: a notice, or time, leads to a whole re-read, and differences go out.
 
-use crate::refresh::{self, Refresher, Refreshes};
+use crate::refresh::{self, Refreshes};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,8 +15,8 @@ use crate::directory::{self, STATUS_FOLDER};
 use crate::document::Contents;
 use crate::held::HeldFiles;
 use crate::merge::{State, difference, merge};
-use crate::status::{StatusContents, StatusWriter};
-use crate::{Error, Problem};
+use crate::status::{DirectoryWriter, StatusContents, StatusWriter};
+use crate::{Error, Problem, Source};
 
 /// `.NAME.bgpnodestatus.json` fits into 255 characters.
 const LONGEST_NODE_NAME: usize = 235;
@@ -35,32 +35,19 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 const RESCAN: Duration = Duration::from_secs(30);
 const RESCAN_UNWATCHED: Duration = Duration::from_millis(500);
 
-/// A watched directory of manifests. It is watched until `events` is dropped.
-#[derive(Debug)]
-pub struct Manifests {
-    /// Everything the directory holds, [`Event::InSync`], then every difference.
-    pub events: mpsc::Receiver<Event>,
-    /// Publishes this node's pods.
-    pub status: StatusWriter,
-    /// Asks for a read now.
-    pub refresh: Refresher,
-    /// What is wrong in the directory at present.
-    pub problems: watch::Receiver<Vec<Problem>>,
-}
-
 /// Reads the directory and watches it from then on. Must be called inside a tokio runtime.
 ///
 /// # Errors
 /// The directory cannot be read or watched, or `node` is no name. Broken files are no error: see
-/// [`Manifests::problems`].
-pub fn watch_manifests(dir: &Path, node: &str) -> Result<Manifests, Error> {
+/// [`Source::problems`].
+pub fn watch_manifests(dir: &Path, node: &str) -> Result<Source, Error> {
     // A node's name becomes that of files, which have at most 255 characters, and no two may be the same.
     let is_taken = directory::is_for_people(&format!("{node}.json"));
     if !is_dns_subdomain(node) || node.len() > LONGEST_NODE_NAME || is_taken {
         return Err(Error::NodeName(node.to_owned()));
     }
     let (problems, problem_reader) = watch::channel(Vec::new());
-    let mut source = Source {
+    let mut source = Folder {
         directory: dir.to_owned(),
         manifests: HeldFiles::default(),
         statuses: HeldFiles::default(),
@@ -81,16 +68,17 @@ pub fn watch_manifests(dir: &Path, node: &str) -> Result<Manifests, Error> {
     let (sender, events) = mpsc::channel(QUEUE);
     let (refresh, refreshes) = refresh::channel();
     tokio::spawn(run(source, watches, noticed, refreshes, (state, sender)));
-    Ok(Manifests {
+    Ok(Source {
         events,
-        status: StatusWriter::new(dir, node),
+        status: StatusWriter::of_directory(DirectoryWriter::new(dir, node)),
         refresh,
         problems: problem_reader,
+        pods: None,
     })
 }
 
 /// What is known of the directory.
-struct Source {
+struct Folder {
     directory: PathBuf,
     manifests: HeldFiles<Contents>,
     statuses: HeldFiles<StatusContents>,
@@ -100,7 +88,7 @@ struct Source {
     settles_at: Option<Instant>,
 }
 
-impl Source {
+impl Folder {
     fn read(&mut self, now: Instant) -> std::io::Result<State> {
         let snapshot = directory::read(&self.directory)?;
         let settling = [
@@ -148,7 +136,7 @@ impl Source {
 }
 
 async fn run(
-    mut source: Source,
+    mut source: Folder,
     mut watches: Watches,
     noticed: Arc<Notify>,
     mut refreshes: Refreshes,

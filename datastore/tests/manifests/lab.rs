@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use api::{Change, Event, Key, NamespacedName, Resource};
-use datastore::{Manifests, Problem, watch_manifests};
+use datastore::{Problem, Source, watch_manifests};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -18,7 +18,7 @@ pub(crate) const SILENCE: Duration = Duration::from_millis(400);
 
 pub(crate) struct Lab {
     pub(crate) folder: TempDir,
-    pub(crate) source: Manifests,
+    pub(crate) source: Source,
     pub(crate) state: BTreeMap<Key, Resource>,
     pub(crate) events: usize,
 }

@@ -1,0 +1,35 @@
+//! What every source of configuration gives, whether it is a directory or the Kubernetes API.
+
+use std::path::PathBuf;
+
+use api::Event;
+use tokio::sync::{mpsc, watch};
+
+use crate::kubernetes::PodReader;
+use crate::{Problem, Refresher, StatusWriter};
+
+/// A source that is watched until `events` is dropped.
+#[derive(Debug)]
+pub struct Source {
+    /// Everything that the source holds, [`Event::InSync`], then every difference.
+    pub events: mpsc::Receiver<Event>,
+    /// Says what this node has to say.
+    pub status: StatusWriter,
+    /// Asks for a read now.
+    pub refresh: Refresher,
+    /// What is wrong in the source at present.
+    pub problems: watch::Receiver<Vec<Problem>>,
+    /// Reads one pod now; a directory has nobody to ask.
+    pub pods: Option<PodReader>,
+}
+
+/// Which cluster, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// How to reach the API server; without it by the service account of the pod that this process runs in.
+    pub kubeconfig: Option<PathBuf>,
+    /// This node's name.
+    pub node: String,
+    /// The agent's namespace: where its Secrets and Leases are.
+    pub namespace: String,
+}
