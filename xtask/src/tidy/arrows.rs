@@ -37,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("tests", &["api", "netfilter", "policy"]),
+    ("cluster", &["api", "datastore", "tests"]),
     (
         "bench",
         &[

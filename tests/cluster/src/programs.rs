@@ -1,0 +1,67 @@
+//! Where the Kubernetes programs are that `scripts/build-kubernetes` has built.
+
+use std::path::{Path, PathBuf};
+
+/// The version of Kubernetes that is tested against, without `v`.
+pub(crate) const VERSION: &str = include_str!("../../../scripts/kubernetes-version");
+
+/// Every program that the build leaves in its folder.
+const NAMES: [&str; 10] = [
+    "agnhost",
+    "coredns",
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-proxy",
+    "kube-scheduler",
+    "kubectl",
+    "kubelet",
+    "pause",
+];
+
+/// The folder of the programs, all of them there.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    dir: PathBuf,
+}
+
+impl Programs {
+    /// Looks for them in the user's cache.
+    ///
+    /// # Panics
+    /// When one is missing: says which, and what builds it.
+    #[must_use]
+    pub fn find() -> Self {
+        let dir = cache().join("kubernetes").join(VERSION.trim());
+        let missing: Vec<&str> = NAMES
+            .into_iter()
+            .filter(|name| !dir.join(name).is_file())
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "no {} in {}: run scripts/build-kubernetes",
+            missing.join(", "),
+            dir.display()
+        );
+        Self { dir }
+    }
+
+    /// The folder they are in.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The path of one of them.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+}
+
+/// The project's folder in the user's cache.
+fn cache() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
+    cache.unwrap_or_else(home).join("portolan")
+}
