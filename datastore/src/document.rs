@@ -143,7 +143,7 @@ fn is_of_our_namespace(value: &Value) -> bool {
 }
 
 /// A part of a file between two document markers.
-struct Document {
+pub(crate) struct Document {
     /// The line that `text` begins at, counted from 1.
     line: u64,
     text: String,
@@ -151,7 +151,7 @@ struct Document {
 }
 
 impl Document {
-    fn is_blank(&self) -> bool {
+    pub(crate) fn is_blank(&self) -> bool {
         self.content_offset().is_none()
     }
 
@@ -168,11 +168,11 @@ impl Document {
             .next()
     }
 
-    fn first_line(&self) -> u64 {
+    pub(crate) fn first_line(&self) -> u64 {
         self.line + self.content_offset().unwrap_or(0)
     }
 
-    fn value(&self) -> Result<Value, Fault> {
+    pub(crate) fn value(&self) -> Result<Value, Fault> {
         let fault = |line: Option<u64>, message: String| Fault {
             line: line
                 .filter(|line| *line > 0)
@@ -193,7 +193,7 @@ impl Document {
 }
 
 /// Cuts a YAML stream at its `---` lines, which cannot be part of any scalar (YAML 1.2.2 §9.1.2).
-fn split(text: &str) -> Vec<Document> {
+pub(crate) fn split(text: &str) -> Vec<Document> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut documents = vec![Document {
         line: 1,

@@ -11,6 +11,7 @@ mod merge;
 mod refresh;
 mod source;
 mod status;
+mod text;
 mod watch;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub use source::{ClusterSettings, Source};
 pub use status::{
     EventRecord, EventType, NodeHealth, ObjectCondition, PodStatus, Regarding, StatusWriter,
 };
+pub use text::{TextDocument, TextError, read_documents, write_document};
 pub use watch::watch_manifests;
 
 /// Why a source cannot be used at all, or something cannot be said. What is wrong with one object is a [`Problem`] instead.
