@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 pub use blocks::Claim;
-pub use kubernetes::{PodReader, watch_kubernetes};
+pub use kubernetes::{NodeWrites, PodReader, watch_kubernetes};
 pub use refresh::Refresher;
 pub use source::{ClusterSettings, Source};
 pub use status::{

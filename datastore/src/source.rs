@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use api::Event;
 use tokio::sync::{mpsc, watch};
 
-use crate::kubernetes::PodReader;
+use crate::kubernetes::{NodeWrites, PodReader};
 use crate::{Problem, Refresher, StatusWriter};
 
 /// A source that is watched until `events` is dropped.
@@ -32,4 +32,6 @@ pub struct ClusterSettings {
     pub node: String,
     /// The agent's namespace: where its Secrets and Leases are.
     pub namespace: String,
+    /// What is written to this node's Node.
+    pub node_writes: NodeWrites,
 }

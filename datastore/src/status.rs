@@ -7,6 +7,7 @@ mod said;
 mod writer;
 
 pub(crate) use directory::DirectoryWriter;
+pub(crate) use events::bounded_events;
 pub use events::{EventRecord, EventType, Regarding};
 pub use file::PodStatus;
 pub(crate) use file::StatusContents;

@@ -10,4 +10,5 @@ pub(crate) use connection::Connection;
 pub(crate) use facts::{Facts, ObjectFacts};
 pub use pods::PodReader;
 pub use watch::watch_kubernetes;
+pub use write::NodeWrites;
 pub(crate) use write::Writer;

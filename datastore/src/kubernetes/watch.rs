@@ -9,7 +9,7 @@ use kube::core::ApiResource;
 use kube_runtime::watcher;
 use tokio::sync::{mpsc, watch};
 
-use super::{Connection, Facts, ObjectFacts, PodReader, Writer};
+use super::{Connection, Facts, PodReader, Writer};
 use crate::{ClusterSettings, Error, Problem, Source, StatusWriter, refresh};
 
 /// How many events wait for the reader before the watches wait for it.
@@ -36,7 +36,7 @@ const KINDS: [(&str, &str, &str); 11] = [
 /// There is no kubeconfig, or this process runs in no cluster.
 pub async fn watch_kubernetes(settings: &ClusterSettings) -> Result<Source, Error> {
     let connection = Connection::open(settings).await?;
-    let facts = Facts::default();
+    let facts = Facts::new(&settings.node);
     let (sender, events) = mpsc::channel(QUEUE);
     let (problems, problem_reader) = watch::channel(Vec::new());
     let (refresh, mut refreshes) = refresh::channel();
@@ -46,8 +46,10 @@ pub async fn watch_kubernetes(settings: &ClusterSettings) -> Result<Source, Erro
         tokio::spawn(reflect(connection.clone(), facts.clone(), kind, told));
     }
     let mut all = listed.subscribe();
+    let whole = facts.clone();
     tokio::spawn(async move {
         if all.wait_for(|count| *count == KINDS.len()).await.is_ok() {
+            whole.set_whole();
             let _ = sender.send(Event::InSync).await;
         }
         while let Some(reply) = refreshes.recv().await {
@@ -56,7 +58,11 @@ pub async fn watch_kubernetes(settings: &ClusterSettings) -> Result<Source, Erro
     });
     Ok(Source {
         events,
-        status: StatusWriter::of_cluster(Writer::new(connection.clone(), facts)),
+        status: StatusWriter::of_cluster(Writer::new(
+            connection.clone(),
+            facts,
+            settings.node_writes.clone(),
+        )),
         refresh,
         problems: problem_reader,
         pods: Some(PodReader::new(connection)),
@@ -110,14 +116,10 @@ async fn reflect(
             Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => (object, true),
             Ok(watcher::Event::Delete(object)) => (object, false),
         };
-        let about = ObjectFacts {
-            uid: object.metadata.uid.clone().unwrap_or_default(),
-            generation: object.metadata.generation.unwrap_or_default(),
-        };
         let Ok(value) = serde_json::to_value(object) else {
             continue;
         };
-        match api::parse(kind, &api_version, value) {
+        match api::parse(kind, &api_version, value.clone()) {
             Ok(None) => {}
             Ok(Some((key, resource))) => {
                 if there {
@@ -126,7 +128,7 @@ async fn reflect(
                 } else {
                     known.remove(&key);
                 }
-                facts.set(key.clone(), there.then_some(about));
+                facts.set(key.clone(), there.then_some(&value));
                 let value = there.then_some(resource);
                 let _ = events.send(Event::Change(Change { key, value })).await;
             }

@@ -85,6 +85,27 @@ impl From<&Key> for Regarding {
 }
 
 impl Regarding {
+    /// The object's key, if it is of a kind that is read.
+    pub(crate) fn key(&self) -> Option<Key> {
+        let name = self.name.clone();
+        let namespaced = || NamespacedName::new(self.namespace.clone().unwrap_or_default(), &name);
+        Some(match self.kind {
+            "BGPConfiguration" => Key::BgpConfiguration(name),
+            "BGPFilter" => Key::BgpFilter(name),
+            "BGPPeer" => Key::BgpPeer(name),
+            "IPAMBlock" => Key::IpamBlock(name),
+            "IPPool" => Key::IpPool(name),
+            "IPReservation" => Key::IpReservation(name),
+            "Secret" => Key::Secret(namespaced()),
+            "Namespace" => Key::Namespace(name),
+            "Node" => Key::Node(name),
+            "Pod" => Key::Pod(namespaced()),
+            "NetworkPolicy" => Key::NetworkPolicy(namespaced()),
+            "ClusterNetworkPolicy" => Key::ClusterNetworkPolicy(name),
+            _ => return None,
+        })
+    }
+
     fn cluster(api_version: &'static str, kind: &'static str, name: &str) -> Self {
         Self {
             api_version,
@@ -107,6 +128,11 @@ impl Regarding {
 pub(super) struct EventsFile<'a> {
     pub(super) node: &'a str,
     pub(super) events: Vec<EventRecord>,
+}
+
+/// What is published of them.
+pub(crate) fn bounded_events(node: &str, events: Vec<EventRecord>) -> Vec<EventRecord> {
+    bounded(node, events).events
 }
 
 /// Sorted, so that the same records make the same file, and no more than people read.

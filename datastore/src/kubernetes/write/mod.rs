@@ -1,5 +1,16 @@
 //! What this node writes into the cluster: few things, and each only when it changes.
 
+mod bgp_status;
+mod blocks;
+mod calls;
+mod conditions;
+mod duties;
+mod events;
+mod lease;
+mod node;
+mod orphans;
+mod text;
 mod writer;
 
+pub use node::NodeWrites;
 pub(crate) use writer::Writer;

@@ -1,0 +1,142 @@
+//! This node's BGPNodeStatus, by server-side apply: made when it is missing, gone with its Node.
+
+use std::time::{Duration, Instant};
+
+use api::crd::{BgpNodeStatusStatus, NodeSession};
+use k8s_openapi::api::core::v1::Node;
+use serde_json::{Value, json};
+
+use super::calls::{Calls, Failure, without_nulls};
+
+const API_VERSION: &str = "portolan.io/v1alpha1";
+const COLLECTION: &str = "/apis/portolan.io/v1alpha1/bgpnodestatuses";
+/// The least time between two writes.
+const PAUSE: Duration = Duration::from_secs(10);
+/// So many sessions are told, those that are not Established first: an object has to fit in the server's store.
+const MOST_SESSIONS: usize = 500;
+
+/// When what was said last may be said anew.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    last: Option<(Instant, BgpNodeStatusStatus)>,
+}
+
+impl Pace {
+    /// When this is to be written; `None` if it stands there already.
+    pub(crate) fn due(&self, now: Instant, status: &BgpNodeStatusStatus) -> Option<Instant> {
+        let Some((at, last)) = &self.last else {
+            return Some(now);
+        };
+        let is_same = BgpNodeStatusStatus {
+            last_updated: status.last_updated.clone(),
+            ..last.clone()
+        } == *status;
+        (!is_same).then(|| now.max(*at + PAUSE))
+    }
+
+    pub(crate) fn written(&mut self, now: Instant, status: BgpNodeStatusStatus) {
+        self.last = Some((now, status));
+    }
+}
+
+/// Writes the status. The object itself is made first where it is missing.
+pub(crate) async fn write(
+    calls: &Calls,
+    node: &str,
+    status: &BgpNodeStatusStatus,
+) -> Result<(), Failure> {
+    let path = format!("{COLLECTION}/{node}");
+    let status_path = format!("{path}/status");
+    let object = without_nulls(json!({
+        "apiVersion": API_VERSION,
+        "kind": "BGPNodeStatus",
+        "metadata": {"name": node},
+        "status": bounded(status.clone()),
+    }));
+    match calls.apply(&status_path, &object).await {
+        Err(failure) if failure.is_not_found() => {}
+        outcome => return outcome,
+    }
+    let owner: Node = calls.get(&format!("/api/v1/nodes/{node}")).await?;
+    let uid = owner.metadata.uid.unwrap_or_default();
+    calls.apply(&path, &whole(node, &uid)).await?;
+    calls.apply(&status_path, &object).await
+}
+
+/// The object without its status: what is deleted with the Node of this uid.
+fn whole(node: &str, uid: &str) -> Value {
+    let owner = json!({"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid});
+    json!({
+        "apiVersion": API_VERSION,
+        "kind": "BGPNodeStatus",
+        "metadata": {"name": node, "ownerReferences": [owner]},
+        "spec": {"node": node},
+    })
+}
+
+fn bounded(mut status: BgpNodeStatusStatus) -> BgpNodeStatusStatus {
+    if status.sessions.len() > MOST_SESSIONS {
+        let is_up = |session: &NodeSession| session.state == "Established";
+        status.sessions.sort_by_key(is_up);
+        status.sessions.truncate(MOST_SESSIONS);
+        status.sessions.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    status.peers.truncate(MOST_SESSIONS);
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+
+    fn status(established: u32, updated: i64) -> BgpNodeStatusStatus {
+        BgpNodeStatusStatus {
+            established,
+            last_updated: Timestamp::from_second(updated).ok().map(Time),
+            ..BgpNodeStatusStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_status_is_written_when_it_changes_and_ten_seconds_after_the_last_at_the_earliest() {
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        assert_eq!(pace.due(start, &status(1, 1)), Some(start));
+        pace.written(start, status(1, 1));
+        assert_eq!(
+            pace.due(start, &status(1, 2)),
+            None,
+            "only its time differs"
+        );
+        let next = start + PAUSE;
+        assert_eq!(pace.due(start, &status(2, 2)), Some(next));
+        let later = start + 3 * PAUSE;
+        assert_eq!(pace.due(later, &status(2, 2)), Some(later));
+    }
+
+    #[test]
+    fn of_more_sessions_than_an_object_holds_those_that_are_down_are_told() {
+        let session = |number: usize| NodeSession {
+            name: format!("{number:04}"),
+            state: if number.is_multiple_of(2) {
+                "Established"
+            } else {
+                "Idle"
+            }
+            .to_owned(),
+            ..NodeSession::default()
+        };
+        let sessions = (0..800).map(session).collect();
+        let told = bounded(BgpNodeStatusStatus {
+            sessions,
+            ..BgpNodeStatusStatus::default()
+        });
+        assert_eq!(told.sessions.len(), MOST_SESSIONS);
+        let down = told.sessions.iter().filter(|one| one.state == "Idle");
+        assert_eq!(down.count(), 400);
+        assert!(told.sessions.is_sorted_by_key(|one| &one.name));
+    }
+}

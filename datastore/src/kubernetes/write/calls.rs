@@ -1,0 +1,357 @@
+//! Sends single requests to the API server: each with a time limit, tried again when the server asks for patience.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::Duration;
+
+use http::{Method, Request};
+use http_body_util::{BodyExt as _, Limited};
+use kube::client::Body;
+use kube::core::Status;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// The field manager of every write.
+pub(crate) const FIELD_MANAGER: &str = "portolan-agent";
+
+/// How long one attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(10);
+/// How often a request is sent before its caller is told.
+const ATTEMPTS: u32 = 3;
+/// The pause after a first failed attempt; it doubles.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The longest that a server may make one request wait; the caller's own backoff is for more.
+const MOST_PATIENCE: Duration = Duration::from_secs(30);
+/// The largest answer that is read, in octets.
+const LARGEST_ANSWER: usize = 8 << 20;
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The server's answer.
+    #[error("{message} ({code} {reason})")]
+    Refused {
+        /// The HTTP status.
+        code: u16,
+        /// `reason` of the answer's Status, if it is one.
+        reason: String,
+        /// What the server says.
+        message: String,
+        /// How long it wants to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// There is no answer, or none that can be read.
+    #[error("{0}")]
+    Unanswered(String),
+}
+
+impl Failure {
+    /// The object, or its namespace, or its kind, is not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.has_code(404)
+    }
+
+    /// Someone else was faster.
+    pub(crate) fn is_conflict(&self) -> bool {
+        self.has_code(409)
+    }
+
+    /// The patch's test did not hold: what it was made from has changed.
+    pub(crate) fn is_failed_test(&self) -> bool {
+        self.has_code(422)
+    }
+
+    /// The same request would be refused again, whenever it is sent.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => {
+                (400..500).contains(code) && !matches!(code, 401 | 408 | 409 | 425 | 429)
+            }
+            Self::Unanswered(_) => false,
+        }
+    }
+
+    fn has_code(&self, wanted: u16) -> bool {
+        matches!(self, Self::Refused { code, .. } if *code == wanted)
+    }
+
+    /// How long to wait before the same request is sent again at once; `None` where that is the caller's business.
+    fn patience(&self, attempt: u32) -> Option<Duration> {
+        let pause = jittered(PAUSE * 2_u32.saturating_pow(attempt));
+        match self {
+            Self::Unanswered(_) => Some(pause),
+            Self::Refused {
+                code, retry_after, ..
+            } => match (code, retry_after) {
+                (429 | 503, Some(wanted)) => {
+                    (*wanted <= MOST_PATIENCE).then(|| *wanted + jittered(PAUSE))
+                }
+                (429 | 500 | 502..=504, _) => Some(pause),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// Between half of a duration and one and a half of it, so that many nodes do not act at once.
+pub(crate) fn jittered(duration: Duration) -> Duration {
+    duration / 2 + up_to(duration)
+}
+
+/// Anything below a duration.
+pub(crate) fn up_to(duration: Duration) -> Duration {
+    // Every RandomState has keys of its own.
+    let random = RandomState::new().hash_one(0_u8) % 1_000;
+    duration.mul_f64(f64::from(u32::try_from(random).unwrap_or(0)) / 1_000.0)
+}
+
+/// The connection, as writers use it. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Calls {
+    client: kube::Client,
+}
+
+impl std::fmt::Debug for Calls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Calls")
+    }
+}
+
+impl Calls {
+    pub(crate) fn new(client: kube::Client) -> Self {
+        Self { client }
+    }
+
+    /// Reads an object.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.send(request(Method::GET, path, None)).await
+    }
+
+    /// Makes an object in the collection at `path`.
+    pub(crate) async fn create<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        object: &Value,
+    ) -> Result<T, Failure> {
+        let path = format!("{path}?fieldManager={FIELD_MANAGER}");
+        let json = Some(("application/json", object));
+        self.send(request(Method::POST, &path, json)).await
+    }
+
+    /// Replaces an object that has not changed since its `resourceVersion`.
+    pub(crate) async fn replace<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        object: &Value,
+    ) -> Result<T, Failure> {
+        let path = format!("{path}?fieldManager={FIELD_MANAGER}");
+        let json = Some(("application/json", object));
+        self.send(request(Method::PUT, &path, json)).await
+    }
+
+    /// Server-side apply, without force: what others have set is theirs.
+    pub(crate) async fn apply(&self, path: &str, object: &Value) -> Result<(), Failure> {
+        self.patch(path, "application/apply-patch+yaml", object)
+            .await
+    }
+
+    /// A merge patch.
+    pub(crate) async fn merge(&self, path: &str, patch: &Value) -> Result<(), Failure> {
+        self.patch(path, "application/merge-patch+json", patch)
+            .await
+    }
+
+    /// A strategic merge patch, in which lists are merged by their keys.
+    pub(crate) async fn strategic_merge(&self, path: &str, patch: &Value) -> Result<(), Failure> {
+        self.patch(path, "application/strategic-merge-patch+json", patch)
+            .await
+    }
+
+    /// A JSON patch (RFC 6902).
+    pub(crate) async fn json_patch(&self, path: &str, patch: &Value) -> Result<(), Failure> {
+        self.patch(path, "application/json-patch+json", patch).await
+    }
+
+    /// Deletes just this state of an object.
+    pub(crate) async fn delete(
+        &self,
+        path: &str,
+        uid: &str,
+        resource_version: &str,
+    ) -> Result<(), Failure> {
+        let options = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": uid, "resourceVersion": resource_version},
+        });
+        let json = Some(("application/json", &options));
+        let _: Value = self.send(request(Method::DELETE, path, json)).await?;
+        Ok(())
+    }
+
+    async fn patch(&self, path: &str, how: &str, patch: &Value) -> Result<(), Failure> {
+        let path = format!("{path}?fieldManager={FIELD_MANAGER}");
+        let json = Some((how, patch));
+        let _: Value = self.send(request(Method::PATCH, &path, json)).await?;
+        Ok(())
+    }
+
+    async fn send<T: DeserializeOwned>(&self, request: Request<Vec<u8>>) -> Result<T, Failure> {
+        let mut attempt = 0;
+        loop {
+            let failure = match self.once(request.clone()).await {
+                Ok(answer) => {
+                    let unreadable = |error: serde_json::Error| {
+                        Failure::Unanswered(format!("the answer cannot be read: {error}"))
+                    };
+                    return serde_json::from_slice(&answer).map_err(unreadable);
+                }
+                Err(failure) => failure,
+            };
+            let patience = failure.patience(attempt);
+            attempt += 1;
+            match patience {
+                Some(pause) if attempt < ATTEMPTS => tokio::time::sleep(pause).await,
+                _ => return Err(failure),
+            }
+        }
+    }
+
+    async fn once(&self, request: Request<Vec<u8>>) -> Result<Vec<u8>, Failure> {
+        let in_time = tokio::time::timeout(ATTEMPT, async {
+            let sent = self.client.send(request.map(Body::from)).await;
+            let answer = sent.map_err(|error| Failure::Unanswered(reason_of(&error)))?;
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, LARGEST_ANSWER).collect().await;
+            let body = body.map_err(|error| Failure::Unanswered(reason_of(&*error)))?;
+            let body = body.to_bytes().to_vec();
+            match head.status.is_success() {
+                true => Ok(body),
+                false => Err(refusal(&head, &body)),
+            }
+        });
+        in_time.await.unwrap_or_else(|_| {
+            let seconds = ATTEMPT.as_secs();
+            Err(Failure::Unanswered(format!("no answer within {seconds} s")))
+        })
+    }
+}
+
+/// An error with what caused it, which the outer ones often leave out.
+fn reason_of(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let said = inner.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+fn refusal(head: &http::response::Parts, body: &[u8]) -> Failure {
+    let status: Option<Status> = serde_json::from_slice(body).ok();
+    let header = head.headers.get(http::header::RETRY_AFTER);
+    let seconds = header
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.trim().parse().ok());
+    let told = status
+        .as_ref()
+        .and_then(|status| Some(u64::from(status.details.as_ref()?.retry_after_seconds)))
+        .filter(|seconds| *seconds > 0);
+    let plain = || {
+        let text: String = String::from_utf8_lossy(body).chars().take(256).collect();
+        text.trim().to_owned()
+    };
+    let (reason, message) = match status {
+        Some(status) => (status.reason, status.message),
+        None => (String::new(), plain()),
+    };
+    Failure::Refused {
+        code: head.status.as_u16(),
+        reason,
+        message,
+        retry_after: seconds.or(told).map(Duration::from_secs),
+    }
+}
+
+fn request(method: Method, path: &str, body: Option<(&str, &Value)>) -> Request<Vec<u8>> {
+    let builder = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::ACCEPT, "application/json");
+    let (builder, body) = match body {
+        Some((content_type, value)) => (
+            builder.header(http::header::CONTENT_TYPE, content_type),
+            value.to_string().into_bytes(),
+        ),
+        None => (builder, Vec::new()),
+    };
+    builder
+        .body(body)
+        .expect("names in paths have been checked against their grammar")
+}
+
+/// How long to wait before a task tries again what it could not write: it doubles, and differs from node to node.
+#[derive(Debug, Default)]
+pub(crate) struct Retry {
+    failures: u32,
+}
+
+impl Retry {
+    const FIRST: Duration = Duration::from_secs(1);
+    const LAST: Duration = Duration::from_secs(60);
+    /// Where rights or kinds are missing someone has to do something first.
+    const LAST_REFUSED: Duration = Duration::from_secs(600);
+
+    /// Notes a failure.
+    pub(crate) fn failed(&mut self, failure: &Failure) -> Duration {
+        let doubled = Self::FIRST.saturating_mul(2_u32.saturating_pow(self.failures.min(16)));
+        self.failures = self.failures.saturating_add(1);
+        let last = if failure.is_final() {
+            Self::LAST_REFUSED
+        } else {
+            Self::LAST
+        };
+        let pause = jittered(doubled.min(last));
+        match failure {
+            Failure::Refused {
+                retry_after: Some(wanted),
+                ..
+            } => pause.max(*wanted),
+            _ => pause,
+        }
+    }
+
+    /// Notes a success.
+    pub(crate) fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// A field that is absent is not ours; `null` would be a value.
+pub(crate) fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(key, value)| (key, without_nulls(value)))
+            .collect(),
+        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_unknown_is_left_out_and_not_null() {
+        let value = without_nulls(json!({"a": null, "b": [{"c": null, "d": 1}], "e": {}}));
+        assert_eq!(value, json!({"b": [{"d": 1}], "e": {}}));
+    }
+}

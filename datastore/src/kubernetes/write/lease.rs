@@ -1,0 +1,158 @@
+//! The Lease that lets one node at a time do what concerns the whole cluster. It is taken when there is something to do,
+//! so a quiet cluster's Lease is neither read nor written.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::Lease as Object;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::calls::{Calls, Failure};
+
+/// The Lease's name.
+pub(crate) const NAME: &str = "portolan-status";
+/// How long it lasts from its last renewal.
+pub(crate) const DURATION: Duration = Duration::from_secs(40);
+/// How old a renewal is before the holder, if it has more to do, renews again.
+const RENEW: Duration = Duration::from_secs(10);
+/// By how much the nodes' clocks may differ.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(300);
+
+/// Who may act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// This node, for as long as a request may take.
+    Ours,
+    /// Another; there is no use in asking before so much time has passed.
+    Theirs(Duration),
+}
+
+/// This node's view of the Lease.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    calls: Calls,
+    collection: String,
+    namespace: String,
+    node: String,
+    /// When this node last renewed it.
+    renewed: Option<Instant>,
+    /// The state of another's Lease, and since when it has been seen so.
+    seen: Option<(String, Instant)>,
+}
+
+impl Lease {
+    pub(crate) fn new(calls: Calls, namespace: &str, node: &str) -> Self {
+        Self {
+            calls,
+            collection: format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"),
+            namespace: namespace.to_owned(),
+            node: node.to_owned(),
+            renewed: None,
+            seen: None,
+        }
+    }
+
+    /// Whether this node held it lately: who did the last work does the next, if it comes soon.
+    pub(crate) fn was_ours(&self, now: Instant) -> bool {
+        self.renewed
+            .is_some_and(|at| now.saturating_duration_since(at) < DURATION)
+    }
+
+    /// Takes the Lease, or keeps it, if nobody else has it.
+    pub(crate) async fn take(&mut self, now: Instant, clock: Timestamp) -> Result<Hold, Failure> {
+        let is_fresh = |at: Instant| now.saturating_duration_since(at) < RENEW;
+        if self.renewed.is_some_and(is_fresh) {
+            return Ok(Hold::Ours);
+        }
+        self.renewed = None;
+        let path = format!("{}/{NAME}", self.collection);
+        let present: Object = match self.calls.get(&path).await {
+            Ok(present) => present,
+            Err(failure) if failure.is_not_found() => {
+                let first = self.first(clock);
+                let made = self.calls.create::<Value>(&self.collection, &first).await;
+                return self.outcome(now, made);
+            }
+            Err(failure) => return Err(failure),
+        };
+        let wait = self.wait(&present, now, clock);
+        if wait > Duration::ZERO {
+            return Ok(Hold::Theirs(wait));
+        }
+        let next = self.next(present, clock);
+        let replaced = self.calls.replace::<Value>(&path, &next).await;
+        self.outcome(now, replaced)
+    }
+
+    fn outcome(&mut self, now: Instant, written: Result<Value, Failure>) -> Result<Hold, Failure> {
+        match written {
+            Ok(_) => {
+                self.renewed = Some(now);
+                self.seen = None;
+                Ok(Hold::Ours)
+            }
+            Err(failure) if failure.is_conflict() => Ok(Hold::Theirs(DURATION)),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// How long the Lease is still another's: until it has been seen unchanged for its duration, by this node's clock
+    /// alone, or was renewed so long ago that no difference of clocks explains it.
+    fn wait(&mut self, present: &Object, now: Instant, clock: Timestamp) -> Duration {
+        let spec = present.spec.clone().unwrap_or_default();
+        let holder = spec.holder_identity.unwrap_or_default();
+        if holder.is_empty() || holder == self.node {
+            return Duration::ZERO;
+        }
+        let seconds = spec
+            .lease_duration_seconds
+            .and_then(|s| u64::try_from(s).ok());
+        let duration = seconds.map_or(DURATION, Duration::from_secs);
+        let age = spec
+            .renew_time
+            .and_then(|MicroTime(renewed)| Duration::try_from(clock.duration_since(renewed)).ok());
+        if age.is_some_and(|age| age > duration + CLOCKS_DIFFER) {
+            return Duration::ZERO;
+        }
+        let version = present.metadata.resource_version.clone();
+        let version = version.unwrap_or_default();
+        let since = match &self.seen {
+            Some((seen, since)) if *seen == version => *since,
+            _ => {
+                self.seen = Some((version, now));
+                now
+            }
+        };
+        duration.saturating_sub(now.saturating_duration_since(since))
+    }
+
+    fn first(&self, clock: Timestamp) -> Value {
+        json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": NAME, "namespace": self.namespace},
+            "spec": {
+                "holderIdentity": self.node,
+                "leaseDurationSeconds": DURATION.as_secs(),
+                "acquireTime": MicroTime(clock),
+                "renewTime": MicroTime(clock),
+                "leaseTransitions": 0,
+            },
+        })
+    }
+
+    /// The same object: its `resourceVersion` makes the write fail if another was faster.
+    fn next(&self, mut present: Object, clock: Timestamp) -> Value {
+        let spec = present.spec.get_or_insert_default();
+        if spec.holder_identity.as_deref() != Some(&self.node) {
+            spec.acquire_time = Some(MicroTime(clock));
+            let transitions = spec.lease_transitions.unwrap_or(0);
+            spec.lease_transitions = Some(transitions.saturating_add(1));
+        }
+        spec.holder_identity = Some(self.node.clone());
+        spec.lease_duration_seconds = i32::try_from(DURATION.as_secs()).ok();
+        spec.renew_time = Some(MicroTime(clock));
+        json!(present)
+    }
+}
