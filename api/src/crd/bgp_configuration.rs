@@ -15,6 +15,7 @@ use crate::duration::GoDuration;
     version = "v1alpha1",
     kind = "BGPConfiguration",
     plural = "bgpconfigurations",
+    doc = "What holds for every node's speaker; only the one named `default` is read.",
     printcolumn(name = "AS", type_ = "integer", json_path = ".spec.asNumber"),
     printcolumn(name = "Mesh", type_ = "boolean", json_path = ".spec.nodeToNodeMeshEnabled"),
     validation = Rule::new("self.metadata.name == 'default'").message("only the BGPConfiguration named default is read"),

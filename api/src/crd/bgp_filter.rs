@@ -14,27 +14,45 @@ use serde::{Deserialize, Serialize};
     version = "v1alpha1",
     kind = "BGPFilter",
     plural = "bgpfilters",
+    doc = "Rules for the routes that BGPPeers which name this filter send us and are sent; the first that matches decides.",
     status = "BgpFilterStatus",
-    printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type=='Accepted')].status"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("[has(self.spec.importV4) ? self.spec.importV4 : [], has(self.spec.exportV4) ? self.spec.exportV4 : []].all(rules, rules.all(r, (!has(r.cidr) || !r.cidr.contains(':')) && (!has(r.prefixLength) || ((!has(r.prefixLength.min) || r.prefixLength.min <= 32) && (!has(r.prefixLength.max) || r.prefixLength.max <= 32)))))").message("importV4 and exportV4 hold IPv4 CIDRs, with lengths up to 32"),
-    validation = Rule::new("[has(self.spec.importV6) ? self.spec.importV6 : [], has(self.spec.exportV6) ? self.spec.exportV6 : []].all(rules, rules.all(r, !has(r.cidr) || r.cidr.contains(':')))").message("importV6 and exportV6 hold IPv6 CIDRs"),
-    validation = Rule::new("[has(self.spec.importV4) ? self.spec.importV4 : [], has(self.spec.importV6) ? self.spec.importV6 : []].all(rules, rules.all(r, !has(r.source)))").message("source is for export rules: what is imported is from remote peers"),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Accepted')].status"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
     derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BgpFilterSpec {
     /// IPv4 routes that peers send us.
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 256), extend("x-kubernetes-validations" = [
+        {"rule": "self.all(r, !has(r.cidr) || !r.cidr.contains(':'))", "message": "importV4 holds IPv4 CIDRs"},
+        {"rule": "self.all(r, !has(r.prefixLength) || ((!has(r.prefixLength.min) || r.prefixLength.min <= 32) && (!has(r.prefixLength.max) || r.prefixLength.max <= 32)))", "message": "prefix lengths in importV4 are at most 32"},
+        {"rule": "self.all(r, !has(r.source))", "message": "source is for export rules: what is imported is from remote peers"},
+    ]))]
     pub import_v4: Option<Vec<FilterRule>>,
     /// IPv6 routes that peers send us.
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 256), extend("x-kubernetes-validations" = [
+        {"rule": "self.all(r, !has(r.cidr) || r.cidr.contains(':'))", "message": "importV6 holds IPv6 CIDRs"},
+        {"rule": "self.all(r, !has(r.source))", "message": "source is for export rules: what is imported is from remote peers"},
+    ]))]
     pub import_v6: Option<Vec<FilterRule>>,
     /// IPv4 routes that peers are sent.
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 256), extend("x-kubernetes-validations" = [
+        {"rule": "self.all(r, !has(r.cidr) || !r.cidr.contains(':'))", "message": "exportV4 holds IPv4 CIDRs"},
+        {"rule": "self.all(r, !has(r.prefixLength) || ((!has(r.prefixLength.min) || r.prefixLength.min <= 32) && (!has(r.prefixLength.max) || r.prefixLength.max <= 32)))", "message": "prefix lengths in exportV4 are at most 32"},
+    ]))]
     pub export_v4: Option<Vec<FilterRule>>,
     /// IPv6 routes that peers are sent.
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 256), extend("x-kubernetes-validations" = [
+        {"rule": "self.all(r, !has(r.cidr) || r.cidr.contains(':'))", "message": "exportV6 holds IPv6 CIDRs"},
+    ]))]
     pub export_v6: Option<Vec<FilterRule>>,
 }
 

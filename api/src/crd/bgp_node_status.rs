@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
     version = "v1alpha1",
     kind = "BGPNodeStatus",
     plural = "bgpnodestatuses",
+    doc = "The BGP sessions of one node, written by its agent; its name is the node's.",
     status = "BgpNodeStatusStatus",
     printcolumn(name = "AS", type_ = "integer", json_path = ".status.asNumber"),
     printcolumn(name = "Established", type_ = "integer", json_path = ".status.established"),

@@ -17,6 +17,7 @@ use crate::duration::GoDuration;
     version = "v1alpha1",
     kind = "BGPPeer",
     plural = "bgppeers",
+    doc = "Which nodes peer with whom.",
     status = "BgpPeerStatus",
     printcolumn(name = "Nodes", type_ = "string", json_path = ".spec.nodeSelector"),
     printcolumn(name = "Peer", type_ = "string", json_path = ".spec.peerAddress"),

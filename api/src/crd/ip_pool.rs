@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
     version = "v1alpha1",
     kind = "IPPool",
     plural = "ippools",
+    doc = "Addresses for pods. Nodes take blocks of it and give their pods addresses out of these.",
     status = "IpPoolStatus",
     printcolumn(name = "CIDR", type_ = "string", json_path = ".spec.cidr"),
     printcolumn(name = "Block", type_ = "integer", json_path = ".spec.blockSize"),

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
     version = "v1alpha1",
     kind = "IPReservation",
     plural = "ipreservations",
+    doc = "Addresses that no pod is given unless it asks for them.",
     status = "IpReservationStatus",
     printcolumn(name = "CIDRs", type_ = "string", json_path = ".spec.reservedCIDRs"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
     version = "v1alpha1",
     kind = "IPAMBlock",
     plural = "ipamblocks",
+    doc = "A block that a node has claimed, written by its agent. Its name says its CIDR, so that one node alone can make it.",
     status = "IpamBlockStatus",
     printcolumn(name = "CIDR", type_ = "string", json_path = ".spec.cidr"),
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.node"),

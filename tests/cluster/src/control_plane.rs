@@ -11,6 +11,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::json;
 use tests::process::Process;
 use tests::wait::eventually;
 
@@ -226,6 +227,18 @@ impl ControlPlane {
         let mut command = self.kubectl_command(&self.admin);
         command.args(["apply", "-f", "-"]);
         kubeconfig::output_of(command, Some(yaml))
+    }
+
+    /// Installs the definitions of our own kinds, and waits until the API server serves them.
+    ///
+    /// # Panics
+    /// When one is refused.
+    pub fn install_crds(&self) {
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": api::crd::crds() });
+        self.try_apply(&list.to_string())
+            .unwrap_or_else(|error| panic!("{error:#}"));
+        let wait = ["wait", "--for=condition=Established", "--timeout=60s"];
+        self.kubectl(&[&wait[..], &["customresourcedefinitions", "--all"]].concat());
     }
 
     /// Kills the API server; what it stored stays.
