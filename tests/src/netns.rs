@@ -17,6 +17,8 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 pub struct Netns {
     name: String,
     kept: AtomicBool,
+    /// Made by others, who end what is in it: only our name of it goes.
+    is_borrowed: bool,
 }
 
 impl Netns {
@@ -25,15 +27,29 @@ impl Netns {
     /// # Errors
     /// When `ip netns add` fails.
     pub fn new(tag: &str, role: &str) -> Result<Self> {
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("ptl-{tag}-{}-{number}-{role}", std::process::id());
+        let name = next_name(tag, role);
         run("ip", &["netns", "add", &name])?;
         let netns = Self {
             name,
             kept: AtomicBool::new(false),
+            is_borrowed: false,
         };
         netns.ip("link set lo up")?;
         Ok(netns)
+    }
+
+    /// A name, `ptl-<tag>-<pid>-<n>-<role>`, for the namespace that a process is in. Dropping it ends nothing.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn of_process(tag: &str, role: &str, process: i32) -> Result<Self> {
+        let name = next_name(tag, role);
+        run("ip", &["netns", "attach", &name, &process.to_string()])?;
+        Ok(Self {
+            name,
+            kept: AtomicBool::new(false),
+            is_borrowed: true,
+        })
     }
 
     /// Its name, as `ip netns list` shows it.
@@ -136,11 +152,18 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        if !self.kept.load(Ordering::Relaxed) {
-            // Nothing can be done about a failure here; the next run's names differ anyway.
+        // Nothing can be done about a failure here; the next run's names differ anyway.
+        if self.is_borrowed {
+            let _ = run("ip", &["netns", "del", &self.name]);
+        } else if !self.kept.load(Ordering::Relaxed) {
             let _ = remove(&self.name);
         }
     }
+}
+
+fn next_name(tag: &str, role: &str) -> String {
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("ptl-{tag}-{}-{number}-{role}", std::process::id())
 }
 
 /// Joins two namespaces by a veth pair, both ends up.

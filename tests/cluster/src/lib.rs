@@ -1,7 +1,17 @@
 //! The test cluster: real Kubernetes programs, built by `scripts/build-kubernetes`, each run with folders and addresses of its own.
 
 mod certificates;
+pub mod cgroups;
+pub mod cluster;
+pub mod containerd;
 mod control_plane;
+pub mod dns;
+pub mod fabric;
+pub mod host;
+pub mod image;
+pub mod kubelet;
+pub mod node;
+pub mod pods;
 mod programs;
 mod scratch;
 mod site;

@@ -1,0 +1,203 @@
+//! A whole cluster on one machine: control plane, two nodes with real kubelets, kube-proxy, CoreDNS, and a ToR.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, ensure};
+use serde_json::Value;
+use tests::rack::say;
+use tests::wait::eventually;
+
+use crate::fabric::{Fabric, Link};
+use crate::host::Host;
+use crate::kubelet::Addresses;
+use crate::node::Node;
+use crate::{
+    ControlPlane, Options as PlaneOptions, Place, Programs, Scratch, containerd, dns, image,
+    kubelet,
+};
+
+/// Of both families.
+pub const POD_CIDRS: &str = "10.244.0.0/16,fd00:10:244::/56";
+/// Of both families.
+pub const SERVICE_CIDRS: &str = "10.96.0.0/16,fd00:10:96::/112";
+/// Where CoreDNS answers.
+pub const DNS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 10)),
+];
+
+/// How long a node may take until it is known to the API server, on a machine that does much else.
+const REGISTRATION: Duration = Duration::from_secs(120);
+
+/// A running cluster; dropping it ends everything.
+#[derive(Debug)]
+pub struct Cluster {
+    // In the order in which they are dropped: nodes first, what they stand on last.
+    nodes: Vec<Node>,
+    plane: ControlPlane,
+    programs: Programs,
+    fabric: Fabric,
+    scratch: Scratch,
+    started: Instant,
+    _host: Host,
+}
+
+impl Cluster {
+    /// Starts one whose nodes have no CNI configuration: they are registered and not Ready. `images` are tars that the
+    /// nodes get besides pause, CoreDNS and the tools.
+    ///
+    /// # Errors
+    /// When a program is missing or doesn't come up.
+    pub fn start(images: &[PathBuf]) -> Result<Self> {
+        let host = Host::take()?;
+        let started = Instant::now();
+        let programs = Programs::find();
+        let scratch = Scratch::new("ptl-cluster-")?;
+        let fabric = Fabric::start(2)?;
+        let mut all = image::make_all(&programs, scratch.path())?;
+        all.extend_from_slice(images);
+        let plane = ControlPlane::start(PlaneOptions {
+            controller_manager: true,
+            scheduler: true,
+            place: Place::Namespace {
+                name: fabric.outside().name().to_owned(),
+                address: Link(0).v4().into(),
+            },
+            pod_cidrs: POD_CIDRS.to_owned(),
+            service_cidrs: SERVICE_CIDRS.to_owned(),
+            ..PlaneOptions::default()
+        });
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            plane,
+            programs,
+            fabric,
+            scratch,
+            started,
+            _host: host,
+        };
+        cluster.tell("control plane ready");
+        for link in [Link(1), Link(2)] {
+            cluster.start_node(link, &all)?;
+        }
+        cluster.plane.apply(&dns::manifests(&DNS));
+        Ok(cluster)
+    }
+
+    /// The control plane.
+    #[must_use]
+    pub fn plane(&self) -> &ControlPlane {
+        &self.plane
+    }
+
+    /// The ToR and the network outside.
+    #[must_use]
+    pub fn fabric(&self) -> &Fabric {
+        &self.fabric
+    }
+
+    /// A node by its name.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    #[must_use]
+    pub fn node(&mut self, name: &str) -> &mut Node {
+        let found = self.nodes.iter_mut().find(|node| node.name() == name);
+        found.unwrap_or_else(|| panic!("no node {name}"))
+    }
+
+    /// Runs kubectl and gives its output.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        self.plane.kubectl(args)
+    }
+
+    /// Asks kubectl for an object or a list as JSON.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn get(&self, args: &[&str]) -> Result<Value> {
+        let text = self
+            .plane
+            .try_kubectl(&[&["get", "-o", "json"][..], args].concat())?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// The status of a Node's condition `Ready`.
+    ///
+    /// # Errors
+    /// When there is no such Node.
+    pub fn readiness(&self, node: &str) -> Result<String> {
+        let node = self.get(&["node", node])?;
+        let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
+        let ready = conditions
+            .into_iter()
+            .flatten()
+            .find(|condition| condition.get("type").is_some_and(|kind| kind == "Ready"));
+        let status = ready.and_then(|condition| condition.get("status")?.as_str());
+        Ok(status.unwrap_or("absent").to_owned())
+    }
+
+    /// A line with the time since the start, for who reads the run.
+    pub fn tell(&self, what: &str) {
+        say(&format!(
+            "{:6.1} s: {what}",
+            self.started.elapsed().as_secs_f32()
+        ));
+    }
+
+    /// What the nodes' programs said last, for an error's text.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let mut told = String::new();
+        for node in &self.nodes {
+            for name in ["setup", "containerd", "kubelet", "kube-proxy"] {
+                let log = node.log(name);
+                let lines: Vec<&str> = log.lines().collect();
+                let last = lines.len().saturating_sub(25);
+                told += &format!("== {} {name}\n", node.name());
+                told += &lines.get(last..).unwrap_or_default().join("\n");
+                told += "\n";
+            }
+        }
+        told
+    }
+
+    /// One after the other, so that n1 gets the first Pod CIDR.
+    fn start_node(&mut self, link: Link, images: &[PathBuf]) -> Result<()> {
+        let name = format!("n{}", link.0);
+        let netns = self.fabric.plug(&name, link)?;
+        let cache = Path::new(self.programs.dir()).ancestors().nth(2);
+        let cache = cache.ok_or_else(|| anyhow!("no cache"))?.to_owned();
+        let mut node = Node::start(
+            &name,
+            netns,
+            self.scratch.path(),
+            &[&cache, self.scratch.path()],
+        )?;
+        containerd::start(&mut node, &cache.join("bin"), images)?;
+        self.tell(&format!("{name}: containerd has {} images", images.len()));
+        let at = Addresses {
+            v4: link.v4(),
+            v6: link.v6(),
+        };
+        let labels = format!("rack=r{}", link.0);
+        kubelet::start(&mut node, &self.plane, &self.programs, at, &labels, &DNS)?;
+        kubelet::start_proxy(&mut node, &self.plane, &self.programs, POD_CIDRS)?;
+        let registered = eventually(REGISTRATION, &format!("Node {name}"), || {
+            node.check_running("kubelet")?;
+            let found = self.get(&["node", &name])?;
+            let cidr = found.pointer("/spec/podCIDR");
+            ensure!(cidr.is_some(), "{name} has no Pod CIDR");
+            Ok(())
+        });
+        self.nodes.push(node);
+        registered.map_err(|error| anyhow!("{error:#}\n{}", self.logs()))?;
+        self.tell(&format!("{name}: registered"));
+        Ok(())
+    }
+}
