@@ -224,9 +224,17 @@ impl ControlPlane {
     /// # Errors
     /// When an object is refused.
     pub fn try_apply(&self, yaml: &str) -> Result<String> {
+        self.kubectl_with(&["apply", "-f", "-"], yaml)
+    }
+
+    /// Runs kubectl as the admin with this standard input and gives its output, warnings last.
+    ///
+    /// # Errors
+    /// When it fails; the error holds what it said.
+    pub fn kubectl_with(&self, args: &[&str], input: &str) -> Result<String> {
         let mut command = self.kubectl_command(&self.admin);
-        command.args(["apply", "-f", "-"]);
-        kubeconfig::output_of(command, Some(yaml))
+        command.args(args);
+        kubeconfig::output_of(command, Some(input))
     }
 
     /// Installs the definitions of our own kinds, and waits until the API server serves them.
@@ -237,6 +245,23 @@ impl ControlPlane {
         let list = json!({ "apiVersion": "v1", "kind": "List", "items": api::crd::crds() });
         self.try_apply(&list.to_string())
             .unwrap_or_else(|error| panic!("{error:#}"));
+        self.wait_for_crds();
+    }
+
+    /// Installs the definition of ClusterNetworkPolicy, with the fields of its experimental channel, and waits until the
+    /// API server serves it.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn install_cluster_network_policy(&self) {
+        let file = self.programs.path("clusternetworkpolicies.yaml");
+        // Too large for the annotation that the usual apply writes.
+        let apply = ["apply", "--server-side", "-f"];
+        self.kubectl(&[&apply[..], &[&file.to_string_lossy()]].concat());
+        self.wait_for_crds();
+    }
+
+    fn wait_for_crds(&self) {
         let wait = ["wait", "--for=condition=Established", "--timeout=60s"];
         self.kubectl(&[&wait[..], &["customresourcedefinitions", "--all"]].concat());
     }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 /// The version of Kubernetes that is tested against, without `v`.
 pub(crate) const VERSION: &str = include_str!("../../../scripts/kubernetes-version");
 
-/// Every program that the build leaves in its folder.
-const NAMES: [&str; 10] = [
+/// Everything that the build leaves in its folder.
+const NAMES: [&str; 11] = [
     "agnhost",
+    "clusternetworkpolicies.yaml",
     "coredns",
     "etcd",
     "kube-apiserver",
@@ -52,7 +53,7 @@ impl Programs {
         &self.dir
     }
 
-    /// The path of one of them.
+    /// The path of one of them, or of `clusternetworkpolicies.yaml`.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
