@@ -1,14 +1,15 @@
 //! What the server says of an object beside its contents, for those who write about it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use api::Key;
+use api::{Key, NamespacedName};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSpec, NodeStatus, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::sync::watch;
 
 /// Of every object that status or Events may be about (all kinds but pods), as it was when its last change was sent; cheap
@@ -32,56 +33,135 @@ pub(crate) struct ObjectFacts {
     pub(crate) uid: String,
     /// `metadata.generation`, the one that was read; 0 where the kind has none.
     pub(crate) generation: i64,
-    /// `metadata.resourceVersion` of an object of our kinds.
-    pub(crate) resource_version: String,
-    /// `status.conditions` of an object of our kinds.
-    pub(crate) conditions: Vec<Condition>,
-    /// The block and its node, of an IPAMBlock.
-    pub(crate) block: Option<(IpNet, String)>,
+    /// Why this generation cannot be understood; the object's last valid one, if there was any, is in force.
+    pub(crate) problem: Option<String>,
+    /// What some kinds have besides.
+    pub(crate) rest: Rest,
+}
+
+/// What is written about of some kinds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum Rest {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// An object that bears conditions of ours.
+    Judged {
+        /// `metadata.resourceVersion`.
+        resource_version: String,
+        /// `status.conditions`.
+        conditions: Vec<Condition>,
+    },
+    /// An IPAMBlock.
+    Block {
+        /// The block.
+        cidr: IpNet,
+        /// Whose it is.
+        node: String,
+    },
+    /// A Node: its uid, taints and conditions. Kept of this node alone.
+    Node(Box<Node>),
+}
+
+/// The fields of which [`ObjectFacts`] are made.
+#[derive(Deserialize)]
+struct Fields<S, T> {
+    #[serde(default)]
+    metadata: Metadata,
+    spec: Option<S>,
+    status: Option<T>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Metadata {
+    uid: String,
+    generation: i64,
+    resource_version: String,
+}
+
+#[derive(Deserialize)]
+struct Conditions<C> {
+    conditions: Option<Vec<C>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct BlockSpec {
+    cidr: String,
+    node: String,
+}
+
+#[derive(Deserialize)]
+struct Tainted {
+    taints: Option<Vec<Taint>>,
 }
 
 impl ObjectFacts {
-    /// Reads what there is to know; of what cannot be read, nothing.
-    fn of(key: &Key, object: &Value) -> Self {
-        let metadata: ObjectMeta = field(object, "metadata");
-        let mut facts = Self {
-            uid: metadata.uid.unwrap_or_default(),
-            generation: metadata.generation.unwrap_or_default(),
-            ..Self::default()
-        };
-        match key {
-            Key::BgpConfiguration(_)
-            | Key::BgpFilter(_)
-            | Key::BgpPeer(_)
-            | Key::IpPool(_)
-            | Key::IpReservation(_) => {
-                facts.resource_version = metadata.resource_version.unwrap_or_default();
-                let conditions = object.pointer("/status/conditions");
-                facts.conditions = conditions.map(read).unwrap_or_default();
+    /// Reads what there is to know of an object of a kind, as the server sent it; of what cannot be read, nothing.
+    pub(super) fn read(kind: &str, text: &[u8]) -> Self {
+        match kind {
+            "BGPConfiguration" | "BGPFilter" | "BGPPeer" | "IPPool" | "IPReservation" => {
+                let read: Fields<IgnoredAny, Conditions<Condition>> = fields(text);
+                let rest = Rest::Judged {
+                    resource_version: read.metadata.resource_version.clone(),
+                    conditions: read.status.and_then(|s| s.conditions).unwrap_or_default(),
+                };
+                Self::of(read.metadata, rest)
             }
-            Key::IpamBlock(_) => {
-                let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
-                let cidr = text("/spec/cidr").and_then(|cidr| cidr.parse().ok());
-                let node = text("/spec/node").map(str::to_owned);
-                facts.block = cidr.zip(node);
+            "IPAMBlock" => {
+                let read: Fields<BlockSpec, IgnoredAny> = fields(text);
+                let spec = read.spec.unwrap_or_default();
+                let rest = match spec.cidr.parse() {
+                    Ok(cidr) => Rest::Block {
+                        cidr,
+                        node: spec.node,
+                    },
+                    Err(_) => Rest::Nothing,
+                };
+                Self::of(read.metadata, rest)
             }
-            Key::Secret(_)
-            | Key::Namespace(_)
-            | Key::Node(_)
-            | Key::Pod(_)
-            | Key::NetworkPolicy(_)
-            | Key::ClusterNetworkPolicy(_) => {}
+            "Node" => {
+                let read: Fields<Tainted, Conditions<NodeCondition>> = fields(text);
+                let node = Node {
+                    metadata: ObjectMeta {
+                        uid: Some(read.metadata.uid.clone()),
+                        ..ObjectMeta::default()
+                    },
+                    spec: Some(NodeSpec {
+                        taints: read.spec.and_then(|spec| spec.taints),
+                        ..NodeSpec::default()
+                    }),
+                    status: Some(NodeStatus {
+                        conditions: read.status.and_then(|status| status.conditions),
+                        ..NodeStatus::default()
+                    }),
+                };
+                Self::of(read.metadata, Rest::Node(Box::new(node)))
+            }
+            _ => Self::of(
+                fields::<IgnoredAny, IgnoredAny>(text).metadata,
+                Rest::Nothing,
+            ),
         }
-        facts
+    }
+
+    fn of(metadata: Metadata, rest: Rest) -> Self {
+        Self {
+            uid: metadata.uid,
+            generation: metadata.generation,
+            problem: None,
+            rest,
+        }
     }
 }
 
-fn field<T: DeserializeOwned + Default>(object: &Value, name: &str) -> T {
-    object.get(name).map(read).unwrap_or_default()
-}
-
-fn read<T: DeserializeOwned + Default>(value: &Value) -> T {
-    T::deserialize(value).unwrap_or_default()
+fn fields<S: DeserializeOwned, T: DeserializeOwned>(text: &[u8]) -> Fields<S, T> {
+    serde_json::from_slice(text).unwrap_or_else(|_| Fields {
+        metadata: Metadata::default(),
+        spec: None,
+        status: None,
+    })
 }
 
 impl Facts {
@@ -112,6 +192,18 @@ impl Facts {
         nodes.collect()
     }
 
+    /// All objects that bear conditions of ours.
+    pub(crate) fn judged(&self) -> Vec<(Key, ObjectFacts)> {
+        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+        // Kinds of ours are first in the order of keys.
+        let until = Key::Secret(NamespacedName::new("", ""));
+        let ours = known.range(..until);
+        let judged = ours.filter(|(_, facts)| matches!(facts.rest, Rest::Judged { .. }));
+        judged
+            .map(|(key, facts)| (key.clone(), facts.clone()))
+            .collect()
+    }
+
     /// All blocks, each with its node.
     pub(crate) fn blocks(&self) -> Vec<(IpNet, String)> {
         let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
@@ -119,9 +211,11 @@ impl Facts {
         let blocks = known
             .range(from..)
             .take_while(|(key, _)| matches!(key, Key::IpamBlock(_)));
-        blocks
-            .filter_map(|(_, facts)| facts.block.clone())
-            .collect()
+        let blocks = blocks.filter_map(|(_, facts)| match &facts.rest {
+            Rest::Block { cidr, node } => Some((*cidr, node.clone())),
+            _ => None,
+        });
+        blocks.collect()
     }
 
     /// Whether every kind has been listed whole.
@@ -139,28 +233,30 @@ impl Facts {
         self.0.own_node.subscribe()
     }
 
-    /// Notes that an object is so, as the server sent it (pods are not noted), or is gone.
-    pub(super) fn set(&self, key: Key, object: Option<&Value>) {
-        match &key {
-            Key::Pod(_) => return,
-            Key::Node(name) if *name == self.0.node => {
-                let node = object.map(trimmed);
+    /// Notes that an object is so, or is gone.
+    pub(super) fn set(&self, key: Key, mut facts: Option<ObjectFacts>) {
+        if let Key::Node(name) = &key {
+            let rest = facts.as_mut().map(|facts| mem::take(&mut facts.rest));
+            if *name == self.0.node {
+                let node = match rest {
+                    Some(Rest::Node(node)) => Some(Arc::from(node)),
+                    _ => None,
+                };
                 self.0.own_node.send_if_modified(|told| {
-                    let is_new = told.as_deref() != node.as_ref();
-                    *told = node.map(Arc::new);
+                    let is_new = *told != node;
+                    *told = node;
                     is_new
                 });
             }
-            _ => {}
         }
         let hangs_on_it = !matches!(
             key,
             Key::Secret(_)
                 | Key::Namespace(_)
+                | Key::Pod(_)
                 | Key::NetworkPolicy(_)
                 | Key::ClusterNetworkPolicy(_)
         );
-        let facts = object.map(|object| ObjectFacts::of(&key, object));
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
         let before = match facts.clone() {
             Some(facts) => known.insert(key, facts),
@@ -178,21 +274,61 @@ impl Facts {
     }
 }
 
-/// What is written about of a Node.
-fn trimmed(node: &Value) -> Node {
-    let node: Node = read(node);
-    Node {
-        metadata: ObjectMeta {
-            uid: node.metadata.uid,
-            ..ObjectMeta::default()
-        },
-        spec: node.spec.map(|spec| NodeSpec {
-            taints: spec.taints,
-            ..NodeSpec::default()
-        }),
-        status: node.status.map(|status| NodeStatus {
-            conditions: status.conditions,
-            ..NodeStatus::default()
-        }),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_about_is_read_of_each_kind_and_nothing_of_what_is_broken() {
+        let peer = br#"{"metadata":{"name":"a","uid":"u","generation":3,"resourceVersion":"9"},
+            "spec":{"peerAddress":"10.0.0.1"},"status":{"conditions":[{"type":"Accepted","status":"True",
+            "reason":"R","message":"m","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}"#;
+        let facts = ObjectFacts::read("BGPPeer", peer);
+        assert_eq!((facts.uid.as_str(), facts.generation), ("u", 3));
+        let Rest::Judged {
+            resource_version,
+            conditions,
+        } = facts.rest
+        else {
+            panic!("it bears conditions");
+        };
+        assert_eq!((resource_version.as_str(), conditions.len()), ("9", 1));
+
+        let block = br#"{"metadata":{"uid":"u"},"spec":{"cidr":"10.1.0.0/26","node":"n1"}}"#;
+        let rest = ObjectFacts::read("IPAMBlock", block).rest;
+        let cidr = "10.1.0.0/26".parse().expect("a CIDR");
+        let node = "n1".to_owned();
+        assert_eq!(rest, Rest::Block { cidr, node });
+        let block = br#"{"metadata":{"uid":"u"},"spec":{"cidr":"x","node":"n1"}}"#;
+        assert_eq!(ObjectFacts::read("IPAMBlock", block).rest, Rest::Nothing);
+        assert_eq!(ObjectFacts::read("Node", b"{").uid, "");
+    }
+
+    #[test]
+    fn this_nodes_node_is_told_when_its_taints_or_conditions_change_and_no_others() {
+        let facts = Facts::new("n1");
+        let mut own = facts.own_node();
+        let mut changes = facts.changes();
+        let node = |name: &str, taints: &str, images: &str| {
+            let text = format!(
+                r#"{{"metadata":{{"name":"{name}","uid":"{name}"}},"spec":{{"taints":{taints}}},
+                "status":{{"images":{images},"conditions":[]}}}}"#
+            );
+            let read = ObjectFacts::read("Node", text.as_bytes());
+            facts.set(Key::Node(name.to_owned()), Some(read));
+        };
+        node("n1", "[]", "[]");
+        assert!(own.has_changed().expect("open") && changes.has_changed().expect("open"));
+        own.mark_unchanged();
+        changes.mark_unchanged();
+        node("n1", "[]", r#"["x"]"#);
+        assert!(!own.has_changed().expect("open"));
+        node("n1", r#"[{"key":"k","effect":"NoSchedule"}]"#, "[]");
+        assert!(own.has_changed().expect("open"));
+        assert!(!changes.has_changed().expect("open"), "no node more");
+        own.mark_unchanged();
+        node("n2", "[]", "[]");
+        assert!(!own.has_changed().expect("open") && changes.has_changed().expect("open"));
+        assert_eq!(facts.nodes().len(), 2);
     }
 }

@@ -7,7 +7,7 @@ mod watch;
 mod write;
 
 pub(crate) use connection::Connection;
-pub(crate) use facts::{Facts, ObjectFacts};
+pub(crate) use facts::{Facts, ObjectFacts, Rest};
 pub use pods::PodReader;
 pub use watch::watch_kubernetes;
 pub use write::NodeWrites;

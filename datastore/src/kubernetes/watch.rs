@@ -9,7 +9,7 @@ use kube::core::ApiResource;
 use kube_runtime::watcher;
 use tokio::sync::{mpsc, watch};
 
-use super::{Connection, Facts, PodReader, Writer};
+use super::{Connection, Facts, ObjectFacts, PodReader, Writer};
 use crate::{ClusterSettings, Error, Problem, Source, StatusWriter, refresh};
 
 /// How many events wait for the reader before the watches wait for it.
@@ -119,7 +119,8 @@ async fn reflect(
         let Ok(value) = serde_json::to_value(object) else {
             continue;
         };
-        match api::parse(kind, &api_version, value.clone()) {
+        let facts_of = ObjectFacts::read(kind, value.to_string().as_bytes());
+        match api::parse(kind, &api_version, value) {
             Ok(None) => {}
             Ok(Some((key, resource))) => {
                 if there {
@@ -128,7 +129,7 @@ async fn reflect(
                 } else {
                     known.remove(&key);
                 }
-                facts.set(key.clone(), there.then_some(&value));
+                facts.set(key.clone(), there.then_some(facts_of));
                 let value = there.then_some(resource);
                 let _ = events.send(Event::Change(Change { key, value })).await;
             }

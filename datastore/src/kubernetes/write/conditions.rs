@@ -10,7 +10,28 @@ use serde_json::{Value, json};
 use super::calls::{Calls, Failure};
 use super::text;
 use crate::ObjectCondition;
-use crate::kubernetes::ObjectFacts;
+use crate::kubernetes::{ObjectFacts, Rest};
+
+/// The condition of all our kinds.
+const ACCEPTED: &str = "Accepted";
+
+/// What is to be said of an object: that it cannot be understood, or else what was published of it.
+pub(crate) fn of_object(
+    key: &Key,
+    published: Option<&Vec<ObjectCondition>>,
+    facts: &ObjectFacts,
+) -> Vec<ObjectCondition> {
+    match &facts.problem {
+        Some(problem) => vec![ObjectCondition {
+            key: key.clone(),
+            type_: ACCEPTED.to_owned(),
+            status: false,
+            reason: "Invalid".to_owned(),
+            message: problem.clone(),
+        }],
+        None => published.cloned().unwrap_or_default(),
+    }
+}
 
 /// All that is to be said of an object, by the object.
 pub(crate) type Wanted = BTreeMap<Key, Vec<ObjectCondition>>;
@@ -49,7 +70,14 @@ pub(crate) fn patch(
     now: Timestamp,
 ) -> Option<Patch> {
     let (plural, kind, name) = place(key)?;
-    let present = |type_: &str| facts.conditions.iter().find(|one| one.type_ == type_);
+    let Rest::Judged {
+        resource_version,
+        conditions,
+    } = &facts.rest
+    else {
+        return None;
+    };
+    let present = |type_: &str| conditions.iter().find(|one| one.type_ == type_);
     let conditions: Vec<Condition> = wanted
         .iter()
         .map(|wanted| condition(wanted, present(&wanted.type_), facts.generation, now))
@@ -65,7 +93,7 @@ pub(crate) fn patch(
         object: json!({
             "apiVersion": "portolan.io/v1alpha1",
             "kind": kind,
-            "metadata": {"name": name, "resourceVersion": facts.resource_version},
+            "metadata": {"name": name, "resourceVersion": resource_version},
             "status": {"conditions": conditions},
         }),
     })
@@ -135,49 +163,71 @@ mod tests {
         let key = wanted.key.clone();
         let patch = patch(&key, &[wanted], facts, at(now)).expect("a patch");
         let conditions = patch.object["status"]["conditions"].clone();
+        judged(
+            facts.generation,
+            serde_json::from_value(conditions).expect("conditions"),
+        )
+    }
+
+    fn judged(generation: i64, conditions: Vec<Condition>) -> ObjectFacts {
         ObjectFacts {
-            conditions: serde_json::from_value(conditions).expect("conditions"),
-            ..facts.clone()
+            uid: "u".to_owned(),
+            generation,
+            problem: None,
+            rest: Rest::Judged {
+                resource_version: "7".to_owned(),
+                conditions,
+            },
+        }
+    }
+
+    fn said(facts: &ObjectFacts) -> &Condition {
+        match &facts.rest {
+            Rest::Judged { conditions, .. } => &conditions[0],
+            _ => panic!("it bears conditions"),
         }
     }
 
     #[test]
     fn a_condition_is_written_when_it_differs_and_its_transition_only_when_it_flips() {
-        let new = ObjectFacts {
-            uid: "u".to_owned(),
-            generation: 1,
-            resource_version: "7".to_owned(),
-            ..ObjectFacts::default()
-        };
-        let said = after(&new, wanted(true, "fine"), 1);
-        let [first] = said.conditions.as_slice() else {
-            panic!("one condition");
-        };
+        let first = after(&judged(1, Vec::new()), wanted(true, "fine"), 1);
+        let one = said(&first);
         assert_eq!(
-            (first.status.as_str(), first.observed_generation),
+            (one.status.as_str(), one.observed_generation),
             ("True", Some(1))
         );
-        assert_eq!(first.last_transition_time, Time(at(1)));
+        assert_eq!(one.last_transition_time, Time(at(1)));
         let key = Key::BgpPeer("tor".to_owned());
-        assert_eq!(patch(&key, &[wanted(true, "fine")], &said, at(2)), None);
+        assert_eq!(patch(&key, &[wanted(true, "fine")], &first, at(2)), None);
 
         let newer = ObjectFacts {
             generation: 2,
-            ..said
+            ..first
         };
         let newer = after(&newer, wanted(true, "fine"), 3);
-        assert_eq!(newer.conditions[0].observed_generation, Some(2));
-        assert_eq!(newer.conditions[0].last_transition_time, Time(at(1)));
+        assert_eq!(said(&newer).observed_generation, Some(2));
+        assert_eq!(said(&newer).last_transition_time, Time(at(1)));
         let flipped = after(&newer, wanted(false, "wrong"), 4);
-        assert_eq!(flipped.conditions[0].last_transition_time, Time(at(4)));
+        assert_eq!(said(&flipped).last_transition_time, Time(at(4)));
+    }
+
+    #[test]
+    fn of_an_object_that_cannot_be_understood_that_is_said_whatever_was_published() {
+        let mut facts = judged(1, Vec::new());
+        let key = Key::BgpPeer("tor".to_owned());
+        let published = vec![wanted(true, "fine")];
+        assert_eq!(of_object(&key, Some(&published), &facts), published);
+        facts.problem = Some("BGPPeer tor: no".to_owned());
+        let [said] = &of_object(&key, Some(&published), &facts)[..] else {
+            panic!("one condition");
+        };
+        assert_eq!((said.status, said.reason.as_str()), (false, "Invalid"));
+        assert_eq!(said.message, "BGPPeer tor: no");
     }
 
     #[test]
     fn a_patch_holds_for_the_version_that_was_seen_and_touches_the_status_alone() {
-        let facts = ObjectFacts {
-            resource_version: "7".to_owned(),
-            ..ObjectFacts::default()
-        };
+        let facts = judged(1, Vec::new());
         let key = Key::BgpPeer("tor".to_owned());
         let patch = patch(&key, &[wanted(true, "")], &facts, at(1)).expect("a patch");
         assert_eq!(patch.path, "/apis/portolan.io/v1alpha1/bgppeers/tor/status");

@@ -47,7 +47,11 @@ pub(crate) async fn run(
         if duties.jobs.is_empty() {
             let next = duties.next;
             tokio::select! {
-                changed = wanted.changed() => if changed.is_err() { return },
+                changed = wanted.changed() => match changed {
+                    // It is read when this node looks.
+                    Ok(()) => wanted.mark_changed(),
+                    Err(_) => return,
+                },
                 _ = changes.changed() => {}
                 () = until(next) => {}
             }
@@ -134,8 +138,6 @@ impl Duties {
     ) {
         if wanted.has_changed().unwrap_or(false) {
             self.wanted = conditions::by_object(wanted.borrow_and_update().clone());
-            let wanted = &self.wanted;
-            self.written.retain(|key, _| wanted.contains_key(key));
         }
         self.jobs.clear();
         self.next = None;
@@ -153,18 +155,17 @@ impl Duties {
 
     fn look_at_conditions(&mut self, now: Instant, facts: &Facts) {
         let clock = Timestamp::now();
-        for (key, wanted) in &self.wanted {
-            let Some(known) = facts.get(key) else {
+        self.written.retain(|key, _| facts.get(key).is_some());
+        for (key, known) in facts.judged() {
+            let wanted = conditions::of_object(&key, self.wanted.get(&key), &known);
+            let Some(patch) = conditions::patch(&key, &wanted, &known, clock) else {
                 continue;
             };
-            let Some(patch) = conditions::patch(key, wanted, &known, clock) else {
-                continue;
-            };
-            let essence = (wanted.clone(), known.generation);
-            let earlier_write = self.written.get(key);
+            let essence = (wanted, known.generation);
+            let earlier_write = self.written.get(&key);
             match earlier_write.filter(|written| written.essence == essence && written.due > now) {
                 Some(written) => self.next = earlier(self.next, Some(written.due)),
-                None => self.jobs.push(Job::Say(key.clone(), patch, essence)),
+                None => self.jobs.push(Job::Say(key, patch, essence)),
             }
         }
     }
@@ -225,3 +226,6 @@ impl Duties {
 fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     a.into_iter().chain(b).min()
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,8 @@ mod calls;
 mod conditions;
 mod duties;
 mod events;
+#[cfg(test)]
+mod fake;
 mod lease;
 mod node;
 mod orphans;

@@ -250,3 +250,6 @@ async fn write_event(
     ledger.told(now(), warning, count);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
