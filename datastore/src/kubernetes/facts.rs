@@ -101,7 +101,7 @@ impl ObjectFacts {
     /// Reads what there is to know of an object of a kind, as the server sent it; of what cannot be read, nothing.
     pub(super) fn read(kind: &str, text: &[u8]) -> Self {
         match kind {
-            "BGPConfiguration" | "BGPFilter" | "BGPPeer" | "IPPool" | "IPReservation" => {
+            "BGPFilter" | "BGPPeer" | "IPPool" | "IPReservation" => {
                 let read: Fields<IgnoredAny, Conditions<Condition>> = fields(text);
                 let rest = Rest::Judged {
                     resource_version: read.metadata.resource_version.clone(),

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use api::crd::{BgpNodeStatusStatus, NodeSession};
-use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 
 use super::calls::{Calls, Failure, without_nulls};
@@ -34,33 +33,42 @@ impl Pace {
         (!is_same).then(|| now.max(*at + PAUSE))
     }
 
+    /// What was said is not there any more.
+    pub(crate) fn forget(&mut self) {
+        self.last = None;
+    }
+
     pub(crate) fn written(&mut self, now: Instant, status: BgpNodeStatusStatus) {
         self.last = Some((now, status));
     }
 }
 
-/// Writes the status. The object itself is made first where it is missing.
+/// Writes the status. The object itself is applied before: at first, when the Node has another uid than `owner`, and when
+/// it is found to be gone.
 pub(crate) async fn write(
     calls: &Calls,
     node: &str,
+    uid: &str,
+    owner: &mut Option<String>,
     status: &BgpNodeStatusStatus,
 ) -> Result<(), Failure> {
     let path = format!("{COLLECTION}/{node}");
-    let status_path = format!("{path}/status");
     let object = without_nulls(json!({
         "apiVersion": API_VERSION,
         "kind": "BGPNodeStatus",
         "metadata": {"name": node},
         "status": bounded(status.clone()),
     }));
-    match calls.apply(&status_path, &object).await {
-        Err(failure) if failure.is_not_found() => {}
-        outcome => return outcome,
+    if owner.as_deref() == Some(uid) {
+        match calls.apply(&format!("{path}/status"), &object).await {
+            Err(failure) if failure.is_not_found() => *owner = None,
+            outcome => return outcome,
+        }
     }
-    let owner: Node = calls.get(&format!("/api/v1/nodes/{node}")).await?;
-    let uid = owner.metadata.uid.unwrap_or_default();
-    calls.apply(&path, &whole(node, &uid)).await?;
-    calls.apply(&status_path, &object).await
+    calls.apply(&path, &whole(node, uid)).await?;
+    calls.apply(&format!("{path}/status"), &object).await?;
+    *owner = Some(uid.to_owned());
+    Ok(())
 }
 
 /// The object without its status: what is deleted with the Node of this uid.

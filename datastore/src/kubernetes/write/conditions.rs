@@ -122,15 +122,15 @@ fn condition(
     }
 }
 
-/// Where an object of our kinds stands. Of an IPAMBlock and a BGPNodeStatus nothing is to be judged.
+/// Where an object of our kinds stands. A BGPConfiguration has no status, and of an IPAMBlock nothing is to be judged.
 fn place(key: &Key) -> Option<(&'static str, &'static str, &str)> {
     match key {
-        Key::BgpConfiguration(name) => Some(("bgpconfigurations", "BGPConfiguration", name)),
         Key::BgpFilter(name) => Some(("bgpfilters", "BGPFilter", name)),
         Key::BgpPeer(name) => Some(("bgppeers", "BGPPeer", name)),
         Key::IpPool(name) => Some(("ippools", "IPPool", name)),
         Key::IpReservation(name) => Some(("ipreservations", "IPReservation", name)),
-        Key::IpamBlock(_)
+        Key::BgpConfiguration(_)
+        | Key::IpamBlock(_)
         | Key::Secret(_)
         | Key::Namespace(_)
         | Key::Node(_)

@@ -206,7 +206,7 @@ impl State {
         match asked.method {
             Method::GET => match self.objects.get(&asked.path) {
                 Some(object) => Ok(object.clone()),
-                None if asked.path.ends_with("/pods") => Ok(self.pods_of(&asked.query)),
+                None if asked.query.contains("fieldSelector") => Ok(self.list(asked)),
                 None => Err(missing),
             },
             Method::POST => {
@@ -260,6 +260,11 @@ impl State {
         match asked.how.as_str() {
             "application/json-patch+json" => json_patch(&mut object, &asked.body)?,
             "application/strategic-merge-patch+json" => merge_conditions(&mut object, &asked.body),
+            _ if is_apply && !is_status => {
+                object["metadata"]["ownerReferences"] =
+                    asked.body["metadata"]["ownerReferences"].clone();
+                object["spec"] = asked.body["spec"].clone();
+            }
             _ if is_status => object["status"] = asked.body["status"].clone(),
             _ => object["series"] = asked.body["series"].clone(),
         }
@@ -267,12 +272,19 @@ impl State {
         Ok(json!({}))
     }
 
-    fn pods_of(&self, query: &str) -> Value {
-        let (_, node) = query.split_once("spec.nodeName%3D").expect("a selector");
-        let pods = self.objects.iter().filter(|(path, pod)| {
-            path.contains("/pods/") && pod["spec"]["nodeName"].as_str() == Some(node)
+    /// Nodes of a name, or Pods of a node.
+    fn list(&self, asked: &Asked) -> Value {
+        let (_, selector) = asked.query.split_once("fieldSelector=").expect("one");
+        let selector = selector.split('&').next().expect("a part");
+        let (field, wanted) = selector.split_once("%3D").expect("a value");
+        let pointer = format!("/{}", field.replace('.', "/"));
+        let (_, plural) = asked.path.rsplit_once('/').expect("a path");
+        let is_of_kind = |path: &str| path.contains(&format!("/{plural}/"));
+        let found = self.objects.iter().filter(|(path, object)| {
+            let value = object.pointer(&pointer).and_then(Value::as_str);
+            is_of_kind(path) && value == Some(wanted)
         });
-        json!({"items": pods.map(|(_, pod)| pod).collect::<Vec<_>>()})
+        json!({"items": found.map(|(_, object)| object).collect::<Vec<_>>()})
     }
 }
 

@@ -17,8 +17,10 @@ use crate::kubernetes::Facts;
 
 /// The condition that says whether the node's pods are reached (semantics 154).
 const CONDITION: &str = "NetworkUnavailable";
-/// How often what another changed in between is read again before the failure is told.
+/// How often a patch that what another has changed makes fail is made anew before the failure is told.
 const TRIES: u32 = 5;
+/// How long the watch gets to show what has changed.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// What is to be written to this node's Node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,30 +60,34 @@ impl NodeWrites {
 const FIRST_CORRECTION: Duration = Duration::from_secs(30);
 const LAST_CORRECTION: Duration = Duration::from_secs(600);
 
-/// The task that tells the Node, and again where that is lost: the Node was registered anew, say.
+/// The task that tells the Node, and again where that is lost: the Node was registered anew, say. What the Node says
+/// is known from the watch, so nothing is read.
 #[derive(Debug)]
 pub(crate) struct Teller {
     calls: Calls,
-    name: String,
+    path: String,
     writes: NodeWrites,
     retry: Retry,
     /// When the Node is to be told.
     due: Option<Instant>,
-    /// When it was told last, and how often since the last news.
-    last: Option<Instant>,
+    /// What it was told last, and when: the watch shows it later.
+    last: Option<(NodeHealth, Instant)>,
+    /// How often it was put right since the last news.
     corrections: u32,
+    conflicts: u32,
 }
 
 impl Teller {
     pub(crate) fn new(calls: Calls, name: &str, writes: NodeWrites) -> Self {
         Self {
             calls,
-            name: name.to_owned(),
+            path: format!("/api/v1/nodes/{name}"),
             writes,
             retry: Retry::default(),
             due: None,
             last: None,
             corrections: 0,
+            conflicts: 0,
         }
     }
 
@@ -99,9 +105,8 @@ impl Teller {
                     if changed.is_err() {
                         return;
                     }
-                    self.corrections = 0;
+                    (self.corrections, self.conflicts) = (0, 0);
                     self.due = Some(now());
-                    health.mark_unchanged();
                 }
                 _ = own.changed(), if self.due.is_none() => {
                     let node = own.borrow_and_update().clone();
@@ -113,8 +118,9 @@ impl Teller {
                     let (number, present) = health.borrow().clone();
                     let Some(present) = present else { continue };
                     let seen = own.borrow_and_update().clone();
-                    let told = self.tell(seen.as_deref(), &present).await;
-                    outcome.send_modify(|outcome| *outcome = (number, told));
+                    if let Some(told) = self.tell(seen.as_deref(), &present).await {
+                        outcome.send_modify(|outcome| *outcome = (number, told));
+                    }
                 }
             }
         }
@@ -122,79 +128,67 @@ impl Teller {
 
     /// Looks at what the watch shows of the Node since it was told.
     fn look(&mut self, now: Instant, node: &Node, health: &NodeHealth) {
-        let Some(last) = self.last else { return };
+        let Some((_, last)) = &self.last else { return };
         if self.writes.are_done(node, health) {
             return;
         }
         let pause = FIRST_CORRECTION.saturating_mul(2_u32.saturating_pow(self.corrections.min(16)));
-        self.due = Some(now.max(last + pause.min(LAST_CORRECTION)));
+        self.due = Some(now.max(*last + pause.min(LAST_CORRECTION)));
         self.corrections = self.corrections.saturating_add(1);
     }
 
-    async fn tell(&mut self, seen: Option<&Node>, health: &NodeHealth) -> Result<(), Failure> {
+    /// Makes the Node say that the network is so, and what came of it; nothing while it is tried again at once.
+    async fn tell(
+        &mut self,
+        seen: Option<&Node>,
+        health: &NodeHealth,
+    ) -> Option<Result<(), Failure>> {
         self.due = None;
-        let is_done = |node: &Node| self.writes.are_done(node, health);
-        if self.corrections > 0 && seen.is_some_and(is_done) {
-            return Ok(());
-        }
-        let told = tell(&self.calls, &self.name, &self.writes, health).await;
+        let told = match seen {
+            Some(seen) => self.write(seen, health).await,
+            None => {
+                let why = "the server has not told of this node's Node yet";
+                Err(Failure::Unanswered(why.to_owned()))
+            }
+        };
         match &told {
             Ok(()) => {
                 self.retry.succeeded();
-                self.last = Some(now());
+                self.last = Some((health.clone(), now()));
+            }
+            Err(failure)
+                if self.conflicts < TRIES
+                    && (failure.is_conflict() || failure.is_failed_test()) =>
+            {
+                self.conflicts += 1;
+                self.due = Some(now() + PAUSE);
+                return None;
             }
             Err(failure) => {
                 warn!(%failure, "cannot write to this node's Node; trying again");
                 self.due = Some(now() + self.retry.failed(failure));
             }
         }
-        told
+        Some(told)
     }
-}
 
-/// Makes this node's Node say that the network is so. What it says already is not written.
-pub(crate) async fn tell(
-    calls: &Calls,
-    name: &str,
-    writes: &NodeWrites,
-    health: &NodeHealth,
-) -> Result<(), Failure> {
-    let path = format!("/api/v1/nodes/{name}");
-    let mut tries = 1;
-    loop {
-        let node: Node = calls.get(&path).await?;
-        match bring_up_to_date(calls, &path, writes, health, &node).await {
-            Err(failure)
-                if tries < TRIES && (failure.is_conflict() || failure.is_failed_test()) =>
-            {
-                tries += 1;
-            }
-            outcome => return outcome,
+    /// Writes what is missing of what was seen.
+    async fn write(&self, seen: &Node, health: &NodeHealth) -> Result<(), Failure> {
+        let last = self.last.as_ref().map(|(health, _)| health);
+        let present = condition_of(seen);
+        if self.writes.condition
+            && let Some(patch) = condition_patch(present, last, health, Timestamp::now())
+        {
+            let path = format!("{}/status", self.path);
+            self.calls.strategic_merge(&path, &patch).await?;
         }
-    }
-}
-
-async fn bring_up_to_date(
-    calls: &Calls,
-    path: &str,
-    writes: &NodeWrites,
-    health: &NodeHealth,
-    node: &Node,
-) -> Result<(), Failure> {
-    let condition = writes
-        .condition
-        .then(|| condition_patch(condition_of(node), health, Timestamp::now()))
-        .flatten();
-    if let Some(patch) = condition {
-        let path = format!("{path}/status");
-        calls.strategic_merge(&path, &patch).await?;
-    }
-    if *health != NodeHealth::Up {
-        return Ok(());
-    }
-    match taints_patch(taints_of(node), &writes.remove_taints) {
-        Some(patch) => calls.json_patch(path, &patch).await,
-        None => Ok(()),
+        if *health != NodeHealth::Up {
+            return Ok(());
+        }
+        match taints_patch(taints_of(seen), &self.writes.remove_taints) {
+            Some(patch) => self.calls.json_patch(&self.path, &patch).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -211,6 +205,7 @@ fn taints_of(node: &Node) -> &[Taint] {
 }
 
 /// The condition's words.
+#[derive(PartialEq)]
 struct Said {
     status: &'static str,
     reason: &'static str,
@@ -242,17 +237,21 @@ fn is_said(present: Option<&NodeCondition>, said: &Said) -> bool {
     })
 }
 
-/// A patch of this one condition: the server merges conditions by their type, so no other is touched.
+/// A patch of this one condition: the server merges conditions by their type, so no other is touched. None if it says so
+/// already, and was not told otherwise since.
 fn condition_patch(
     present: Option<&NodeCondition>,
+    told: Option<&NodeHealth>,
     health: &NodeHealth,
     now: Timestamp,
 ) -> Option<Value> {
     let said = Said::from(health);
-    if is_said(present, &said) {
+    let told = told.map(Said::from);
+    if is_said(present, &said) && told.as_ref().is_none_or(|told| *told == said) {
         return None;
     }
-    let is_flip = present.is_none_or(|present| present.status != said.status);
+    let is_flip = present.is_none_or(|present| present.status != said.status)
+        || told.is_some_and(|told| told.status != said.status);
     let condition = without_nulls(json!({
         "type": CONDITION,
         "status": said.status,
@@ -298,7 +297,7 @@ mod tests {
     }
 
     fn patched(present: Option<&NodeCondition>, health: &NodeHealth, now: i64) -> NodeCondition {
-        let patch = condition_patch(present, health, at(now)).expect("a patch");
+        let patch = condition_patch(present, None, health, at(now)).expect("a patch");
         let conditions = &patch["status"]["conditions"];
         assert_eq!(conditions.as_array().expect("a list").len(), 1);
         let mut condition: NodeCondition =
@@ -318,7 +317,10 @@ mod tests {
         );
         assert_eq!(up.reason.as_deref(), Some("PortolanIsUp"));
         assert_eq!(up.last_transition_time, Some(Time(at(1))));
-        assert_eq!(condition_patch(Some(&up), &NodeHealth::Up, at(2)), None);
+        assert_eq!(
+            condition_patch(Some(&up), None, &NodeHealth::Up, at(2)),
+            None
+        );
 
         let down = |message: &str| NodeHealth::Down {
             message: message.to_owned(),
@@ -334,6 +336,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_told_and_the_watch_does_not_show_yet_counts() {
+        let up = patched(None, &NodeHealth::Up, 1);
+        let down = NodeHealth::Down {
+            message: "no BGP".to_owned(),
+        };
+        let patch = condition_patch(Some(&up), Some(&down), &NodeHealth::Up, at(2));
+        let condition = &patch.expect("a patch")["status"]["conditions"][0];
+        assert_eq!(condition["status"], "False");
+        assert_eq!(condition["lastTransitionTime"], json!(Time(at(2))));
+        let told = Some(&NodeHealth::Up);
+        assert_eq!(
+            condition_patch(Some(&up), told, &NodeHealth::Up, at(2)),
+            None
+        );
+    }
+
+    #[test]
     fn what_a_cloud_says_of_the_network_is_replaced() {
         let cloud = NodeCondition {
             type_: CONDITION.to_owned(),
@@ -341,7 +360,7 @@ mod tests {
             reason: Some("RouteCreated".to_owned()),
             ..NodeCondition::default()
         };
-        let patch = condition_patch(Some(&cloud), &NodeHealth::Up, at(1)).expect("a patch");
+        let patch = condition_patch(Some(&cloud), None, &NodeHealth::Up, at(1)).expect("a patch");
         let condition = &patch["status"]["conditions"][0];
         assert_eq!(condition["reason"], "PortolanIsUp");
         assert!(condition.get("lastTransitionTime").is_none());

@@ -65,15 +65,16 @@ impl Orphans {
 /// Gives the block back if the server, too, knows neither the node nor a Pod on it. Says whether it did.
 pub(crate) async fn release(calls: &Calls, orphan: &Orphan) -> Result<bool, Failure> {
     let node = &orphan.node;
-    match calls.get::<Value>(&format!("/api/v1/nodes/{node}")).await {
-        Err(failure) if failure.is_not_found() => {}
-        outcome => return outcome.map(|_| false),
-    }
-    let pods = format!("/api/v1/pods?limit=1&fieldSelector=spec.nodeName%3D{node}");
-    let pods: Value = calls.get(&pods).await?;
-    let pods = pods.get("items").and_then(Value::as_array);
-    if pods.is_none_or(|pods| !pods.is_empty()) {
-        return Ok(false);
+    for of_it in [
+        "nodes?fieldSelector=metadata.name",
+        "pods?fieldSelector=spec.nodeName",
+    ] {
+        let list = format!("/api/v1/{of_it}%3D{node}&limit=1");
+        let list: Value = calls.get(&list).await?;
+        let items = list.get("items").and_then(Value::as_array);
+        if items.is_none_or(|items| !items.is_empty()) {
+            return Ok(false);
+        }
     }
     let released = blocks::release(calls, node, &orphan.cidr).await?;
     Ok(released == Release::Done)

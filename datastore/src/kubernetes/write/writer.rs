@@ -50,7 +50,12 @@ impl Writer {
         let (conditions, condition_reader) = watch::channel(Vec::new());
         let (health, health_reader) = watch::channel((0, None));
         let (outcome, health_outcome) = watch::channel((0, Ok(())));
-        tokio::spawn(write_bgp(calls.clone(), node.clone(), bgp_reader));
+        tokio::spawn(write_bgp(
+            calls.clone(),
+            node.clone(),
+            facts.clone(),
+            bgp_reader,
+        ));
         tokio::spawn(write_events(
             calls.clone(),
             node.clone(),
@@ -156,16 +161,31 @@ impl Writer {
 async fn write_bgp(
     calls: Calls,
     node: String,
+    facts: Facts,
     mut told: watch::Receiver<Option<BgpNodeStatusStatus>>,
 ) {
     let (mut pace, mut retry) = (Pace::default(), Retry::default());
     let (mut due, mut not_before) = (None, now());
+    let mut own = facts.own_node();
+    let mut owner: Option<String> = None;
     loop {
         tokio::select! {
             changed = told.changed() => if changed.is_err() { return },
+            // It goes with a Node that is deleted; one that is registered anew needs one again.
+            _ = own.changed() => {
+                let uid = own.borrow_and_update().as_ref().and_then(|node| node.metadata.uid.clone());
+                if owner.is_some() && uid.is_some() && owner != uid {
+                    pace.forget();
+                }
+            }
             () = until(due) => {
                 let status = told.borrow().clone().unwrap_or_default();
-                match bgp_status::write(&calls, &node, &status).await {
+                let uid = own.borrow().as_ref().and_then(|node| node.metadata.uid.clone());
+                let written = match uid {
+                    Some(uid) => bgp_status::write(&calls, &node, &uid, &mut owner, &status).await,
+                    None => Err(Failure::Unanswered("this node's Node is not known yet".to_owned())),
+                };
+                match written {
                     Ok(()) => {
                         retry.succeeded();
                         pace.written(now(), status);
