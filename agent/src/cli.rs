@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::firewall::Choice;
 use crate::mtu::MtuChoice;
@@ -21,7 +21,9 @@ pub struct Cli {
 }
 
 const EXAMPLES: &str = "Examples:
-  portolan agent --node n1 --manifests /etc/portolan/manifests   run the agent of node n1
+  portolan agent --node n1                                       in a pod: asks its cluster's API server
+  portolan agent --node n1 --kubeconfig /root/.kube/config       outside of a pod: who the kubeconfig says
+  portolan agent --node n1 --manifests /etc/portolan/manifests   without Kubernetes: from a directory of manifests
   portolan agent --node rr1 --manifests DIR --features bgp       a route reflector: BGP and nothing else
   portolan bgp peers                                             sessions, one line each
   portolan bgp explain 10.1.0.0/16                               why this path won, step by step
@@ -30,7 +32,7 @@ const EXAMPLES: &str = "Examples:
   portolan status -o json | jq '.sessions[]'                     the same for programs
   portolan ipam check                                            addresses, links and routes that nobody explains
   portolan cni install                                           let the container runtime use it
-  portolan sync --timeout 10s                                    wait until the manifests are in the kernel
+  portolan sync --timeout 10s                                    wait until what the source holds is in the kernel
   portolan cleanup                                               take everything of ours out of the kernel";
 
 #[derive(Debug, Subcommand)]
@@ -59,12 +61,12 @@ enum Verb {
 /// Flags of `portolan agent`.
 #[derive(Clone, Debug, Args)]
 pub struct AgentArgs {
-    /// The name of this node, as its Node object says it.
-    #[arg(long)]
+    /// The name of this node, as its Node object says it (in a pod: spec.nodeName, by the downward API).
+    #[arg(long, env = "NODE_NAME")]
     pub node: String,
-    /// A directory of manifests, watched; the same YAML as for kubectl.
-    #[arg(long, value_name = "DIR")]
-    pub manifests: PathBuf,
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub source: SourceArgs,
     /// Which parts run, by commas: a route reflector or a lab router needs only `bgp`.
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["bgp", "policy", "cni"])]
     pub features: Vec<Feature>,
@@ -116,6 +118,43 @@ pub struct AgentArgs {
     /// What to log, in tracing's filter language.
     #[arg(long, default_value = "info", env = "PORTOLAN_LOG")]
     pub log: String,
+}
+
+/// Where an agent's configuration comes from: a directory, a kubeconfig, or else the cluster whose pod it runs in.
+#[derive(Clone, Debug, Args)]
+pub struct SourceArgs {
+    /// A directory of manifests, watched; the same YAML as for kubectl. Without it and --kubeconfig the agent runs in a pod
+    /// and asks its cluster's API server, by its service account.
+    #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
+    pub manifests: Option<PathBuf>,
+    /// How to reach the API server, and as whom, where the agent does not run in a pod.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The agent's namespace: Secrets with peers' passwords and the Lease for objects' conditions are in it. Of a directory
+    /// it is always `portolan`.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "POD_NAMESPACE",
+        default_value = "portolan"
+    )]
+    pub namespace: String,
+    /// Whether the Node's condition NetworkUnavailable is written: False once the data plane and BGP are up. `false` where
+    /// something else, as a cloud's route controller, has it.
+    #[arg(long, value_name = "true|false", default_value = "true", action = ArgAction::Set)]
+    pub node_condition: bool,
+    /// A taint to take off this node's Node once its network is up, by its key, as portolan.io/not-ready; may be given again.
+    #[arg(long, value_name = "KEY", value_parser = taint_key, conflicts_with = "manifests")]
+    pub remove_taint: Vec<String>,
+}
+
+/// A key alone: `KEY=VALUE:EFFECT`, as kubectl has it, is refused.
+fn taint_key(text: &str) -> Result<String, String> {
+    let is_of_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+    if text.is_empty() || !text.chars().all(is_of_key) {
+        return Err("it should be a taint's key alone, as portolan.io/not-ready".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// A part of the agent that can be left out.
@@ -298,6 +337,35 @@ mod tests {
         assert_eq!(settings.mark, ::policy::MarkMask::default());
         assert!(agent("--mark-mask 0x7").unwrap_err().contains("four bits"));
         assert!(agent("--mark-mask x").unwrap_err().contains("number"));
+    }
+
+    #[test]
+    fn a_source_is_a_directory_or_a_cluster_and_what_is_given_for_the_other_is_refused() {
+        let agent = |more: &str| {
+            let words = format!("portolan agent --node n1 {more}");
+            let cli = Cli::try_parse_from(words.split_whitespace()).map_err(|e| e.to_string())?;
+            match cli.verb {
+                Verb::Agent(args) => Ok(args.source),
+                _ => Err("another verb".to_owned()),
+            }
+        };
+        let source = agent("").unwrap();
+        assert_eq!((source.manifests, source.kubeconfig), (None, None));
+        assert_eq!(source.namespace, "portolan");
+        assert!(source.node_condition && source.remove_taint.is_empty());
+        let source =
+            agent("--node-condition false --remove-taint a.io/b --remove-taint c").unwrap();
+        assert!(!source.node_condition);
+        assert_eq!(source.remove_taint, ["a.io/b", "c"]);
+        for (flags, why) in [
+            ("--manifests /m --kubeconfig /k", "cannot be used with"),
+            ("--manifests /m --remove-taint a", "cannot be used with"),
+            ("--remove-taint a=b:NoSchedule", "key alone"),
+            ("--node-condition perhaps", "invalid value"),
+        ] {
+            let error = agent(flags).unwrap_err();
+            assert!(error.contains(why), "{flags}: {error}");
+        }
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 mod addresses;
 mod blocks;
+mod conditions;
+mod early;
 mod host_ports;
+mod known;
 mod links;
 mod pools;
 
@@ -11,7 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::resources::{BgpConfiguration, Node, Pod};
+use api::resources::{BgpConfiguration, Node};
 use api::{Change, Event, Key, NamespacedName, Resource};
 use ipam::{Holder, Lease, Span};
 use ipnet::IpNet;
@@ -21,11 +24,13 @@ use tracing::info;
 
 pub(crate) use addresses::when;
 pub(crate) use blocks::{Blocks, Goal};
+pub(crate) use known::belongs_here;
 
 use crate::attachments::{self, Leases, Settings, host_interface};
 use crate::dns::Domains;
 use crate::speaker;
 use crate::{conntrack, firewall, mtu, routing};
+use early::EarlyPods;
 use host_ports::{HostPortHeld, HostPorts};
 use links::Links;
 pub(crate) use links::Seen;
@@ -103,18 +108,25 @@ pub(crate) struct Core {
     node: String,
     store: BTreeMap<Key, Resource>,
     in_sync: bool,
+    /// Whether a pod is attached only once the source has told of it.
+    asks_for_pods: bool,
+    early: EarlyPods,
     policy: policy::Index,
     /// What the DNS said of policies' names.
     pub(crate) domains: Domains,
     leases: Leases,
     uses_pools: bool,
     is_plan_stale: bool,
+    are_conditions_stale: bool,
+    problems_of_conditions: Vec<datastore::Problem>,
     blocks: Blocks,
     links: Links,
     generation: u64,
     /// When the oldest change came in that is not in any output yet.
     oldest: Option<Instant>,
     errors: Vec<String>,
+    /// What keeps this node from speaking BGP at all; it is among the errors, too.
+    node_error: Option<String>,
     unsupported: Vec<String>,
     /// Addresses that were given up in this run and not given again, and the first generation without them: flows of
     /// their last holders are cut soon after it.
@@ -131,16 +143,21 @@ impl Core {
             node,
             store: BTreeMap::new(),
             in_sync: false,
+            asks_for_pods: false,
+            early: EarlyPods::default(),
             policy: policy::Index::with_settings(settings),
             domains: Domains::new(),
             leases,
             uses_pools: false,
             is_plan_stale: true,
+            are_conditions_stale: true,
+            problems_of_conditions: Vec::new(),
             blocks: Blocks::new(Duration::ZERO),
             links: Links::default(),
             generation: 0,
             oldest: None,
             errors: Vec::new(),
+            node_error: None,
             unsupported: Vec::new(),
             freed: BTreeMap::new(),
             host_ports: HostPorts::default(),
@@ -153,11 +170,15 @@ impl Core {
         self.oldest.get_or_insert_with(Instant::now);
         match event {
             Event::InSync => self.in_sync = true,
-            Event::Change(change) => self.handle_change(change),
+            Event::Change(change) => {
+                if let Some(change) = self.early.pass(change) {
+                    self.apply(change);
+                }
+            }
         }
     }
 
-    fn handle_change(&mut self, change: Change) {
+    fn apply(&mut self, change: Change) {
         self.policy.handle(&change);
         // What follows from it for peers is told when it is handed to the speaker.
         if self.in_sync && is_of_bgp(&change.key) {
@@ -172,6 +193,7 @@ impl Core {
             self.elsewhere = None;
         }
         self.is_plan_stale |= addresses::is_of_plan(&change.key);
+        self.are_conditions_stale |= conditions::are_of(&change.key);
         match change.value {
             Some(value) => self.store.insert(change.key, value),
             None => self.store.remove(&change.key),
@@ -189,9 +211,10 @@ impl Core {
     /// If the node has no Pod CIDR or none is left.
     pub(crate) fn attach(&mut self, asked: &Asked) -> anyhow::Result<Endpoint> {
         if self.own_node().is_none() {
-            anyhow::bail!("{}", self.node_missing());
+            return Err(self.node_missing().into());
         }
         self.oldest.get_or_insert_with(Instant::now);
+        self.check_known(asked)?;
         let fixed = self.fixed(asked);
         if self.is_plan_stale {
             self.follow_sources(Instant::now());
@@ -265,6 +288,10 @@ impl Core {
             return Ok(None);
         };
         self.host_ports.forget(holder);
+        let read = lease.pod.as_ref();
+        if let Some(change) = read.and_then(|pod| self.early.release(pod, &lease.uid)) {
+            self.apply(change);
+        }
         let gone = self.generation + 1;
         for address in &lease.addresses {
             self.freed.insert(*address, gone);
@@ -315,6 +342,27 @@ impl Core {
         &self.errors
     }
 
+    /// Why this node cannot be configured, as its Node says too little.
+    pub(crate) fn node_error(&self) -> Option<&str> {
+        self.node_error.as_deref()
+    }
+
+    /// This node's addresses, as its Node says them.
+    pub(crate) fn own_addresses(&self) -> &[IpAddr] {
+        self.own_node().map_or(&[], |node| &node.internal_ips)
+    }
+
+    /// Why no pod here can have an address: the Node's Pod CIDRs may come late, and pools, too.
+    pub(crate) fn lacks_addresses(&self) -> Option<String> {
+        let has_some = !self.blocks.own().is_empty();
+        (!has_some).then(|| {
+            format!(
+                "Node {} has no Pod CIDR, and no block of an IPPool yet: no pod can have an address",
+                self.node
+            )
+        })
+    }
+
     /// Parts of policies that match nothing because they cannot be compiled yet.
     pub(crate) fn unsupported(&self) -> &[String] {
         &self.unsupported
@@ -357,6 +405,7 @@ impl Core {
         self.unsupported = compiled.problems.iter().map(ToString::to_string).collect();
         self.unsupported.extend(self.domains.problems());
         self.unsupported.extend(host_ports::refused(&host_ports));
+        self.node_error = None;
         let speaker = match self.speaker_config(&elsewhere) {
             Ok(compiled) => {
                 let told = compiled.refused.iter();
@@ -366,7 +415,8 @@ impl Core {
                 Some(compiled)
             }
             Err(error) => {
-                self.errors.push(error);
+                self.errors.push(error.clone());
+                self.node_error = Some(error);
                 None
             }
         };
@@ -452,7 +502,9 @@ impl Core {
     }
 
     fn speaker_config(&self, elsewhere: &BTreeSet<IpNet>) -> Result<speaker::Compiled, String> {
-        let node = self.own_node().ok_or_else(|| self.node_missing())?;
+        let node = self
+            .own_node()
+            .ok_or_else(|| self.node_missing().to_string())?;
         let (mut nodes, mut peers) = (Vec::new(), Vec::new());
         let (mut filters, mut secrets) = (BTreeMap::new(), BTreeMap::new());
         // By the order of kinds: pods and policies, which are many, are passed over.
@@ -505,20 +557,15 @@ impl Core {
         })
     }
 
-    fn pod(&self, name: &NamespacedName) -> Option<&Pod> {
-        match self.store.get(&Key::Pod(name.clone())) {
-            Some(Resource::Pod(pod)) => Some(pod),
-            _ => None,
-        }
-    }
-
-    fn node_missing(&self) -> String {
-        format!(
-            "there is no Node {}: add it to the source, or start the agent with another --node",
-            self.node
-        )
+    fn node_missing(&self) -> NodeMissing {
+        NodeMissing(self.node.clone())
     }
 }
+
+/// The source has no Node of this name.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no Node {0}: add it to the source, or start the agent with another --node")]
+struct NodeMissing(String);
 
 fn is_of_bgp(key: &Key) -> bool {
     matches!(

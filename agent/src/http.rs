@@ -61,12 +61,8 @@ async fn readyz(State(core): State<mpsc::Sender<Message>>) -> (StatusCode, Strin
     match report(&core).await {
         Some(report) if report.ready => (StatusCode::OK, "ok\n".to_owned()),
         Some(report) => {
-            let why = if report.errors.is_empty() {
-                "sources are not in sync, or the first program is not in the kernel".to_owned()
-            } else {
-                report.errors.join("\n")
-            };
-            (StatusCode::SERVICE_UNAVAILABLE, why + "\n")
+            let why = report.waits_for.join("\n") + "\n";
+            (StatusCode::SERVICE_UNAVAILABLE, why)
         }
         None => (
             StatusCode::SERVICE_UNAVAILABLE,

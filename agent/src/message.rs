@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use api::resources::Pod;
 use ipam::Holder;
 use ipnet::IpNet;
 use netfilter::{ChainName, SetName};
@@ -29,10 +30,9 @@ pub(crate) enum Message {
     /// The source has been read again: which generation holds that state?
     Barrier(oneshot::Sender<u64>),
     /// Give an attachment its addresses.
-    Attach {
-        asked: Box<Asked>,
-        reply: oneshot::Sender<Result<(Endpoint, u64), Refused>>,
-    },
+    Attach { asked: Box<Asked>, reply: Attached },
+    /// A pod that an ADD asked for was read, as the source had not told it.
+    PodRead(Box<Pod>),
     /// A host end is there (or gone): which generation has its routes?
     Link {
         interface: String,
@@ -80,6 +80,9 @@ pub(crate) enum Message {
     Endpoints(oneshot::Sender<Vec<Endpoint>>),
 }
 
+/// Who waits for an attachment, and for the generation with its chains.
+pub(crate) type Attached = oneshot::Sender<Result<(Endpoint, u64), Refused>>;
+
 /// Why an attachment gets no addresses.
 pub(crate) struct Refused {
     /// When it may go well.
@@ -93,8 +96,10 @@ pub(crate) struct Refused {
 pub(crate) enum When {
     /// Soon enough to wait for it.
     Soon,
-    /// Once something else has gone: the runtime is to try again.
+    /// Once something else has gone or come: the runtime is to try again.
     Later,
+    /// Once the pod that is asked for has been read.
+    PodUnknown,
     /// Not before somebody changes something.
     Unknown,
 }
@@ -103,10 +108,7 @@ pub(crate) enum When {
 pub(crate) enum Reply {
     Generation(oneshot::Sender<u64>),
     Policy(oneshot::Sender<PolicyState>),
-    Attached(
-        Box<Endpoint>,
-        oneshot::Sender<Result<(Endpoint, u64), Refused>>,
-    ),
+    Attached(Box<Endpoint>, Attached),
 }
 
 impl Reply {

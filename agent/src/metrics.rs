@@ -237,6 +237,11 @@ fn node(report: &Report, registry: &mut Registry) {
         ),
         ("agent_problems", "Problems of inputs", problems(report)),
         (
+            "source_in_sync",
+            "1 once everything that the source held at the start is known",
+            usize::from(report.sources.iter().all(|source| source.in_sync)),
+        ),
+        (
             "cni_endpoints",
             "Pod attachments of this node",
             report.endpoints.len(),
@@ -285,6 +290,15 @@ fn node(report: &Report, registry: &mut Registry) {
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
     }
+    let away: Gauge<f64, std::sync::atomic::AtomicU64> = Gauge::default();
+    let longest = report
+        .sources
+        .iter()
+        .filter_map(|source| source.away_seconds)
+        .max();
+    away.set(Duration::from_secs(longest.unwrap_or(0)).as_secs_f64());
+    let help = "For how long the API server has been away; 0 while it answers, and for a directory";
+    registry.register_with_unit("source_away", help, Unit::Seconds, away);
     let downs: Counter = Counter::default();
     downs.inc_by(routes.gateway_downs);
     let help = "Gateways that BFD lost, and from which packets were turned away at once";

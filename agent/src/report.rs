@@ -14,8 +14,11 @@ use crate::firewall::Histogram;
 pub(crate) struct Report {
     pub(crate) node: String,
     pub(crate) version: String,
-    /// Sources in sync, policy and routes of the present state in the kernel.
+    /// Sources in sync, policy and routes in the kernel, BGP configured.
     pub(crate) ready: bool,
+    /// What `ready` waits for, in words for people.
+    #[serde(default)]
+    pub(crate) waits_for: Vec<String>,
     pub(crate) sessions: Vec<Session>,
     /// Where the speaker listens.
     #[serde(default)]
@@ -177,9 +180,14 @@ pub(crate) struct HostPorts {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Source {
+    /// `manifests` or `kubernetes`.
     pub(crate) kind: String,
+    /// The directory, or how the API server is reached.
     pub(crate) path: String,
     pub(crate) in_sync: bool,
+    /// For how long the API server has been away; what it said last stays in force.
+    #[serde(default)]
+    pub(crate) away_seconds: Option<u64>,
     pub(crate) problems: Vec<String>,
 }
 
@@ -198,9 +206,14 @@ impl Report {
             } else {
                 "not in sync"
             };
+            let away = source.away_seconds.map(|seconds| {
+                let time = duration(seconds);
+                format!("; the API server has been away for {time}, its last state holds")
+            });
+            let away = away.unwrap_or_default();
             line(
                 &mut out,
-                &format!("source: {} {}, {sync}", source.kind, source.path),
+                &format!("source: {} {}, {sync}{away}", source.kind, source.path),
             );
         }
         line(&mut out, "");
@@ -386,6 +399,7 @@ pub(crate) mod tests {
             node: "n1".to_owned(),
             version: "0.0.0".to_owned(),
             ready: true,
+            waits_for: Vec::new(),
             sessions: vec![Session {
                 name: "tor".to_owned(),
                 address: "10.0.0.1:179".to_owned(),
@@ -456,6 +470,7 @@ pub(crate) mod tests {
                 kind: "manifests".to_owned(),
                 path: "/m".to_owned(),
                 in_sync: true,
+                away_seconds: None,
                 problems: vec!["a.yaml:3: no".to_owned()],
             }],
             errors: vec![],
@@ -488,11 +503,13 @@ problem: a.yaml:3: no
         report.routes.clashes = 2;
         report.listeners[0].error = Some("address in use".to_owned());
         report.sessions[0].bfd_up = Some(false);
+        report.sources[0].away_seconds = Some(192);
         let table = report.table();
         for part in [
             "2 routes are not in the kernel: another's",
             "BGP does not listen on 10.0.0.9:179: address in use",
             " Down ",
+            "in sync; the API server has been away for 3m12s",
         ] {
             assert!(table.contains(part), "{part} is missing in\n{table}");
         }

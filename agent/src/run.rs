@@ -6,18 +6,18 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
-use datastore::{PodStatus, Source};
+use datastore::{PodReader, PodStatus, Source};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::attachments::{LAST_BREATH, Leases};
 use crate::cli::{AgentArgs, BfdArgs, Feature};
-use crate::core::{Core, Endpoint, Seen, when};
-use crate::message::{Message, Refused, Reply, When};
+use crate::core::{Asked, Core, Endpoint, Seen, when};
+use crate::message::{Attached, Message, Refused, Reply, When};
 use crate::shell::Shell;
 use crate::sockets::listen;
-use crate::{cni, control, dns, firewall, http, ipam, status};
+use crate::{cni, control, dns, firewall, http, ipam, source, status};
 
 /// Runs the agent until it is told to stop.
 ///
@@ -139,8 +139,7 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
     make_run_dir(&args.run_dir)?;
     let mut leases = Leases::open(&args.state_dir)?;
     leases.set_cool_down(args.address_cool_down.as_secs());
-    let source = datastore::watch_manifests(&args.manifests, &args.node)
-        .with_context(|| format!("cannot watch {}", args.manifests.display()))?;
+    let (source, whereabouts) = source::open(args).await?;
     forward();
     let (sender, messages) = mpsc::channel(256);
     // Routes of an earlier run forward still: peers may keep theirs to us (RFC 4724, the F bit).
@@ -150,20 +149,24 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
     } else {
         bgp_speaker::Forwarding::Lost
     };
-    let mut shell = Shell::start(args, &source, sender.clone(), forwarding);
+    let (kind, path) = (whereabouts.kind, whereabouts.path.clone());
+    let mut shell = Shell::start(args, (&source, whereabouts), sender.clone(), forwarding);
     if let Some(address) = args.metrics {
         http::listen(address, sender.clone()).await?;
     }
     let cni = args
         .has(Feature::Cni)
-        .then(|| serve_cni(args, &mut shell, sender.clone()))
+        .then(|| serve_cni(args, &mut shell, source.pods.clone(), sender.clone()))
         .transpose()?;
     let parts = control::Parts { core: sender, cni };
     listen(&args.run_dir.join(control::SOCKET), parts, control::serve)?;
-    info!(node = args.node, manifests = %args.manifests.display(), "started");
+    info!(node = args.node, source = kind, path, "started");
     let mut core = Core::new(args.node.clone(), leases, settings(args));
     if args.has(Feature::Cni) {
         core.use_pools(args.idle_block_time);
+    }
+    if source.pods.is_some() {
+        core.ask_for_pods();
     }
     shell.start_dns(args, &mut core.domains).await;
     Loop {
@@ -188,6 +191,7 @@ async fn look_at_links() -> Option<Seen> {
 fn serve_cni(
     args: &AgentArgs,
     shell: &mut Shell,
+    pods: Option<PodReader>,
     core: mpsc::Sender<Message>,
 ) -> anyhow::Result<cni::Server> {
     let cni = cni::Server::new(
@@ -197,7 +201,11 @@ fn serve_cni(
         shell.cut.clone(),
         shell.mtu.pods.clone(),
         &args.state_dir,
-    );
+    )
+    .with_pods(pods.map(|reader| cni::Pods {
+        reader,
+        node: args.node.clone(),
+    }));
     shell.reclaimed = Some(cni.reclaimed.subscribe());
     tokio::spawn(cni.clone().take_pending_deletions());
     tokio::spawn(ipam::run_task(cni.clone(), args.reclaim_after));
@@ -255,8 +263,10 @@ impl Loop {
             let dirty = tokio::select! {
                 event = self.source.events.recv() => match event {
                     Some(event) => { self.core.handle_event(event); true }
-                    None => anyhow::bail!("the watch of the manifests has ended"),
+                    None => anyhow::bail!("the watch of the source has ended"),
                 },
+                // Conditions follow, below.
+                Ok(()) = self.source.problems.changed() => false,
                 message = self.messages.recv() => match message {
                     Some(message) => self.handle_message(message, &mut replies),
                     None => false,
@@ -280,8 +290,10 @@ impl Loop {
             };
             let dirty = self.drain(&mut replies) | dirty;
             if dirty && let Some(outputs) = self.core.outputs() {
+                self.shell.set_lacks(self.core.lacks_addresses());
                 self.shell.publish(outputs, self.pod_statuses()).await;
             }
+            self.publish_conditions();
             let generation = self.shell.firewall.borrow().generation;
             for reply in replies {
                 reply.answer(generation, || self.shell.policy_state(&self.core));
@@ -293,6 +305,17 @@ impl Loop {
             let _ = speaker.shutdown(bgp_speaker::Shutdown::Graceful).await;
         }
         Ok(())
+    }
+
+    /// Says what becomes of objects of our kinds. In a directory, status and events say it.
+    fn publish_conditions(&mut self) {
+        if self.source.pods.is_none() {
+            return;
+        }
+        let conditions = self.core.conditions(&self.source.problems.borrow());
+        if let Some(conditions) = conditions {
+            self.shell.set_conditions(conditions);
+        }
     }
 
     /// Takes all that waits, so that one publication serves it.
@@ -357,20 +380,9 @@ impl Loop {
             Message::Drops { since, reply } => {
                 drop(reply.send(self.shell.drops(since, self.core.objects())));
             }
-            Message::Attach { asked, reply } => {
-                if !self.core.in_sync() {
-                    let text = "the sources are not in sync yet".to_owned();
-                    let when = When::Soon;
-                    let _ = reply.send(Err(Refused { when, text }));
-                    return false;
-                }
-                match self.core.attach(&asked) {
-                    Ok(endpoint) => replies.push(Reply::Attached(Box::new(endpoint), reply)),
-                    Err(error) => {
-                        let (when, text) = (when(&error), format!("{error:#}"));
-                        let _ = reply.send(Err(Refused { when, text }));
-                    }
-                }
+            Message::Attach { asked, reply } => return self.attach(&asked, reply, replies),
+            Message::PodRead(pod) => {
+                self.core.handle_read(*pod);
                 return true;
             }
             Message::Links(seen) => return self.end_look(seen),
@@ -387,6 +399,24 @@ impl Loop {
             }
         }
         false
+    }
+
+    /// Gives an attachment its addresses, unless that is refused; the answer comes once they are published.
+    fn attach(&mut self, asked: &Asked, reply: Attached, replies: &mut Vec<Reply>) -> bool {
+        if !self.core.in_sync() {
+            let text = "the sources are not in sync yet".to_owned();
+            let when = When::Soon;
+            let _ = reply.send(Err(Refused { when, text }));
+            return false;
+        }
+        match self.core.attach(asked) {
+            Ok(endpoint) => replies.push(Reply::Attached(Box::new(endpoint), reply)),
+            Err(error) => {
+                let (when, text) = (when(&error), format!("{error:#}"));
+                let _ = reply.send(Err(Refused { when, text }));
+            }
+        }
+        true
     }
 
     /// Has all host ends looked at, unless that is under way. The core goes on: while pods come and go, the kernel's answer

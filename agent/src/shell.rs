@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bgp_speaker::{Forwarding, RouteEvents};
-use datastore::{PodStatus, Refresher, Source, StatusWriter};
+use datastore::{ObjectCondition, PodStatus, Refresher, Source, StatusWriter};
 use policy::Problem;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
@@ -18,16 +18,17 @@ use crate::message::Message;
 use crate::policy::PolicyState;
 use crate::report::IpamReport;
 use crate::run::BFD_SOCKET;
+use crate::source::{self, Whereabouts};
 use crate::speaker::{self, Compiled};
-use crate::{bgp_status, blocks, conntrack, dns, drops, events, firewall, mtu, nexthops, routing};
-
-/// How long before a failed status file is written again.
-const STATUS_RETRY: Duration = Duration::from_secs(1);
+use crate::{
+    bgp_status, blocks, conntrack, dns, drops, events, firewall, mtu, nexthops, node_health,
+    routing,
+};
 
 /// The tasks that carry things out, seen from the core.
 pub(crate) struct Shell {
     pub(crate) node: String,
-    pub(crate) source: String,
+    pub(crate) source: Whereabouts,
     pub(crate) firewall: watch::Sender<firewall::Desired>,
     pub(crate) firewall_applied: watch::Receiver<firewall::Applied>,
     flows: watch::Sender<conntrack::Goal>,
@@ -36,6 +37,10 @@ pub(crate) struct Shell {
     pub(crate) routing_applied: watch::Receiver<routing::Applied>,
     pub(crate) mtu: mtu::Handle,
     pods: watch::Sender<Vec<PodStatus>>,
+    conditions: watch::Sender<Vec<ObjectCondition>>,
+    health: watch::Sender<node_health::Goal>,
+    /// The speaker, for whoever waits for it.
+    running: watch::Sender<Option<bgp_speaker::Handle>>,
     blocks: watch::Sender<Goal>,
     /// What cannot be claimed or given back now.
     pub(crate) blocks_failed: watch::Receiver<Option<String>>,
@@ -61,7 +66,7 @@ impl Shell {
     /// Starts the tasks; nothing is written before the first publication.
     pub(crate) fn start(
         args: &AgentArgs,
-        source: &Source,
+        (source, whereabouts): (&Source, Whereabouts),
         messages: mpsc::Sender<Message>,
         forwarding: Forwarding,
     ) -> Self {
@@ -73,25 +78,19 @@ impl Shell {
         let (routing_report, routing_applied) = watch::channel(routing::Applied::default());
         let (route_events, speaker_started) = oneshot::channel();
         let (pods, pods_goal) = watch::channel(Vec::new());
+        let (conditions, conditions_goal) = watch::channel(Vec::new());
+        let health = watch::Sender::new(node_health::Goal::default());
+        let running = watch::Sender::new(None);
         let (blocks, blocks_goal) = watch::channel(Goal::default());
         let (failed, blocks_failed) = watch::channel(None);
         let (problems, known_problems) = watch::channel(Vec::new());
         let (routers, known_routers) = watch::channel(Arc::default());
-        let core = messages.clone();
-        let choice = args.iptables;
-        if args.has(Feature::Policy) {
-            let task = firewall::Task::new(choice, firewall_goal, firewall_report, core);
-            tokio::spawn(task.run());
-        } else {
-            let task = firewall::run_without_policy(choice, firewall_goal, firewall_report, core);
-            tokio::spawn(task);
-        }
-        let (in_force, is_enforced) = (firewall_applied.clone(), args.has(Feature::Policy));
+        start_policy(args, (firewall_goal, firewall_report), messages.clone());
         tokio::spawn(conntrack::run_task(
             flows_goal,
-            in_force,
+            firewall_applied.clone(),
             cut_report,
-            is_enforced,
+            args.has(Feature::Policy),
         ));
         let routing = routing::run_task(local_goal, speaker_started, known_routers, routing_report);
         tokio::spawn(async move {
@@ -99,7 +98,7 @@ impl Shell {
                 error!(%error, "routes cannot be programmed: is the agent root, with NET_ADMIN?");
             }
         });
-        tokio::spawn(publish_pods(source.status.clone(), pods_goal));
+        publish_to(&source.status, pods_goal, conditions_goal);
         tokio::spawn(blocks::run_task(
             source.status.clone(),
             source.refresh.clone(),
@@ -107,11 +106,21 @@ impl Shell {
             messages.clone(),
             failed,
         ));
+        if source.pods.is_some() {
+            tokio::spawn(node_health::run_task(node_health::Parts {
+                status: source.status.clone(),
+                goal: health.subscribe(),
+                firewall: firewall_applied.clone(),
+                routing: routing_applied.clone(),
+                speaker: args.has(Feature::Bgp).then(|| running.subscribe()),
+                was_forwarding: forwarding == Forwarding::Preserved,
+            }));
+        }
         let drops = start_drops(args, &firewall);
         tokio::spawn(events::run_task(source.status.clone(), known_problems));
         Self {
             node: args.node.clone(),
-            source: args.manifests.display().to_string(),
+            source: whereabouts,
             firewall,
             firewall_applied,
             flows,
@@ -120,6 +129,9 @@ impl Shell {
             mtu: mtu::Handle::start(args, &routing_applied),
             routing_applied,
             pods,
+            conditions,
+            health,
+            running,
             blocks,
             blocks_failed,
             problems,
@@ -224,6 +236,26 @@ impl Shell {
         }
     }
 
+    /// Says why no pod here can have an address, where this agent gives any.
+    pub(crate) fn set_lacks(&self, lacks: Option<String>) {
+        let lacks = lacks.filter(|_| self.cni);
+        self.health.send_modify(|goal| goal.lacks = lacks);
+    }
+
+    /// Says what becomes of objects of our kinds.
+    pub(crate) fn set_conditions(&self, conditions: Vec<ObjectCondition>) {
+        self.conditions.send_if_modified(|old| {
+            let changed = *old != conditions;
+            *old = conditions;
+            changed
+        });
+    }
+
+    /// Whether BGP is to run and has no configuration yet.
+    pub(crate) fn is_bgp_missing(&self) -> bool {
+        self.bgp && self.speaker.is_none()
+    }
+
     async fn configure_speaker(&mut self, mut compiled: Compiled) {
         compiled.config.bfd_socket = Some(self.bfd_socket.clone());
         if self.compiled.as_ref() == Some(&compiled) {
@@ -237,6 +269,7 @@ impl Shell {
             warn!("{line}");
         }
         self.configured.send_replace((&compiled).into());
+        self.health.send_modify(|goal| goal.set_speaker(&compiled));
         match &self.speaker {
             Some(speaker) => {
                 if speaker.configure(compiled.config.clone()).await.is_err() {
@@ -254,6 +287,7 @@ impl Shell {
             // The routing task may have ended; it has said why.
             let _ = sender.send(events);
         }
+        self.running.send_replace(Some(speaker.clone()));
         tokio::spawn(nexthops::run_task(speaker.clone(), self.routers.clone()));
         tokio::spawn(bgp_status::run_task(
             speaker.clone(),
@@ -261,6 +295,24 @@ impl Shell {
             self.status.clone(),
         ));
         self.speaker = Some(speaker);
+    }
+}
+
+/// Brings chains and sets into the kernel; without policy those that pods need all the same.
+fn start_policy(
+    args: &AgentArgs,
+    (goal, report): (
+        watch::Receiver<firewall::Desired>,
+        watch::Sender<firewall::Applied>,
+    ),
+    core: mpsc::Sender<Message>,
+) {
+    let choice = args.iptables;
+    if args.has(Feature::Policy) {
+        let task = firewall::Task::new(choice, goal, report, core);
+        tokio::spawn(task.run());
+    } else {
+        tokio::spawn(firewall::run_without_policy(choice, goal, report, core));
     }
 }
 
@@ -273,17 +325,21 @@ fn start_drops(args: &AgentArgs, firewall: &watch::Sender<firewall::Desired>) ->
     Some(ring)
 }
 
-async fn publish_pods(status: StatusWriter, mut pods: watch::Receiver<Vec<PodStatus>>) {
-    while pods.changed().await.is_ok() {
-        loop {
-            let now = pods.borrow_and_update().clone();
-            match status.publish(now).await {
-                Ok(()) => break,
-                Err(error) => {
-                    warn!(%error, "cannot publish this node's pods; other nodes don't know them yet");
-                    tokio::time::sleep(STATUS_RETRY).await;
-                }
-            }
-        }
-    }
+/// Says which pods are here, and what becomes of objects, each time that it changes.
+fn publish_to(
+    status: &StatusWriter,
+    pods: watch::Receiver<Vec<PodStatus>>,
+    conditions: watch::Receiver<Vec<ObjectCondition>>,
+) {
+    let writer = status.clone();
+    tokio::spawn(source::publish(pods, "this node's pods", move |pods| {
+        let writer = writer.clone();
+        async move { writer.publish(pods).await }
+    }));
+    let writer = status.clone();
+    let what = "conditions of objects";
+    tokio::spawn(source::publish(conditions, what, move |conditions| {
+        let writer = writer.clone();
+        async move { writer.publish_conditions(conditions).await }
+    }));
 }

@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
 pub(crate) use changes::{changes, refusals};
+pub(crate) use peers::refusal;
 
 /// What the cluster says, seen from one node.
 pub(crate) struct View<'a> {

@@ -1,5 +1,7 @@
 //! Fills in the report of `portolan status`, and waits for `portolan sync`.
 
+use std::io::ErrorKind;
+use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use api::NamespacedName;
@@ -77,15 +79,13 @@ pub(crate) fn report(
     );
     let blocks = shell.blocks_failed.borrow().clone();
     errors.extend(blocks);
-    let ready = core.in_sync()
-        && firewall.generation > 0
-        && firewall.error.is_none()
-        && routing.generation > 0
-        && errors.is_empty();
+    errors.extend(not_here(core, shell));
+    let waits_for = waits_for(core, shell, &firewall, &routing);
     let report = Report {
         node: shell.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        ready,
+        ready: waits_for.is_empty(),
+        waits_for,
         sessions: Vec::new(),
         listeners: Vec::new(),
         routes: report::Routes {
@@ -129,9 +129,10 @@ pub(crate) fn report(
             .map(|ring| ring.report())
             .unwrap_or_default(),
         sources: vec![report::Source {
-            kind: "manifests".to_owned(),
-            path: shell.source.clone(),
+            kind: shell.source.kind.to_owned(),
+            path: shell.source.path.clone(),
             in_sync: core.in_sync(),
+            away_seconds: None,
             problems,
         }],
         errors,
@@ -140,6 +141,51 @@ pub(crate) fn report(
     tokio::spawn(async move {
         let _ = reply.send(with_sessions(report, speaker).await);
     });
+}
+
+/// What keeps the agent from being ready (semantics 169). A mistake in one object does not, nor does an API server that has
+/// gone away: what is in force stays so.
+fn waits_for(
+    core: &Core,
+    shell: &Shell,
+    firewall: &firewall::Applied,
+    routing: &routing::Applied,
+) -> Vec<String> {
+    if !core.in_sync() {
+        return vec!["the sources are not in sync".to_owned()];
+    }
+    let mut waits_for: Vec<String> = core.node_error().map(str::to_owned).into_iter().collect();
+    let policy = firewall.error.iter();
+    waits_for.extend(policy.map(|error| format!("policy is not in the kernel: {error}")));
+    if firewall.generation == 0 && waits_for.is_empty() {
+        waits_for.push("the first program is not in the kernel".to_owned());
+    }
+    if routing.generation == 0 {
+        waits_for.push("the first routes are not in the kernel".to_owned());
+    }
+    if shell.is_bgp_missing() && core.node_error().is_none() {
+        waits_for.push("BGP is not configured".to_owned());
+    }
+    waits_for
+}
+
+/// This node's own addresses that no interface here has: its BGP could not speak from them.
+fn not_here(core: &Core, shell: &Shell) -> Vec<String> {
+    let is_here = |address: &&IpAddr| match UdpSocket::bind((**address, 0)) {
+        Ok(_) => true,
+        Err(error) => error.kind() != ErrorKind::AddrNotAvailable,
+    };
+    let addresses = core.own_addresses().iter();
+    let missing = addresses.filter(|address| !is_here(address));
+    missing
+        .map(|address| {
+            format!(
+                "Node {}: its address {address} is on no interface of this host: correct status.addresses (the kubelet's --node-ip), or annotation portolan.io/{}-address",
+                shell.node,
+                if address.is_ipv4() { "ipv4" } else { "ipv6" }
+            )
+        })
+        .collect()
 }
 
 async fn with_sessions(mut report: Report, speaker: Option<bgp_speaker::Handle>) -> Report {
@@ -155,6 +201,7 @@ async fn with_sessions(mut report: Report, speaker: Option<bgp_speaker::Handle>)
         }
         Err(error) => {
             report.ready = false;
+            report.waits_for.push(error.to_string());
             report.errors.push(error.to_string());
         }
     }

@@ -71,10 +71,17 @@ impl Server {
                 {
                     tokio::time::sleep(SYNC_RETRY).await;
                 }
+                Err(error) if error.when == When::PodUnknown => {
+                    self.read_pod(&asked, deadline).await?;
+                }
                 Err(error) => {
                     let (code, message) = match error.when {
-                        When::Soon => (ErrorCode::TryAgainLater, "no address for this pod yet"),
-                        When::Later => (ErrorCode::TryAgainLater, "a host port is not free"),
+                        When::Soon | When::PodUnknown => {
+                            (ErrorCode::TryAgainLater, "no address for this pod yet")
+                        }
+                        When::Later => {
+                            (ErrorCode::TryAgainLater, "this pod cannot be attached yet")
+                        }
                         When::Unknown => (ErrorCode::Failed, "no address for this pod"),
                     };
                     return Err(CniError::new(code, message).details(error.text));

@@ -7,11 +7,13 @@ mod delete;
 mod identity;
 mod in_flight;
 mod link;
+mod pod;
 mod result;
 mod server;
 mod socket;
 mod status;
 
+pub(crate) use pod::Pods;
 pub(crate) use server::Server;
 
 /// The socket's name in the run folder.

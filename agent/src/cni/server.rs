@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 
 use super::identity::holder;
 use super::in_flight::{Entered, InFlight};
+use super::pod::Pods;
 use super::socket;
 use crate::ipam::Reclaimed;
 use crate::message::Message;
@@ -26,6 +27,8 @@ pub(crate) struct Server {
     pub(super) routing: watch::Receiver<routing::Applied>,
     pub(super) cut: watch::Receiver<conntrack::Cut>,
     pub(super) mtus: watch::Receiver<PodMtus>,
+    /// Who is asked for a pod that is not known; none where no API server is.
+    pub(super) pods: Option<Pods>,
     pub(super) pending: PathBuf,
     pub(super) in_flight: InFlight,
     /// What was taken back without a runtime's word.
@@ -48,10 +51,16 @@ impl Server {
             routing,
             cut,
             mtus,
+            pods: None,
             pending: state_dir.join(PENDING_DELETIONS),
             in_flight: InFlight::default(),
             reclaimed: watch::Sender::default(),
         }
+    }
+
+    /// Reads pods that are not known from here.
+    pub(crate) fn with_pods(self, pods: Option<Pods>) -> Self {
+        Self { pods, ..self }
     }
 
     /// Serves one connection.

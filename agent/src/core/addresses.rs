@@ -8,10 +8,11 @@ use api::resources::Pod;
 use api::{Key, NamespacedName, Resource};
 use ipnet::IpNet;
 
-use super::Core;
 use super::blocks::{Blocks, Fill, NoBlock};
 use super::host_ports::HostPortHeld;
+use super::known::PodUnknown;
 use super::pools::{self, Plan, View};
+use super::{Core, NodeMissing};
 use crate::ipam::IpamState;
 use crate::message::When;
 
@@ -208,7 +209,7 @@ impl Core {
     /// Why not, in words.
     pub(crate) fn room(&mut self) -> Result<(), String> {
         if self.own_node().is_none() {
-            return Err(self.node_missing());
+            return Err(self.node_missing().to_string());
         }
         if self.is_plan_stale {
             self.follow_sources(Instant::now());
@@ -243,7 +244,12 @@ impl Core {
 
 /// When an attachment that was refused so may go well.
 pub(crate) fn when(error: &anyhow::Error) -> When {
-    if error.is::<HostPortHeld>() {
+    if error.is::<PodUnknown>() {
+        return When::PodUnknown;
+    }
+    // A Node's Pod CIDRs may come late, and the Node itself.
+    let has_no_cidr = matches!(error.downcast_ref(), Some(ipam::Error::NoCidr));
+    if error.is::<HostPortHeld>() || error.is::<NodeMissing>() || has_no_cidr {
         return When::Later;
     }
     match error.downcast_ref::<NoBlock>() {

@@ -52,7 +52,7 @@ pub(crate) struct Plan {
 
 /// Makes the plan. The same view gives the same one, whatever came first.
 pub(crate) fn plan(view: &View<'_>) -> Plan {
-    let refused = refused(view);
+    let refused = refused(&view.pools, &view.blocks);
     let is_used = |pool: &&&IpPool| is_used_by(pool, view.node);
     let used: Vec<&IpPool> = view.pools.iter().filter(is_used).copied().collect();
     let pooled = families(&used);
@@ -72,7 +72,7 @@ pub(crate) fn plan(view: &View<'_>) -> Plan {
     let others_cidrs = others
         .clone()
         .flat_map(|other| other.pod_cidrs.iter().copied());
-    let mut problems: Vec<String> = refused.into_values().collect();
+    let mut problems: Vec<String> = refused.into_values().map(|(_, why)| why).collect();
     problems.extend(view.pools.iter().flat_map(|pool| not_built(pool)));
     Plan {
         give: give(view.node, &used, &blocks, &pod_cidrs),
@@ -149,19 +149,21 @@ fn families(pools: &[&IpPool]) -> BTreeSet<Family> {
         .collect()
 }
 
-/// Pools that nodes take no blocks of, and why.
-fn refused<'a>(view: &View<'a>) -> BTreeMap<&'a str, String> {
+/// Pools that nodes take no blocks of, and why: in one word and for people.
+pub(super) fn refused<'a>(
+    pools: &[&'a IpPool],
+    blocks: &[&IpamBlock],
+) -> BTreeMap<&'a str, (&'static str, String)> {
     let mut refused = BTreeMap::new();
     let mut accepted: Vec<&IpPool> = Vec::new();
-    for pool in view.pools.iter().copied() {
+    for pool in pools.iter().copied() {
         let IpPool {
             name,
             cidr,
             block_size,
             ..
         } = pool;
-        let odd = view
-            .blocks
+        let odd = blocks
             .iter()
             .find(|block| cidr.contains(&block.cidr) && !pool.has_block(&block.cidr));
         if let Some(other) = accepted.iter().find(|other| other.overlaps(pool)) {
@@ -169,13 +171,13 @@ fn refused<'a>(view: &View<'a>) -> BTreeMap<&'a str, String> {
                 "IPPool {name}: its cidr {cidr} overlaps {} of IPPool {}: nodes take no blocks of it; give it another cidr, or remove one of the two",
                 other.cidr, other.name
             );
-            refused.insert(name.as_str(), why);
+            refused.insert(name.as_str(), ("CidrOverlaps", why));
         } else if let Some(odd) = odd {
             let why = format!(
                 "IPPool {name}: nodes hold blocks of it of another size ({} of node {}), and blockSize cannot be changed to {block_size}: put it back, and make another pool; until then nodes take no blocks of it",
                 odd.cidr, odd.node
             );
-            refused.insert(name.as_str(), why);
+            refused.insert(name.as_str(), ("BlockSizeChanged", why));
             accepted.push(pool);
         } else {
             accepted.push(pool);

@@ -1,5 +1,7 @@
 //! The core's state, without any shell.
 
+mod cluster;
+
 use api::resources::Namespace;
 
 use super::*;

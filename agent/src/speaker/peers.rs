@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::num::NonZeroU8;
 
 use api::crd;
-use api::resources::{BgpPeer, GracefulRestart, Hops, Node, PeerAs, PeerTarget};
+use api::resources::{BgpFilter, BgpPeer, GracefulRestart, Hops, Node, PeerAs, PeerTarget, Secret};
 use bgp_proto::bfd::BfdConfig;
 use bgp_proto::rib::NextHopMode;
 use bgp_proto::session;
@@ -14,6 +14,7 @@ use bgp_proto::wire::{Asn, Role};
 use bgp_speaker::socket::{Password, SocketOptions, Ttl};
 use bgp_speaker::{Peer, Target};
 
+use super::filters::Chains;
 use super::{View, filters, own_as};
 
 /// Peers by name; names of the BGPPeers that make them; those that make none, and why.
@@ -145,12 +146,7 @@ fn one_of(
         (None, PeerAs::Internal) => session::PeerAs::Internal,
         (None, PeerAs::External) => session::PeerAs::External,
     };
-    let find = |name: &str| view.filters.get(name).copied();
-    let chains = filters::chains(&peer.filters, find).map_err(|name| {
-        format!(
-            "spec.filters names BGPFilter {name}, which is not there: add it, or take the name out"
-        )
-    })?;
+    let chains = chains(view.filters, peer)?;
     let session = PeerConfig {
         local_as: peer.local_as.map(Asn),
         passive: peer.passive,
@@ -240,17 +236,37 @@ fn socket(
     };
     Ok(SocketOptions {
         ttl: Ttl::of_peer(external && !nodes, multihop, security),
-        password: password(view, peer)?,
+        password: password(view.secrets, peer)?,
         source: source(view, peer.source_address, address),
         interface,
     })
 }
 
-fn password(view: &View<'_>, peer: &BgpPeer) -> Result<Option<Password>, String> {
+/// Why a BGPPeer makes no session on whichever node it selects, and what to do about it: by the objects it names alone.
+pub(crate) fn refusal(
+    filters: &BTreeMap<&str, &BgpFilter>,
+    secrets: &BTreeMap<&str, &Secret>,
+    peer: &BgpPeer,
+) -> Option<(&'static str, String)> {
+    let filters = chains(filters, peer).err();
+    let filters = filters.map(|why| ("FilterNotFound", why));
+    filters.or_else(|| Some(("PasswordUnusable", password(secrets, peer).err()?)))
+}
+
+fn chains(filters: &BTreeMap<&str, &BgpFilter>, peer: &BgpPeer) -> Result<Chains, String> {
+    let find = |name: &str| filters.get(name).copied();
+    filters::chains(&peer.filters, find).map_err(|name| {
+        format!(
+            "spec.filters names BGPFilter {name}, which is not there: add it, or take the name out"
+        )
+    })
+}
+
+fn password(secrets: &BTreeMap<&str, &Secret>, peer: &BgpPeer) -> Result<Option<Password>, String> {
     let Some(wanted) = &peer.password else {
         return Ok(None);
     };
-    let secret = view.secrets.get(wanted.secret.as_str()).ok_or_else(|| {
+    let secret = secrets.get(wanted.secret.as_str()).ok_or_else(|| {
         format!(
             "spec.password names Secret {}, which is not there: add it to the agent's namespace",
             wanted.secret

@@ -1,0 +1,79 @@
+//! Opens the source that the flags name, and publishes what goes back to it.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::Context;
+use datastore::{ClusterSettings, Source, watch_kubernetes, watch_manifests};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::cli::AgentArgs;
+
+/// How long before a failed publication is tried again, at first and at most.
+const RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+/// Where an open source is, for people.
+#[derive(Clone, Debug)]
+pub(crate) struct Whereabouts {
+    /// `manifests` or `kubernetes`.
+    pub(crate) kind: &'static str,
+    /// The directory, or how the API server is reached.
+    pub(crate) path: String,
+}
+
+/// Opens the directory, the kubeconfig's cluster, or the one whose pod this is.
+///
+/// # Errors
+/// There is no such thing; the text says what to do.
+pub(crate) async fn open(args: &AgentArgs) -> anyhow::Result<(Source, Whereabouts)> {
+    let flags = &args.source;
+    if let Some(directory) = &flags.manifests {
+        let path = directory.display().to_string();
+        let source = watch_manifests(directory, &args.node);
+        let source = source.with_context(|| format!("cannot watch {path}"))?;
+        let kind = "manifests";
+        return Ok((source, Whereabouts { kind, path }));
+    }
+    let settings = ClusterSettings {
+        kubeconfig: flags.kubeconfig.clone(),
+        node: args.node.clone(),
+        namespace: flags.namespace.clone(),
+    };
+    let source = watch_kubernetes(&settings).await?;
+    let path = flags.kubeconfig.as_ref().map_or_else(
+        || "by the pod's service account".to_owned(),
+        |file| file.display().to_string(),
+    );
+    let kind = "kubernetes";
+    Ok((source, Whereabouts { kind, path }))
+}
+
+/// Publishes the newest of what is to be said, each time that it changes, and again until it is said.
+pub(crate) async fn publish<T, F, E>(
+    mut newest: watch::Receiver<T>,
+    what: &'static str,
+    write: impl Fn(T) -> F,
+) where
+    T: Clone,
+    F: Future<Output = Result<(), E>>,
+    E: Display,
+{
+    let mut wait = RETRY;
+    while newest.changed().await.is_ok() {
+        loop {
+            let now = newest.borrow_and_update().clone();
+            let Err(error) = write(now).await else {
+                break;
+            };
+            if wait == RETRY {
+                warn!(%error, "cannot publish {what}; trying again");
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_RETRY);
+        }
+        wait = RETRY;
+    }
+}
