@@ -18,8 +18,6 @@ use crate::{firewall, routing};
 const LOOK: Duration = Duration::from_secs(1);
 /// For how long the network may be away before that is told: an update of the agent and a peer's restart take less.
 const GRACE: Duration = Duration::from_secs(120);
-/// The longest wait between two tries to tell.
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// What is to be, as the core has published it last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,7 +62,6 @@ pub(crate) async fn run_task(parts: Parts) {
     let mut turns = Turns::new(Instant::now(), parts.was_forwarding);
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut retry = Retry::default();
     loop {
         looks.tick().await;
         let speaker = parts
@@ -80,28 +77,16 @@ pub(crate) async fn run_task(parts: Parts) {
         };
         let up = peers.as_deref().map(established);
         let missing = missing(&parts, up.as_ref());
-        let now = Instant::now();
-        let Some(health) = turns.look(now, missing) else {
+        let Some(health) = turns.look(Instant::now(), missing) else {
             continue;
         };
-        if !retry.is_due(now) {
-            continue;
+        match &health {
+            NodeHealth::Up => info!("this node's network is up"),
+            NodeHealth::Down { message } => warn!("this node's network is down: {message}"),
         }
-        match parts.status.publish_node(health.clone()).await {
-            Ok(()) => {
-                match &health {
-                    NodeHealth::Up => info!("this node's network is up"),
-                    NodeHealth::Down { message } => warn!("this node's network is down: {message}"),
-                }
-                turns.told(health);
-                retry = Retry::default();
-            }
-            Err(error) => {
-                if retry.failed(now) {
-                    warn!(%error, "cannot tell whether this node's network is up; trying again");
-                }
-            }
-        }
+        // What cannot be written now is tried again there.
+        let _ = parts.status.publish_node(health.clone()).await;
+        turns.told(health);
     }
 }
 
@@ -191,27 +176,6 @@ impl Turns {
 
     fn told(&mut self, health: NodeHealth) {
         self.told = Some(health);
-    }
-}
-
-/// When a failed write is tried again: later each time.
-#[derive(Debug, Default)]
-struct Retry {
-    at: Option<Instant>,
-    wait: Duration,
-}
-
-impl Retry {
-    fn is_due(&self, now: Instant) -> bool {
-        self.at.is_none_or(|at| at <= now)
-    }
-
-    /// Whether this is the first failure in a row.
-    fn failed(&mut self, now: Instant) -> bool {
-        let is_first = self.at.is_none();
-        self.wait = (self.wait * 2).clamp(LOOK, LONGEST_RETRY);
-        self.at = Some(now + self.wait);
-        is_first
     }
 }
 

@@ -5,11 +5,11 @@ use std::future::Future;
 use std::time::Duration;
 
 use anyhow::Context;
-use datastore::{ClusterSettings, Source, watch_kubernetes, watch_manifests};
+use datastore::{ClusterSettings, NodeWrites, Source, watch_kubernetes, watch_manifests};
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::cli::AgentArgs;
+use crate::cli::{AgentArgs, Feature};
 
 /// How long before a failed publication is tried again, at first and at most.
 const RETRY: Duration = Duration::from_secs(1);
@@ -41,6 +41,10 @@ pub(crate) async fn open(args: &AgentArgs) -> anyhow::Result<(Source, Whereabout
         kubeconfig: flags.kubeconfig.clone(),
         node: args.node.clone(),
         namespace: flags.namespace.clone(),
+        node_writes: NodeWrites {
+            condition: flags.node_condition && judges_network(args),
+            remove_taints: flags.remove_taint.clone(),
+        },
     };
     let source = watch_kubernetes(&settings).await?;
     let path = flags.kubeconfig.as_ref().map_or_else(
@@ -49,6 +53,11 @@ pub(crate) async fn open(args: &AgentArgs) -> anyhow::Result<(Source, Whereabout
     );
     let kind = "kubernetes";
     Ok((source, Whereabouts { kind, path }))
+}
+
+/// Whether the node's network is this agent's: with policy alone another plugin's pods and routes are.
+fn judges_network(args: &AgentArgs) -> bool {
+    args.has(Feature::Bgp) || args.has(Feature::Cni)
 }
 
 /// Publishes the newest of what is to be said, each time that it changes, and again until it is said.
