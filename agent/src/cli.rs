@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::firewall::Choice;
 use crate::mtu::MtuChoice;
-use crate::{bgp, cni_install, control, dns, drops, ipam, policy, run};
+use crate::{bgp, cni_install, control, crds, dns, drops, http, ipam, policy, run};
 
 /// Kubernetes node networking: BGP, policy and pod attachment in one agent.
 #[derive(Debug, Parser)]
@@ -54,6 +54,8 @@ enum Verb {
     Cni(cni_install::CniArgs),
     /// Wait until all that the source holds now is in the kernel, or say what is not.
     Sync(SyncArgs),
+    /// Print the definitions of our kinds (CRDs), to be applied to a cluster.
+    Crds,
     /// Remove every route, chain, set and pod interface of ours. The agent must be stopped.
     Cleanup(CleanupArgs),
 }
@@ -76,8 +78,8 @@ pub struct AgentArgs {
     /// Sockets: agent.sock and cni.sock.
     #[arg(long, value_name = "DIR", default_value = "/run/portolan")]
     pub run_dir: PathBuf,
-    /// Where /metrics, /livez and /readyz are served.
-    #[arg(long, value_name = "ADDR:PORT")]
+    /// Where /metrics, /livez and /readyz are served; an IPv6 address may stand without brackets.
+    #[arg(long, value_name = "ADDR:PORT", value_parser = http::address)]
     pub metrics: Option<SocketAddr>,
     /// Which iptables back end holds our rules. Rules of others in both are refused until this says which.
     #[arg(long, value_enum, default_value_t)]
@@ -269,6 +271,7 @@ pub fn run(cli: Cli) -> ExitCode {
         },
         Verb::Cni(args) => cni_install::run(args),
         Verb::Sync(args) => control::sync(&args.run_dir, args.timeout),
+        Verb::Crds => crds::print(),
         Verb::Cleanup(args) => run::cleanup(&args.run_dir),
     };
     match outcome {

@@ -1,6 +1,6 @@
 //! `/livez`, `/readyz` and `/metrics`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -18,6 +18,20 @@ use crate::report::Report;
 
 /// The core must answer within this, or the agent is not alive.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Parses `192.0.2.1:9179` and `[2001:db8::1]:9179`, and `2001:db8::1:9179`: a manifest that puts a node's address before
+/// `:9179` does not know its family.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    let plain = || {
+        let (address, port) = text.rsplit_once(':')?;
+        Some(SocketAddr::new(
+            address.parse::<IpAddr>().ok()?,
+            port.parse().ok()?,
+        ))
+    };
+    let address = text.parse().ok().or_else(plain);
+    address.ok_or_else(|| format!("'{text}' is not an address and a port such as 192.0.2.1:9179"))
+}
 
 /// Serves until the process ends.
 ///
@@ -78,5 +92,24 @@ async fn exported(State(core): State<mpsc::Sender<Message>>) -> (StatusCode, Str
     match metrics::render(&report) {
         Ok(text) => (StatusCode::OK, text),
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, String::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_either_family_stands_before_the_port() {
+        for (text, expected) in [
+            ("192.0.2.1:9179", "192.0.2.1:9179"),
+            ("[2001:db8::1]:9179", "[2001:db8::1]:9179"),
+            ("2001:db8::1:9179", "[2001:db8::1]:9179"),
+        ] {
+            assert_eq!(address(text), Ok(expected.parse().unwrap()));
+        }
+        for wrong in ["192.0.2.1", ":9179", "host:9179", "192.0.2.1:99999"] {
+            assert!(address(wrong).is_err(), "{wrong}");
+        }
     }
 }

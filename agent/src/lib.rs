@@ -10,6 +10,7 @@ mod cni_install;
 mod conntrack;
 mod control;
 mod core;
+mod crds;
 mod dns;
 mod drops;
 mod events;

@@ -1,7 +1,12 @@
 //! The few switches of /proc/sys that forwarding needs; per-interface ones go by netlink where they can.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Where the kernel has them.
+const OWN: &str = "/proc/sys";
+/// Where a container that is not privileged has the host's: its own /proc/sys is read-only.
+const MOUNTED: &str = "/host/proc/sys";
 
 /// One switch: its name with slashes, and the value it should have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +51,7 @@ pub fn host_sysctls(v4: bool, v6: bool) -> Vec<SysctlOutcome> {
 }
 
 fn ensure(sysctl: Sysctl) -> SysctlOutcome {
-    let path = PathBuf::from("/proc/sys").join(sysctl.name);
+    let path = Path::new(OWN).join(sysctl.name);
     match std::fs::read_to_string(&path) {
         Err(error) => SysctlOutcome {
             sysctl,
@@ -58,7 +63,7 @@ fn ensure(sysctl: Sysctl) -> SysctlOutcome {
             let changed = if before == sysctl.wanted {
                 Ok(false)
             } else {
-                std::fs::write(&path, sysctl.wanted).map(|()| true)
+                write(Path::new(sysctl.name), sysctl.wanted).map(|()| true)
             };
             SysctlOutcome {
                 sysctl,
@@ -71,11 +76,21 @@ fn ensure(sysctl: Sysctl) -> SysctlOutcome {
 
 /// Sets an IPv6 switch of one interface; `interface` must have been checked against the grammar.
 pub(crate) fn interface_v6(interface: &str, switch: &str, value: &str) -> io::Result<()> {
-    let path = PathBuf::from("/proc/sys/net/ipv6/conf")
-        .join(interface)
-        .join(switch);
-    if std::fs::read_to_string(&path)?.trim() == value {
+    let name = PathBuf::from("net/ipv6/conf").join(interface).join(switch);
+    let path = Path::new(OWN).join(&name);
+    if std::fs::read_to_string(path)?.trim() == value {
         return Ok(());
     }
-    std::fs::write(path, value)
+    write(&name, value)
+}
+
+/// Writes one by its path below /proc/sys.
+fn write(name: &Path, value: &str) -> io::Result<()> {
+    match std::fs::write(Path::new(OWN).join(name), value) {
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            // Of the same network namespace: the files show the one of who opens them.
+            std::fs::write(Path::new(MOUNTED).join(name), value).map_err(|_| error)
+        }
+        written => written,
+    }
 }

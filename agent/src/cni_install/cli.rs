@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use super::conflist::{PLUGIN, Version, chain};
 use super::disk::{RealDisk, Rehearsal};
 use super::report::Report;
-use super::{install, uninstall};
+use super::{install, stay, uninstall};
 use crate::cli::{Output, duration};
 use crate::cni;
 
@@ -106,6 +106,10 @@ struct InstallArgs {
     /// For how long to wait until the agent can attach pods; 0s does not wait.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     wait: Duration,
+    /// Do not end: look every minute whether all is in place still, and put it right. For a container, which is started
+    /// again when it ends.
+    #[arg(long, conflicts_with = "dry_run")]
+    stay: bool,
     /// Further plugins to call after ours: a JSON object with a `type`, or a list of them.
     #[arg(long, value_name = "FILE")]
     chain: Option<PathBuf>,
@@ -121,6 +125,9 @@ pub(crate) fn run(args: CniArgs) -> anyhow::Result<()> {
     let report = match args.verb {
         CniVerb::Install(ref wanted) => {
             let settings = settings(&args, wanted, protocol_names)?;
+            if wanted.stay {
+                return stay::stay(settings, move |report| print(report, json));
+            }
             match args.dry_run {
                 true => install::install(&mut Rehearsal, &settings),
                 false => install::install(&mut RealDisk, &settings),

@@ -8,6 +8,7 @@ mod folder;
 mod install;
 mod protocol;
 mod report;
+mod stay;
 #[cfg(test)]
 mod tests;
 mod uninstall;

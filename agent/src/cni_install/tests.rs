@@ -11,6 +11,7 @@ use super::conflist::{Owner, Version};
 use super::disk::{Disk, RealDisk, Rehearsal, lock};
 use super::folder::Folder;
 use super::report::{Change, Report};
+use super::stay::Said;
 use super::{install, uninstall};
 
 /// A plugin that speaks all versions; the comment is the mark by which an uninstall knows it.
@@ -531,4 +532,38 @@ fn another_install_is_waited_for() {
         drop(held);
     });
     assert!(node.config().is_some());
+}
+
+#[test]
+fn an_installation_that_is_looked_after_speaks_of_what_is_new() {
+    let node = Node::new();
+    let mut said = Said::default();
+    let mut look = || said.news(node.install());
+    let first = look().unwrap().unwrap();
+    assert!(changed(&first) > 0);
+    assert!(look().is_none(), "nothing is new");
+    let config = node.path("net.d").join(NEW_NAME);
+    fs::remove_file(&config).unwrap();
+    let mended = look().unwrap().unwrap();
+    assert_eq!(changed(&mended), 1);
+    assert!(config.is_file());
+    // Another's file is where ours should be: said once, and once more when it is gone.
+    fs::write(
+        &config,
+        r#"{"cniVersion":"1.0.0","name":"other","plugins":[{"type":"x"}]}"#,
+    )
+    .unwrap();
+    let refused = look().unwrap().unwrap_err();
+    assert!(format!("{refused:#}").contains("other"), "{refused:#}");
+    assert!(look().is_none());
+    fs::remove_file(&config).unwrap();
+    assert!(look().unwrap().is_ok());
+    assert!(look().is_none());
+}
+
+fn changed(report: &Report) -> usize {
+    let files = report.files.iter();
+    files
+        .filter(|file| file.change != Change::Unchanged)
+        .count()
 }
