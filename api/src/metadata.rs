@@ -1,6 +1,12 @@
 //! Names and labels of objects, checked against the grammars that Kubernetes gives them.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::parse::ParseError;
 use crate::{Labels, NamespacedName};
@@ -26,6 +32,66 @@ pub fn is_dns_subdomain(text: &str) -> bool {
                 && !part.starts_with('-')
                 && !part.ends_with('-')
         })
+}
+
+/// What is read of an object's metadata. In a cluster most of it is bookkeeping (`managedFields`) and notes of others
+/// (annotations, such as the whole manifest once more): that is passed over without being kept.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Metadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<Annotations>,
+}
+
+impl From<Metadata> for ObjectMeta {
+    fn from(metadata: Metadata) -> Self {
+        Self {
+            name: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
+            labels: metadata.labels,
+            annotations: metadata.annotations.map(|kept| kept.0),
+            ..Self::default()
+        }
+    }
+}
+
+/// The annotations that mean something here.
+#[derive(Debug, Default)]
+struct Annotations(BTreeMap<String, String>);
+
+/// How the keys begin of annotations that are read.
+const READ_ANNOTATIONS: [&str; 2] = ["portolan.io/", "kubernetes.io/config."];
+
+impl<'de> Deserialize<'de> for Annotations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(AnnotationVisitor)
+    }
+}
+
+struct AnnotationVisitor;
+
+impl<'de> Visitor<'de> for AnnotationVisitor {
+    type Value = Annotations;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of annotations")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Annotations, A::Error> {
+        let mut kept = BTreeMap::new();
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            if READ_ANNOTATIONS.iter().any(|start| key.starts_with(start)) {
+                kept.insert(key.into_owned(), map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(Annotations(kept))
+    }
 }
 
 /// One object on its way from a manifest, so that every error names it.

@@ -11,7 +11,7 @@ use crate::crd::{
 };
 use crate::resources::{
     BgpConfiguration, BgpFilter, BgpPeer, ClusterNetworkPolicy, IpPool, IpReservation, IpamBlock,
-    Namespace, NetworkPolicy, Node, Pod, Secret, cluster_network_policy, secret,
+    Namespace, NetworkPolicy, Node, Pod, Secret, cluster_network_policy, node, pod, secret,
 };
 use crate::{Key, Resource};
 
@@ -57,7 +57,7 @@ pub fn parse(
 ) -> Result<Option<(Key, Resource)>, ParseError> {
     let found = match (api_version, kind) {
         ("v1", "Node") => {
-            let node = Node::try_from(typed::<core::Node>(kind, value)?)?;
+            let node = Node::try_from(typed::<node::Manifest>(kind, value)?)?;
             (Key::Node(node.name.clone()), Resource::Node(node))
         }
         ("v1", "Namespace") => {
@@ -68,7 +68,7 @@ pub fn parse(
             )
         }
         ("v1", "Pod") => {
-            let pod = Pod::try_from(typed::<core::Pod>(kind, value)?)?;
+            let pod = Pod::try_from(typed::<pod::Manifest>(kind, value)?)?;
             (Key::Pod(pod.name.clone()), Resource::Pod(pod))
         }
         ("networking.k8s.io/v1", "NetworkPolicy") => {
@@ -123,6 +123,49 @@ pub fn parse(
         _ => return Err(unknown(kind, api_version)),
     };
     Ok(Some(found))
+}
+
+/// Reads one object from its JSON text; what an API server leaves out of a list's items (`kind`, `apiVersion`) is taken
+/// from the arguments. Nodes and pods, of which there are many, go straight into what is kept of them.
+///
+/// # Errors
+/// As [`parse`]; a text that is no JSON is an error that names no object.
+pub fn parse_json(
+    kind: &str,
+    api_version: &str,
+    text: &[u8],
+) -> Result<Option<(Key, Resource)>, ParseError> {
+    let slim = match (api_version, kind) {
+        ("v1", "Pod") => serde_json::from_slice(text)
+            .ok()
+            .map(|manifest: pod::Manifest| {
+                let pod = Pod::try_from(manifest)?;
+                Ok((Key::Pod(pod.name.clone()), Resource::Pod(pod)))
+            }),
+        ("v1", "Node") => serde_json::from_slice(text)
+            .ok()
+            .map(|manifest: node::Manifest| {
+                let node = Node::try_from(manifest)?;
+                Ok((Key::Node(node.name.clone()), Resource::Node(node)))
+            }),
+        _ => None,
+    };
+    if let Some(read) = slim {
+        return read.map(Some);
+    }
+    // Another kind, or one that is wrong: the way that names the object.
+    let mut value: Value = serde_json::from_slice(text).map_err(|error| ParseError::Invalid {
+        object: kind.to_owned(),
+        message: format!("this is no JSON: {error}"),
+    })?;
+    if let Value::Object(fields) = &mut value {
+        let text = |text: &str| Value::String(text.to_owned());
+        fields.entry("kind").or_insert_with(|| text(kind));
+        fields
+            .entry("apiVersion")
+            .or_insert_with(|| text(api_version));
+    }
+    parse(kind, api_version, value)
 }
 
 /// The kinds that say who gives out which addresses.

@@ -91,7 +91,7 @@ fn parse(file_name: &str, text: Result<&str, &str>) -> Result<IpamBlock, String>
 }
 
 /// `10.48.0.64_26.json`, `fd00_48__40_122.json`: no two blocks share one.
-fn file_name_of(cidr: &IpNet) -> String {
+pub(crate) fn file_name_of(cidr: &IpNet) -> String {
     format!("{}.json", cidr.to_string().replace(['/', ':'], "_"))
 }
 

@@ -2,6 +2,7 @@
 
 extern crate kube_client as kube; // `kube` itself would bring its client into the pure crates' trees
 
+mod accepted;
 mod blocks;
 mod directory;
 mod document;

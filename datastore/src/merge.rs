@@ -3,19 +3,19 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use api::resources::{IpPool, IpamBlock, Node, Pod};
 use api::{Change, Key, NamespacedName, Resource};
 use ipnet::IpNet;
 
-use crate::Problem;
-use crate::blocks::{BLOCKS_FOLDER, BlockContents};
+use crate::blocks::{self, BLOCKS_FOLDER, BlockContents};
 use crate::directory::{FileRead, STATUS_FOLDER};
 use crate::document::{self, Contents, Fault};
 use crate::held::{Held, HeldFiles};
 use crate::status::{PodStatus, StatusContents};
+use crate::{Problem, accepted};
 
 /// The permission bits that a file with a Secret must not have.
 const FOR_OTHERS: u32 = 0o077;
@@ -166,39 +166,23 @@ impl Merge<'_> {
     /// Blocks of pools: what lies in no pool, or overlaps another block, is nobody's.
     fn blocks(&mut self, files: &HeldFiles<BlockContents>) {
         let folder = self.directory.join(STATUS_FOLDER).join(BLOCKS_FOLDER);
-        let mut found: Vec<(bool, &IpamBlock, PathBuf)> = Vec::new();
         for (name, contents) in files.iter() {
-            let path = folder.join(name);
-            self.complain(&path, &contents.faults);
-            let is_right = |block: &IpamBlock| self.pools().any(|pool| pool.has_block(&block.cidr));
-            let block = contents.block.as_ref();
-            found.extend(block.map(|block| (!is_right(block), block, path)));
+            self.complain(&folder.join(name), &contents.faults);
         }
-        // One of another size than its pool's takes nothing away from those that are right.
-        found.sort_by_key(|(is_odd, block, _)| (*is_odd, block.cidr));
-        let mut accepted: BTreeMap<IpNet, &str> = BTreeMap::new();
-        for (_, block, path) in found {
-            let (key, IpamBlock { cidr, node }) = (Key::IpamBlock(block.name()), block);
-            if !self.pools().any(|pool| pool.cidr.contains(cidr)) {
-                let why = format!(
-                    "is ignored: {cidr} of node {node} is in no IPPool; was the cidr of one changed?"
-                );
-                self.blame(&path, &key, &why);
-                continue;
-            }
-            if let Some((other, holder)) = overlapping(&accepted, cidr) {
-                let why =
-                    format!("is ignored: {cidr} of node {node} overlaps {other} of node {holder}");
-                self.blame(&path, &key, &why);
-                continue;
-            }
+        let found = files.iter().filter_map(|(_, file)| file.block.as_ref());
+        let judged = accepted::blocks(found, self.pools());
+        let path = |block: &IpamBlock| folder.join(blocks::file_name_of(&block.cidr));
+        for (block, why) in judged.refused {
+            self.blame(&path(block), &Key::IpamBlock(block.name()), &why);
+        }
+        for block in judged.accepted {
+            let (key, node) = (Key::IpamBlock(block.name()), &block.node);
             if !self.state.contains_key(&Key::Node(node.clone())) {
                 let why = format!(
                     "is held by node {node}, which has no manifest: remove the file if the node is gone for good"
                 );
-                self.blame(&path, &key, &why);
+                self.blame(&path(block), &key, &why);
             }
-            accepted.insert(*cidr, node);
             self.state
                 .insert(key, Arc::new(Resource::IpamBlock(block.clone())));
         }
@@ -325,19 +309,6 @@ impl Ranges {
         let is_asked_for = || pod.fixed_ips.contains(address) && holds(&self.pod_cidrs);
         holds(&node.pod_cidrs) || holds(&self.pools) || is_asked_for()
     }
-}
-
-/// One of these CIDRs, no two of which overlap, that this one overlaps.
-fn overlapping<'a>(
-    accepted: &'a BTreeMap<IpNet, &'a str>,
-    cidr: &IpNet,
-) -> Option<(&'a IpNet, &'a str)> {
-    // What contains it begins before it, with nothing in between; what it contains comes next.
-    let before = accepted.range(..=*cidr).next_back();
-    let after = accepted.range(*cidr..).next();
-    let found = before.filter(|(other, _)| other.contains(cidr));
-    let found = found.or(after.filter(|(other, _)| cidr.contains(*other)));
-    found.map(|(other, node)| (other, *node))
 }
 
 /// Whether the entry can be about this pod: on that node, not its host's network, not an older pod of the name.

@@ -12,8 +12,8 @@ mod ip_reservation;
 mod ipam_block;
 mod namespace;
 mod network_policy;
-mod node;
-mod pod;
+pub(crate) mod node;
+pub(crate) mod pod;
 pub(crate) mod secret;
 
 pub use bgp_configuration::{BgpConfiguration, Multipath, PrefixAdvertisement};

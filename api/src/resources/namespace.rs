@@ -9,7 +9,7 @@ use crate::{Labels, ParseError};
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// A Namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Namespace {
     /// Its name.
     pub name: String,

@@ -1,10 +1,14 @@
 //! Node: addresses, Pod CIDRs and the BGP identity that its annotations give it.
 
+mod manifest;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+pub(crate) use manifest::Manifest;
 
 use crate::metadata::Subject;
 use crate::{Labels, ParseError};
@@ -18,7 +22,7 @@ const IPV4_ADDRESS: &str = "portolan.io/ipv4-address";
 const IPV6_ADDRESS: &str = "portolan.io/ipv6-address";
 
 /// A Node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
     /// Its name.
     pub name: String,
@@ -42,15 +46,16 @@ pub struct Node {
     pub bgp_drain: bool,
 }
 
-impl TryFrom<core::Node> for Node {
+impl TryFrom<Manifest> for Node {
     type Error = ParseError;
 
-    fn try_from(node: core::Node) -> Result<Self, ParseError> {
-        let subject = Subject::cluster("Node", &node.metadata)?;
+    fn try_from(node: Manifest) -> Result<Self, ParseError> {
+        let metadata = ObjectMeta::from(node.metadata);
+        let subject = Subject::cluster("Node", &metadata)?;
         let status = node.status.unwrap_or_default();
         let wrong = |why| subject.error(why);
-        let v4 = subject.annotation(&node.metadata, IPV4_ADDRESS, read_ipv4)?;
-        let v6 = subject.annotation(&node.metadata, IPV6_ADDRESS, read_ipv6)?;
+        let v4 = subject.annotation(&metadata, IPV4_ADDRESS, read_ipv4)?;
+        let v6 = subject.annotation(&metadata, IPV6_ADDRESS, read_ipv6)?;
         let overrides: Vec<IpAddr> = v4.into_iter().chain(v6).collect();
         let mut internal_ips = internal_ips(&status).map_err(wrong)?;
         let mut addresses = all_addresses(&status);
@@ -60,21 +65,21 @@ impl TryFrom<core::Node> for Node {
         }
         Ok(Self {
             name: subject.name().to_owned(),
-            labels: subject.labels(&node.metadata)?,
+            labels: subject.labels(&metadata)?,
             internal_ips,
             addresses: addresses.into_iter().collect(),
             pod_cidrs: pod_cidrs(node.spec.unwrap_or_default()).map_err(wrong)?,
-            as_number: subject.annotation(&node.metadata, AS_NUMBER, read_as_number)?,
-            router_id: subject.annotation(&node.metadata, ROUTER_ID, read_router_id)?,
-            cluster_id: subject.annotation(&node.metadata, CLUSTER_ID, read_router_id)?,
+            as_number: subject.annotation(&metadata, AS_NUMBER, read_as_number)?,
+            router_id: subject.annotation(&metadata, ROUTER_ID, read_router_id)?,
+            cluster_id: subject.annotation(&metadata, CLUSTER_ID, read_router_id)?,
             bgp_drain: subject
-                .annotation(&node.metadata, DRAIN, read_flag)?
+                .annotation(&metadata, DRAIN, read_flag)?
                 .unwrap_or(false),
         })
     }
 }
 
-fn internal_ips(status: &core::NodeStatus) -> Result<Vec<IpAddr>, String> {
+fn internal_ips(status: &manifest::Status) -> Result<Vec<IpAddr>, String> {
     let addresses = status.addresses.iter().flatten();
     addresses
         .filter(|entry| entry.type_ == "InternalIP")
@@ -94,7 +99,7 @@ fn replace_of_family(addresses: &mut Vec<IpAddr>, address: IpAddr) {
 }
 
 /// Every entry that is an address: a node's names are among them too.
-fn all_addresses(status: &core::NodeStatus) -> BTreeSet<IpAddr> {
+fn all_addresses(status: &manifest::Status) -> BTreeSet<IpAddr> {
     let entries = status.addresses.iter().flatten();
     entries
         .filter_map(|entry| entry.address.parse().ok())
@@ -102,7 +107,7 @@ fn all_addresses(status: &core::NodeStatus) -> BTreeSet<IpAddr> {
 }
 
 /// `spec.podCIDRs`, or the older `spec.podCIDR` where there are none.
-fn pod_cidrs(spec: core::NodeSpec) -> Result<Vec<IpNet>, String> {
+fn pod_cidrs(spec: manifest::Spec) -> Result<Vec<IpNet>, String> {
     let mut texts = spec.pod_cidrs.unwrap_or_default();
     if texts.is_empty() {
         texts.extend(spec.pod_cidr.filter(|text| !text.is_empty()));

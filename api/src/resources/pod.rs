@@ -1,9 +1,13 @@
 //! Pod: where it runs, its labels and its addresses.
 
+mod manifest;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+pub(crate) use manifest::Manifest;
 
 use super::Protocol;
 use super::network_policy::is_port_name;
@@ -16,7 +20,7 @@ const FIXED_IPS: &str = "portolan.io/ip-addresses";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A Pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pod {
     /// Its namespace and name.
     pub name: NamespacedName,
@@ -50,14 +54,15 @@ pub struct ContainerPort {
     pub port: u16,
 }
 
-impl TryFrom<core::Pod> for Pod {
+impl TryFrom<Manifest> for Pod {
     type Error = ParseError;
 
-    fn try_from(pod: core::Pod) -> Result<Self, ParseError> {
-        let (subject, name) = Subject::namespaced("Pod", &pod.metadata)?;
-        let labels = subject.labels(&pod.metadata)?;
-        let fixed_ips = subject.annotation(&pod.metadata, FIXED_IPS, read_fixed_ips)?;
-        let mirrored = subject.annotation(&pod.metadata, MIRROR, |uid| Ok(uid.to_owned()))?;
+    fn try_from(pod: Manifest) -> Result<Self, ParseError> {
+        let metadata = ObjectMeta::from(pod.metadata);
+        let (subject, name) = Subject::namespaced("Pod", &metadata)?;
+        let labels = subject.labels(&metadata)?;
+        let fixed_ips = subject.annotation(&metadata, FIXED_IPS, read_fixed_ips)?;
+        let mirrored = subject.annotation(&metadata, MIRROR, |uid| Ok(uid.to_owned()))?;
         let spec = pod.spec.unwrap_or_default();
         let named_ports = named_ports(&spec);
         let node_name = spec.node_name.filter(|node| !node.is_empty());
@@ -72,7 +77,7 @@ impl TryFrom<core::Pod> for Pod {
         let pod_ips = status_ips(status).map_err(|why| subject.error(why))?;
         Ok(Self {
             name,
-            uid: mirrored.or(pod.metadata.uid).unwrap_or_default(),
+            uid: mirrored.or(metadata.uid).unwrap_or_default(),
             labels,
             node_name,
             host_network: spec.host_network.unwrap_or(false),
@@ -85,17 +90,15 @@ impl TryFrom<core::Pod> for Pod {
 }
 
 /// Of all containers: a sidecar is an init container that stays (semantics 24). A port that is none is passed over.
-fn named_ports(spec: &core::PodSpec) -> Vec<ContainerPort> {
-    let containers = spec
-        .containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten());
+fn named_ports(spec: &manifest::Spec) -> Vec<ContainerPort> {
+    let lists = [&spec.containers, &spec.init_containers];
+    let containers = lists.into_iter().flatten().flatten();
     let ports = containers.flat_map(|container| container.ports.iter().flatten());
     let named: BTreeSet<ContainerPort> = ports.filter_map(named_port).collect();
     named.into_iter().collect()
 }
 
-fn named_port(port: &core::ContainerPort) -> Option<ContainerPort> {
+fn named_port(port: &manifest::Port) -> Option<ContainerPort> {
     let protocol = match port.protocol.as_deref() {
         None | Some("" | "TCP") => Protocol::Tcp,
         Some("UDP") => Protocol::Udp,
@@ -114,7 +117,7 @@ fn named_port(port: &core::ContainerPort) -> Option<ContainerPort> {
 }
 
 /// `status.podIPs`, or the older `status.podIP` where there are none.
-fn status_ips(status: core::PodStatus) -> Result<Vec<IpAddr>, String> {
+fn status_ips(status: manifest::Status) -> Result<Vec<IpAddr>, String> {
     let mut texts: Vec<String> = status
         .pod_ips
         .unwrap_or_default()

@@ -1,14 +1,23 @@
 //! The Kubernetes API as a source, and as the place where status goes.
 
+mod backoff;
 mod connection;
+mod decode;
 mod facts;
+mod items;
+mod kind;
 mod pods;
-mod watch;
+mod query;
+mod reflect;
+mod request;
+mod source;
+mod told;
+mod world;
 mod write;
 
 pub(crate) use connection::Connection;
 pub(crate) use facts::{Facts, ObjectFacts, Rest};
 pub use pods::PodReader;
-pub use watch::watch_kubernetes;
+pub use source::watch_kubernetes;
 pub use write::NodeWrites;
 pub(crate) use write::Writer;

@@ -1,11 +1,11 @@
 //! One pod, read now: for an ADD whose pod the watch has not shown yet.
 
+use api::metadata::{is_dns_label, is_dns_subdomain};
 use api::resources::Pod;
 use api::{NamespacedName, Resource};
-use kube::api::{Api, DynamicObject, GroupVersionKind};
-use kube::core::ApiResource;
 
 use super::Connection;
+use super::request::{Answer, Failure};
 use crate::Error;
 
 /// Reads single pods; cheap to clone.
@@ -26,18 +26,28 @@ impl PodReader {
             what: format!("get Pod {name}"),
             why,
         };
-        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Pod"));
-        let pods: Api<DynamicObject> =
-            Api::namespaced_with(self.0.client.clone(), &name.namespace, &kind);
-        let found = pods.get_opt(&name.name).await;
-        let Some(object) = found.map_err(|error| failed(error.to_string()))? else {
-            return Ok(None);
+        if !is_dns_label(&name.namespace) || !is_dns_subdomain(&name.name) {
+            return Err(failed("this is no pod's name".to_owned()));
+        }
+        let path = format!("/api/v1/namespaces/{}/pods/{}", name.namespace, name.name);
+        let text = match self.text(&path).await {
+            Ok(text) => text,
+            Err(failure) if failure.is_not_found() => return Ok(None),
+            Err(failure) => return Err(failed(failure.to_string())),
         };
-        let value = serde_json::to_value(object).map_err(|error| failed(error.to_string()))?;
-        match api::parse("Pod", "v1", value) {
-            Ok(Some((_, Resource::Pod(pod)))) => Ok(Some(pod)),
-            Ok(_) => Err(failed("it is no Pod".to_owned())),
+        match api::parse_json("Pod", "v1", &text) {
+            Ok(Some((_, Resource::Pod(pod)))) if pod.name == *name => Ok(Some(pod)),
+            Ok(_) => Err(failed("the server has sent something else".to_owned())),
             Err(error) => Err(failed(error.to_string())),
         }
+    }
+
+    async fn text(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        let mut answer = Answer::to(&self.0.client, path).await?;
+        let mut text = Vec::new();
+        while let Some(more) = answer.chunk().await? {
+            text.extend_from_slice(&more);
+        }
+        Ok(text)
     }
 }
