@@ -72,6 +72,8 @@ pub enum InterfaceMatch {
     Exact(InterfaceName),
     /// All that start so.
     Prefix(InterfaceName),
+    /// All others.
+    NotPrefix(InterfaceName),
 }
 
 /// An IP protocol that our rules name.

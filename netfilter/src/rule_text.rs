@@ -130,8 +130,8 @@ fn write_match(text: &mut String, condition: &Match, module: &str) -> fmt::Resul
     match condition {
         Match::Source(net) => write!(text, "-s {net} "),
         Match::Destination(net) => write!(text, "-d {net} "),
-        Match::InInterface(interface) => write!(text, "-i {interface} "),
-        Match::OutInterface(interface) => write!(text, "-o {interface} "),
+        Match::InInterface(interface) => write_interface(text, "-i", interface),
+        Match::OutInterface(interface) => write_interface(text, "-o", interface),
         Match::Protocol(protocol) => write!(text, "-p {} ", protocol.name()),
         Match::SourcePort(port) => write!(text, "--sport {port} "),
         Match::DestinationPorts(ranges) => {
@@ -175,12 +175,11 @@ fn write_match(text: &mut String, condition: &Match, module: &str) -> fmt::Resul
     }
 }
 
-impl fmt::Display for InterfaceMatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(name) => write!(f, "{name}"),
-            Self::Prefix(name) => write!(f, "{name}+"),
-        }
+fn write_interface(text: &mut String, option: &str, interface: &InterfaceMatch) -> fmt::Result {
+    match interface {
+        InterfaceMatch::Exact(name) => write!(text, "{option} {name} "),
+        InterfaceMatch::Prefix(name) => write!(text, "{option} {name}+ "),
+        InterfaceMatch::NotPrefix(name) => write!(text, "! {option} {name}+ "),
     }
 }
 
@@ -226,8 +225,8 @@ impl Reader {
         Some(match option {
             "-s" => Match::Source(value.parse::<IpNet>().ok()?),
             "-d" => Match::Destination(value.parse::<IpNet>().ok()?),
-            "-i" => Match::InInterface(read_interface(value)?),
-            "-o" => Match::OutInterface(read_interface(value)?),
+            "-i" => Match::InInterface(self.read_interface(value)?),
+            "-o" => Match::OutInterface(self.read_interface(value)?),
             "-p" => Match::Protocol(Protocol::read(value)?),
             "--sport" => Match::SourcePort(value.parse().ok()?),
             "--dport" | "--dports" => {
@@ -257,6 +256,15 @@ impl Reader {
         })
     }
 
+    fn read_interface(&self, text: &str) -> Option<InterfaceMatch> {
+        let name = |text| InterfaceName::new(text).ok();
+        match (text.strip_suffix('+'), self.negated) {
+            (Some(prefix), false) => Some(InterfaceMatch::Prefix(name(prefix)?)),
+            (Some(prefix), true) => Some(InterfaceMatch::NotPrefix(name(prefix)?)),
+            (None, _) => Some(InterfaceMatch::Exact(name(text)?)),
+        }
+    }
+
     fn read_set(&self, name: &str, direction: &str) -> Option<Match> {
         let name = SetName::read(name)?;
         let direction = match direction {
@@ -273,13 +281,6 @@ impl Reader {
             direction,
             negated: self.negated,
         })
-    }
-}
-
-fn read_interface(text: &str) -> Option<InterfaceMatch> {
-    match text.strip_suffix('+') {
-        Some(prefix) => Some(InterfaceMatch::Prefix(InterfaceName::new(prefix).ok()?)),
-        None => Some(InterfaceMatch::Exact(InterfaceName::new(text).ok()?)),
     }
 }
 

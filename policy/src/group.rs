@@ -149,8 +149,13 @@ impl Maker<'_> {
         if self.direction == Direction::Egress && lenient {
             rules.push(Rule::new([has(marks.own_node())], Action::Return));
         }
-        for chain in chains {
-            rules.push(Rule::new([], Action::Jump(chain)));
+        let is_any = !chains.is_empty();
+        for (number, chain) in chains.into_iter().enumerate() {
+            // One rule a policy: what an earlier one allowed passes by the others.
+            let undecided = (number > 0).then(|| has_not(marks.allowed()));
+            rules.push(Rule::new(undecided, Action::Jump(chain)));
+        }
+        if is_any {
             rules.push(self.if_allowed());
         }
         rules.push(Rule::new([], Action::Drop));
@@ -245,6 +250,14 @@ pub(crate) fn has(bit: u32) -> Match {
         value: bit,
         mask: bit,
         negated: false,
+    }
+}
+
+fn has_not(bit: u32) -> Match {
+    Match::Mark {
+        value: bit,
+        mask: bit,
+        negated: true,
     }
 }
 

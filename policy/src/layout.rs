@@ -63,14 +63,14 @@ pub(crate) fn fixed_chains(context: Context<'_>, filter: &mut Filter) {
         let (name, rules) = domain_hold::output(context.family, &layout.enters_pod());
         filter.put(name, rules);
     }
-    for (name, bit) in [
-        ("ACCEPT", marks.accepted()),
-        ("ALLOW", marks.allowed()),
-        ("PASS", marks.passed()),
-    ] {
+    for (name, bit) in [("ACCEPT", marks.accepted()), ("PASS", marks.passed())] {
         let rules = vec![set_mark(bit, bit), Rule::new([], Action::Return)];
         filter.put(ChainName::fixed(name), rules);
     }
+    // Every allow rule leads here, and nftables walks a chain once for each rule that does: so it has no RETURN at its
+    // end. With another mark mask the old bit is set for a moment as well, on what is allowed anyway.
+    let allowed = vec![set_mark(marks.allowed(), marks.allowed())];
+    filter.put(ChainName::fixed("ALLOW"), allowed);
 }
 
 /// The addresses of the endpoints that are policed in a direction.
@@ -182,13 +182,14 @@ impl Layout<'_> {
         hooks
     }
 
+    /// One way into the pods' chains: with two, the kernel would walk them all twice at every change (nftables).
     fn forward(&self) -> Vec<Rule> {
-        let pod = ChainName::fixed("POD");
+        let other = || InterfaceMatch::NotPrefix(self.context.settings.interface_prefix.clone());
+        let of_no_pod = [Match::InInterface(other()), Match::OutInterface(other())];
         vec![
             set_mark(0, self.context.settings.mark.mask()),
-            Rule::new([self.leaves_pod()], Action::Goto(pod.clone())),
-            Rule::new([self.enters_pod()], Action::Goto(pod)),
-            Rule::new([], Action::Return),
+            Rule::new(of_no_pod, Action::Return),
+            Rule::new([], Action::Goto(ChainName::fixed("POD"))),
         ]
     }
 

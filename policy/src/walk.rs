@@ -424,5 +424,6 @@ fn is_interface(wanted: &InterfaceMatch, interface: Option<&InterfaceName>) -> b
     match wanted {
         InterfaceMatch::Exact(wanted) => wanted.as_str() == name,
         InterfaceMatch::Prefix(wanted) => name.starts_with(wanted.as_str()),
+        InterfaceMatch::NotPrefix(wanted) => !name.starts_with(wanted.as_str()),
     }
 }

@@ -34,13 +34,12 @@ fn interface() -> impl Strategy<Value = InterfaceMatch> {
     let checked = word().prop_map(|word| {
         InterfaceName::new(&word).unwrap_or_else(|_| InterfaceName::new("ptl0123456789a").unwrap())
     });
-    (checked, any::<bool>()).prop_map(|(name, exact)| {
-        if exact {
-            InterfaceMatch::Exact(name)
-        } else {
-            InterfaceMatch::Prefix(name)
-        }
-    })
+    let ways = [
+        InterfaceMatch::Exact,
+        InterfaceMatch::Prefix,
+        InterfaceMatch::NotPrefix,
+    ];
+    (checked, prop::sample::select(ways.to_vec())).prop_map(|(name, way)| way(name))
 }
 
 fn net() -> impl Strategy<Value = IpNet> {

@@ -48,6 +48,13 @@ pub(crate) fn every_kind(family: Family) -> Vec<Rule> {
             Action::Drop,
         ),
         Rule::new(
+            [
+                Match::InInterface(InterfaceMatch::NotPrefix(name("ptl"))),
+                Match::OutInterface(InterfaceMatch::NotPrefix(name("ptl"))),
+            ],
+            Action::Return,
+        ),
+        Rule::new(
             [Match::Source(net(family)), Match::Destination(host)],
             Action::Accept,
         ),

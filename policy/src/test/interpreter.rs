@@ -142,6 +142,7 @@ impl<'a> Walk<'a> {
         let named = |wanted: &InterfaceMatch, interface: &str| match wanted {
             InterfaceMatch::Exact(name) => name.as_str() == interface,
             InterfaceMatch::Prefix(name) => interface.starts_with(name.as_str()),
+            InterfaceMatch::NotPrefix(name) => !interface.starts_with(name.as_str()),
         };
         match condition {
             Match::InInterface(wanted) => named(wanted, &packet.input),

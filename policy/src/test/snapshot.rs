@@ -68,16 +68,14 @@ fn a_small_example_renders_so() {
         -A PTL-ACCEPT -m comment --comment "ptl:7408f52dbb5f" -j MARK --set-xmark 0x10000/0x10000
         -A PTL-ACCEPT -m comment --comment "ptl:ed15d496518a" -j RETURN
         -A PTL-ALLOW -m comment --comment "ptl:87fe0584f1b8" -j MARK --set-xmark 0x20000/0x20000
-        -A PTL-ALLOW -m comment --comment "ptl:ed15d496518a" -j RETURN
         -A PTL-EI-0cb56c022176c2f0 -m comment --comment "ptl:ed15d496518a" -j RETURN
         -A PTL-EI-53c4d33be48997ba -i ptl00000000001 -m comment --comment "ptl:25dfc9b157c3" -j RETURN
         -A PTL-EI-53c4d33be48997ba -m comment --comment "ptl:3b7af25c4af1" -g PTL-GI-31f716dfa508b327
         -A PTL-EO-0cb56c022176c2f0 -m comment --comment "ptl:ed15d496518a" -j RETURN
         -A PTL-EO-53c4d33be48997ba -m comment --comment "ptl:ed15d496518a" -j RETURN
         -A PTL-FORWARD -m comment --comment "ptl:c2564743dbc3" -j MARK --set-xmark 0x0/0xf0000
-        -A PTL-FORWARD -i ptl+ -m comment --comment "ptl:74b20ee46629" -g PTL-POD
-        -A PTL-FORWARD -o ptl+ -m comment --comment "ptl:d1bced940d10" -g PTL-POD
-        -A PTL-FORWARD -m comment --comment "ptl:ed15d496518a" -j RETURN
+        -A PTL-FORWARD ! -i ptl+ ! -o ptl+ -m comment --comment "ptl:47aa4d353946" -j RETURN
+        -A PTL-FORWARD -m comment --comment "ptl:ce0b7a8f5909" -g PTL-POD
         -A PTL-FROM -i ptl00000000001 -m comment --comment "ptl:251235d099cc" -g PTL-EO-53c4d33be48997ba
         -A PTL-FROM -i ptl00000000002 -m comment --comment "ptl:d95d5bc1af3d" -g PTL-EO-0cb56c022176c2f0
         -A PTL-FROM -m set --match-set ptl4-guard-out src -m comment --comment "ptl:3358e140f3f4" -j DROP
