@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
 use tests::cni::{Plugin, Sandbox};
 use tests::flow::{Flow, Kind, measure};
@@ -468,9 +469,13 @@ fn a_nat_table_that_another_emptied_is_healed_in_both_back_ends() {
         lab.agent.wait_settled().unwrap();
         let all = left(&lab.node, backend).len();
         let program = format!("iptables-{backend}");
+        // It heals faster than this looks, on some days.
+        lab.agent.signal(Signal::SIGSTOP).unwrap();
         lab.node.run(&program, &["-t", "nat", "-F"]).unwrap();
         let reached = || attempt(&lab.outside, at(NODE_V4, 8080), Transport::Tcp, SILENCE);
-        assert_ne!(reached().unwrap(), Verdict::Answered, "{backend}");
+        let while_empty = reached();
+        lab.agent.signal(Signal::SIGCONT).unwrap();
+        assert_ne!(while_empty.unwrap(), Verdict::Answered, "{backend}");
         eventually(PATIENCE, "the port to lead there again", || {
             let now = left(&lab.node, backend).len();
             match reached() {

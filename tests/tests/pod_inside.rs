@@ -272,11 +272,14 @@ fn throughput(from: &Netns, to: &Netns, address: IpAddr) -> f64 {
     let start = Instant::now();
     let writing = std::thread::spawn(move || {
         let block = [7; 16 * 1024];
-        while start.elapsed() < WARM_UP + MEASURED && sender.write(&block).is_ok() {}
+        while start.elapsed() < WARM_UP + MEASURED && sender.write_all(&block).is_ok() {}
     });
     let (mut block, mut bytes) = ([0; 64 * 1024], 0);
     while start.elapsed() < WARM_UP + MEASURED {
-        let read = receiver.read(&mut block).unwrap();
+        let read = match receiver.read(&mut block) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read.unwrap(),
+        };
         if start.elapsed() >= WARM_UP {
             bytes += read;
         }
