@@ -551,7 +551,10 @@ impl Core {
     }
 
     fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.store.values().filter_map(|resource| match resource {
+        // By the order of kinds: pods, which are many, are passed over.
+        let first_pod = Key::Pod(NamespacedName::new("", ""));
+        let every_node = self.store.range(Key::Node(String::new())..first_pod);
+        every_node.filter_map(|(_, resource)| match resource {
             Resource::Node(node) => Some(node),
             _ => None,
         })

@@ -9,7 +9,7 @@ use anyhow::Context;
 use datastore::{PodReader, PodStatus, Source};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::attachments::{LAST_BREATH, Leases};
 use crate::cli::{AgentArgs, BfdArgs, Feature};
@@ -289,9 +289,8 @@ impl Loop {
                 _ = interrupt.recv() => break,
             };
             let dirty = self.drain(&mut replies) | dirty;
-            if dirty && let Some(outputs) = self.core.outputs() {
-                self.shell.set_lacks(self.core.lacks_addresses());
-                self.shell.publish(outputs, self.pod_statuses()).await;
+            if dirty {
+                self.publish().await;
             }
             self.publish_conditions();
             let generation = self.shell.firewall.borrow().generation;
@@ -316,6 +315,18 @@ impl Loop {
         if let Some(conditions) = conditions {
             self.shell.set_conditions(conditions);
         }
+    }
+
+    /// Hands what is to be now to every task, once all sources are in sync.
+    async fn publish(&mut self) {
+        let start = Instant::now();
+        let Some(outputs) = self.core.outputs() else {
+            return;
+        };
+        let compiled = start.elapsed();
+        self.shell.set_lacks(self.core.lacks_addresses());
+        self.shell.publish(outputs, self.pod_statuses()).await;
+        debug!(?compiled, published = ?start.elapsed(), "published");
     }
 
     /// Takes all that waits, so that one publication serves it.

@@ -253,7 +253,8 @@ pub(crate) fn has(bit: u32) -> Match {
     }
 }
 
-fn has_not(bit: u32) -> Match {
+/// The condition that it is not.
+pub(crate) fn has_not(bit: u32) -> Match {
     Match::Mark {
         value: bit,
         mask: bit,

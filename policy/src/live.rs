@@ -146,6 +146,7 @@ impl Live {
         }
         if changes.endpoints || !moved.is_empty() {
             maker.guards();
+            maker.input();
         }
         maker.problems();
         if changes.endpoints || !asked.is_empty() || changes.touch_answers(input.settings) {

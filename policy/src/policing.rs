@@ -30,6 +30,11 @@ impl Policing {
         self.admin.is_empty() && self.isolating.is_empty() && self.baseline.is_empty()
     }
 
+    /// Whether some ClusterNetworkPolicy is asked.
+    pub(crate) fn has_cluster_policies(&self) -> bool {
+        !self.admin.is_empty() || !self.baseline.is_empty()
+    }
+
     /// All its policies, in their order.
     pub(crate) fn keys(&self) -> Vec<Key> {
         let mut keys = self.admin_keys();

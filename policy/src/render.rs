@@ -6,6 +6,7 @@ use std::sync::Arc;
 use api::resources::{IpBlock, Protocol as PolicyProtocol};
 use netfilter::{Action, ChainName, Family, Match, PortRange, Rule, SetDirection, SetName};
 
+use crate::group::has_not;
 use crate::meaning::{Meaning, Needs, PodChoice, family_of, kernel_protocol};
 use crate::part::{Effect, Part, PartPeer, PartPort, PartRule};
 use crate::{Direction, Problem, Settings};
@@ -36,6 +37,9 @@ pub(crate) struct Rendered {
     /// What could not be put into force because the kernel refused it.
     pub(crate) problems: BTreeSet<Problem>,
 }
+
+/// So many rules may be tried after the one that allowed.
+const FEW: usize = 8;
 
 /// The conditions of one rule of the kernel, which rule of the policy it comes from, and what that does.
 type Line = (usize, Vec<Match>, Effect);
@@ -89,15 +93,15 @@ impl Rendered {
             .collect();
         let mut rules = Vec::new();
         let mut origin = Vec::new();
-        for (index, conditions, effect) in lines {
-            let log = context.log(&name).filter(|_| effect == Effect::Deny);
+        for (rule, (index, conditions, effect)) in context.rules(&lines).into_iter().zip(&lines) {
+            let log = context.log(&name).filter(|_| *effect == Effect::Deny);
             if let Some((limit, nflog)) = log {
                 let limited = conditions.iter().cloned().chain([limit]);
                 rules.push(Rule::new(limited, nflog));
-                origin.push(index);
+                origin.push(*index);
             }
-            rules.push(Rule::new(conditions, effect.action()));
-            origin.push(index);
+            rules.push(rule);
+            origin.push(*index);
         }
         rules.push(Rule::new([], Action::Return));
         Self {
@@ -137,9 +141,7 @@ impl Context<'_> {
             part.key.to_string(),
             format!("{:?} {:?}", self.family, self.settings.drop_log),
         ];
-        for (_, conditions, effect) in lines {
-            words.push(Rule::new(conditions.iter().cloned(), effect.action()).render());
-        }
+        words.extend(self.rules(lines).iter().map(Rule::render));
         let prefix = match (&part.key, part.direction) {
             (api::Key::ClusterNetworkPolicy(_), Direction::Ingress) => "CI",
             (api::Key::ClusterNetworkPolicy(_), Direction::Egress) => "CO",
@@ -147,6 +149,27 @@ impl Context<'_> {
             (_, Direction::Egress) => "PO",
         };
         ChainName::hashed(prefix, &words)
+    }
+
+    /// A rule for each line. Where all of a few allow, each sets the mark itself, unless one before it has: nftables
+    /// walks a chain once for each rule that leads to it, and most rules allow. In a long chain the first that matches
+    /// is the last that is tried.
+    fn rules(&self, lines: &[Line]) -> Vec<Rule> {
+        let allowed = self.settings.mark.allowed();
+        let sets_mark = lines.len() <= FEW && lines.iter().all(|line| line.2 == Effect::Allow);
+        let rule = |(number, (_, conditions, effect)): (usize, &Line)| {
+            let conditions = conditions.iter().cloned();
+            if !sets_mark {
+                return Rule::new(conditions, effect.action());
+            }
+            let undecided = (number > 0).then(|| has_not(allowed));
+            let set_mark = Action::SetMark {
+                value: allowed,
+                mask: allowed,
+            };
+            Rule::new(conditions.chain(undecided), set_mark)
+        };
+        lines.iter().enumerate().map(rule).collect()
     }
 
     /// What shows a denied packet before it is dropped, if that is wished.

@@ -165,6 +165,9 @@ impl Maker<'_> {
     fn family(&mut self) -> FamilyRules {
         let mut filter = Filter::default();
         layout::fixed_chains(self.context, &mut filter);
+        let egress = self.policed.get(&Direction::Egress).into_iter();
+        let (name, rules) = layout::input_chain(self.context, egress.flat_map(BTreeMap::values));
+        filter.put(name, rules);
         let mut sets: Vec<IpSet> = Vec::new();
         let mut bits = BTreeSet::new();
         for (direction, policed) in self.policed {

@@ -232,7 +232,9 @@ impl Task {
                 leftover: Leftover::None,
             });
         };
+        let planning = Instant::now();
         let plans = kernel.plan(goal, effort);
+        debug!(took = ?planning.elapsed(), "planned");
         let (has_leftover, dead) = (plans.has_leftover(), plans.dead_rules());
         let has_written = !plans.is_empty();
         let kernel = if has_written {

@@ -116,6 +116,8 @@ impl PolicyCounts {
             let count = count.unwrap_or_default();
             let total = match rule.action() {
                 Action::Goto(name) if *name == ChainName::fixed("ALLOW") => &mut self.allowed,
+                // A chain of few rules sets the mark itself, once for each packet.
+                Action::SetMark { .. } => &mut self.allowed,
                 Action::Goto(_) => &mut self.passed,
                 Action::Drop => &mut self.denied,
                 // It shows packets that the rule behind it drops and counts.

@@ -313,6 +313,16 @@ impl Update<'_> {
         }
     }
 
+    /// What pods send to their own node.
+    pub(crate) fn input(&mut self) {
+        for family in Family::ALL {
+            let egress = self.subjects.policed(Direction::Egress);
+            let egress = egress.map(|(_, policing)| policing);
+            let (name, rules) = layout::input_chain(context(self.input, family), egress);
+            self.output.put_chain(family, &name, &rules);
+        }
+    }
+
     /// All that could not be put into force.
     pub(crate) fn problems(&mut self) {
         let mut problems: BTreeSet<Problem> = self.subjects.problems().cloned().collect();

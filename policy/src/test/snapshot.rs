@@ -59,10 +59,10 @@ fn a_small_example_renders_so() {
         :PTL-EO-53c4d33be48997ba - [0:0]
         :PTL-FORWARD - [0:0]
         :PTL-FROM - [0:0]
-        :PTL-GI-31f716dfa508b327 - [0:0]
+        :PTL-GI-35258e7862cd1a9f - [0:0]
         :PTL-INPUT - [0:0]
         :PTL-PASS - [0:0]
-        :PTL-PI-398d923494812f4e - [0:0]
+        :PTL-PI-6e20b8aee91976bb - [0:0]
         :PTL-POD - [0:0]
         :PTL-TO - [0:0]
         -A PTL-ACCEPT -m comment --comment "ptl:7408f52dbb5f" -j MARK --set-xmark 0x10000/0x10000
@@ -70,7 +70,7 @@ fn a_small_example_renders_so() {
         -A PTL-ALLOW -m comment --comment "ptl:87fe0584f1b8" -j MARK --set-xmark 0x20000/0x20000
         -A PTL-EI-0cb56c022176c2f0 -m comment --comment "ptl:ed15d496518a" -j RETURN
         -A PTL-EI-53c4d33be48997ba -i ptl00000000001 -m comment --comment "ptl:25dfc9b157c3" -j RETURN
-        -A PTL-EI-53c4d33be48997ba -m comment --comment "ptl:3b7af25c4af1" -g PTL-GI-31f716dfa508b327
+        -A PTL-EI-53c4d33be48997ba -m comment --comment "ptl:7009a450738e" -g PTL-GI-35258e7862cd1a9f
         -A PTL-EO-0cb56c022176c2f0 -m comment --comment "ptl:ed15d496518a" -j RETURN
         -A PTL-EO-53c4d33be48997ba -m comment --comment "ptl:ed15d496518a" -j RETURN
         -A PTL-FORWARD -m comment --comment "ptl:c2564743dbc3" -j MARK --set-xmark 0x0/0xf0000
@@ -80,21 +80,18 @@ fn a_small_example_renders_so() {
         -A PTL-FROM -i ptl00000000002 -m comment --comment "ptl:d95d5bc1af3d" -g PTL-EO-0cb56c022176c2f0
         -A PTL-FROM -m set --match-set ptl4-guard-out src -m comment --comment "ptl:3358e140f3f4" -j DROP
         -A PTL-FROM -m comment --comment "ptl:ed15d496518a" -j RETURN
-        -A PTL-GI-31f716dfa508b327 -m comment --comment "ptl:572b7bd905f3" -j MARK --set-xmark 0x0/0x60000
-        -A PTL-GI-31f716dfa508b327 -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m conntrack --ctstate NEW -m comment --comment "ptl:6c24bea812d4" -j DROP
-        -A PTL-GI-31f716dfa508b327 -m conntrack --ctstate INVALID -m comment --comment "ptl:21695f04aea5" -j DROP
-        -A PTL-GI-31f716dfa508b327 -m comment --comment "ptl:3dd091a5942a" -j PTL-PI-398d923494812f4e
-        -A PTL-GI-31f716dfa508b327 -m mark --mark 0x20000/0x20000 -m comment --comment "ptl:305290fbedc1" -j RETURN
-        -A PTL-GI-31f716dfa508b327 -m comment --comment "ptl:86e88144d6ce" -j DROP
-        -A PTL-INPUT -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment "ptl:79d7ad451ec9" -j RETURN
-        -A PTL-INPUT -m comment --comment "ptl:8ca51581f5ea" -j MARK --set-xmark 0x80000/0xf0000
-        -A PTL-INPUT -m comment --comment "ptl:2d90f17c88da" -j PTL-FROM
+        -A PTL-GI-35258e7862cd1a9f -m comment --comment "ptl:572b7bd905f3" -j MARK --set-xmark 0x0/0x60000
+        -A PTL-GI-35258e7862cd1a9f -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m conntrack --ctstate NEW -m comment --comment "ptl:6c24bea812d4" -j DROP
+        -A PTL-GI-35258e7862cd1a9f -m conntrack --ctstate INVALID -m comment --comment "ptl:21695f04aea5" -j DROP
+        -A PTL-GI-35258e7862cd1a9f -m comment --comment "ptl:553e0de5e79a" -j PTL-PI-6e20b8aee91976bb
+        -A PTL-GI-35258e7862cd1a9f -m mark --mark 0x20000/0x20000 -m comment --comment "ptl:305290fbedc1" -j RETURN
+        -A PTL-GI-35258e7862cd1a9f -m comment --comment "ptl:86e88144d6ce" -j DROP
         -A PTL-INPUT -m comment --comment "ptl:ed15d496518a" -j RETURN
         -A PTL-PASS -m comment --comment "ptl:1eeeca142f0d" -j MARK --set-xmark 0x40000/0x40000
         -A PTL-PASS -m comment --comment "ptl:ed15d496518a" -j RETURN
-        -A PTL-PI-398d923494812f4e -p tcp -m multiport --dports 80,443:444 -m set --match-set ptl4-p-7f35fd26c0b5f7f1 src -m comment --comment "ptl:fac79bc3c1d3" -g PTL-ALLOW
-        -A PTL-PI-398d923494812f4e -p tcp -m multiport --dports 80,443:444 -m set --match-set ptl4-n-0c96313fb12e0b3d src -m comment --comment "ptl:b8d8ff5d6055" -g PTL-ALLOW
-        -A PTL-PI-398d923494812f4e -m comment --comment "ptl:ed15d496518a" -j RETURN
+        -A PTL-PI-6e20b8aee91976bb -p tcp -m multiport --dports 80,443:444 -m set --match-set ptl4-p-7f35fd26c0b5f7f1 src -m comment --comment "ptl:76a711914aeb" -j MARK --set-xmark 0x20000/0x20000
+        -A PTL-PI-6e20b8aee91976bb -p tcp -m multiport --dports 80,443:444 -m set --match-set ptl4-n-0c96313fb12e0b3d src -m mark ! --mark 0x20000/0x20000 -m comment --comment "ptl:60e6838e2f75" -j MARK --set-xmark 0x20000/0x20000
+        -A PTL-PI-6e20b8aee91976bb -m comment --comment "ptl:ed15d496518a" -j RETURN
         -A PTL-POD -o ptl+ -m set ! --match-set ptl4-endpoints dst,dst -m comment --comment "ptl:d1d2fa69fc13" -j DROP
         -A PTL-POD -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment "ptl:aaf2eeac8bb2" -g PTL-ACCEPT
         -A PTL-POD -i ptl+ -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m conntrack --ctstate NEW -m set --match-set ptl4-guard-in src -m comment --comment "ptl:77ab38400392" -j DROP
