@@ -62,6 +62,7 @@ pub struct BgpFilterSpec {
 pub struct BgpFilterStatus {
     /// What holds, and why.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 

@@ -53,6 +53,7 @@ pub struct BgpNodeStatusStatus {
     pub peers: Vec<PeerConditions>,
     /// What holds, and why.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
@@ -64,6 +65,7 @@ pub struct PeerConditions {
     pub name: String,
     /// `Accepted`: whether it makes a session on this node, and if not, what to do about it.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 

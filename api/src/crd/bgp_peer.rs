@@ -106,6 +106,7 @@ pub struct BgpPeerSpec {
 pub struct BgpPeerStatus {
     /// What holds, and why.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 

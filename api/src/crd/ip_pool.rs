@@ -104,5 +104,6 @@ pub enum AllowedUse {
 pub struct IpPoolStatus {
     /// What holds, and why.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }

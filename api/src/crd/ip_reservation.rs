@@ -35,5 +35,6 @@ pub struct IpReservationSpec {
 pub struct IpReservationStatus {
     /// What holds, and why.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }

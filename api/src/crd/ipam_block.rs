@@ -38,5 +38,6 @@ pub struct IpamBlockSpec {
 pub struct IpamBlockStatus {
     /// What holds, and why.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }

@@ -233,3 +233,26 @@ fn lists_that_a_rule_walks_are_bounded() {
         assert_eq!(properties(&crds[1])[list]["maxItems"], 256, "{list}");
     }
 }
+
+#[test]
+fn conditions_of_several_writers_are_merged_by_their_type() {
+    let mut seen = 0;
+    for crd in printed() {
+        let schema = crd
+            .pointer("/spec/versions/0/schema/openAPIV3Schema")
+            .unwrap();
+        let Some(status) = schema.pointer("/properties/status/properties") else {
+            continue;
+        };
+        let nested = status.pointer("/peers/items/properties/conditions");
+        for conditions in [&status["conditions"]].into_iter().chain(nested) {
+            assert_eq!(conditions["x-kubernetes-list-type"], "map");
+            assert_eq!(
+                conditions["x-kubernetes-list-map-keys"],
+                serde_json::json!(["type"])
+            );
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 7);
+}
