@@ -8,6 +8,7 @@ mod bgp_peer;
 mod ip_pool;
 mod ip_reservation;
 mod ipam_block;
+pub(crate) mod rules;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

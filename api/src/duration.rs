@@ -159,7 +159,7 @@ impl JsonSchema for GoDuration {
         json_schema!({
             "type": "string",
             "maxLength": 64,
-            "pattern": r"^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$",
+            "x-kubernetes-validations": crate::crd::rules::duration(),
         })
     }
 }

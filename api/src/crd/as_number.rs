@@ -58,8 +58,8 @@ impl JsonSchema for PeerAsNumber {
         json_schema!({
             "x-kubernetes-int-or-string": true,
             "x-kubernetes-validations": [{
-                "rule": "type(self) == int ? self >= 1 && self <= 4294967295 : self in ['external', 'internal']",
-                "message": "asNumber is a number from 1 to 4294967295, external or internal",
+                "rule": "type(self) == int ? self >= 1 && self <= 4294967294 && !(self in [23456, 65535]) : self in ['external', 'internal']",
+                "message": "asNumber is external, internal or a number from 1 to 4294967294 that is not reserved (23456, 65535)",
             }],
         })
     }

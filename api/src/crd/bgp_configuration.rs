@@ -4,6 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules;
 use crate::duration::GoDuration;
 
 /// What holds for every node's speaker; only the one named `default` is read.
@@ -19,13 +20,15 @@ use crate::duration::GoDuration;
     printcolumn(name = "AS", type_ = "integer", json_path = ".spec.asNumber"),
     printcolumn(name = "Mesh", type_ = "boolean", json_path = ".spec.nodeToNodeMeshEnabled"),
     validation = Rule::new("self.metadata.name == 'default'").message("only the BGPConfiguration named default is read"),
-    validation = Rule::new("(has(self.spec.multipath) && self.spec.multipath) || !(has(self.spec.multipathRelax) || has(self.spec.maxPaths) || has(self.spec.linkBandwidth))").message("multipathRelax, maxPaths and linkBandwidth need multipath: true"),
+    validation = Rule::new("(has(self.spec.multipath) && self.spec.multipath) || !((has(self.spec.multipathRelax) && self.spec.multipathRelax) || (has(self.spec.maxPaths) && self.spec.maxPaths != 1) || (has(self.spec.linkBandwidth) && self.spec.linkBandwidth))").message("multipathRelax, maxPaths and linkBandwidth need multipath: true"),
     derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BgpConfigurationSpec {
     /// The AS of nodes without an annotation of their own (64512).
-    #[schemars(range(min = 1, max = 4_294_967_294_u32))]
+    #[schemars(range(min = 1, max = 4_294_967_294_u32), extend("x-kubernetes-validations" = [
+        {"rule": "!(self in [23456, 65535])", "message": "this AS number is reserved"},
+    ]))]
     pub as_number: Option<u32>,
     /// The TCP port speakers listen on (179).
     #[schemars(range(min = 1))]
@@ -34,12 +37,15 @@ pub struct BgpConfigurationSpec {
     pub node_to_node_mesh_enabled: Option<bool>,
     /// ClusterIP ranges to announce.
     #[serde(rename = "serviceClusterIPs")]
+    #[schemars(length(max = 256))]
     pub service_cluster_ips: Option<Vec<CidrEntry>>,
     /// ExternalIP ranges to announce.
     #[serde(rename = "serviceExternalIPs")]
+    #[schemars(length(max = 256))]
     pub service_external_ips: Option<Vec<CidrEntry>>,
     /// LoadBalancer ranges to announce.
     #[serde(rename = "serviceLoadBalancerIPs")]
+    #[schemars(length(max = 256))]
     pub service_load_balancer_ips: Option<Vec<CidrEntry>>,
     /// Names for communities.
     #[schemars(length(max = 256))]
@@ -67,6 +73,7 @@ pub struct BgpConfigurationSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CidrEntry {
     /// The CIDR.
+    #[schemars(length(max = 43), extend("x-kubernetes-validations" = rules::cidr()))]
     pub cidr: String,
 }
 
@@ -75,8 +82,10 @@ pub struct CidrEntry {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Community {
     /// The name.
+    #[schemars(length(min = 1, max = 256))]
     pub name: String,
     /// `aa:nn` or, large, `aa:nn:mm`.
+    #[schemars(length(max = 32), extend("x-kubernetes-validations" = rules::community()))]
     pub value: String,
 }
 
@@ -85,6 +94,7 @@ pub struct Community {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PrefixAdvertisement {
     /// The CIDR.
+    #[schemars(length(max = 43), extend("x-kubernetes-validations" = rules::cidr()))]
     pub cidr: String,
     /// Names or values.
     #[serde(default)]
@@ -96,7 +106,9 @@ pub struct PrefixAdvertisement {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GracefulRestart {
     /// How long peers keep our routes while we restart (120 s, at most 4095 s).
+    #[schemars(extend("x-kubernetes-validations" = rules::seconds_where("it <= duration('4095s')", "restartTime is whole seconds up to 4095s, such as 90s")))]
     pub restart_time: Option<GoDuration>,
     /// How much longer they keep them as stale ones.
+    #[schemars(extend("x-kubernetes-validations" = rules::seconds_where("it <= duration('16777215s')", "longLivedStaleTime is whole seconds up to 16777215s, such as 24h")))]
     pub long_lived_stale_time: Option<GoDuration>,
 }

@@ -5,6 +5,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules;
+
 /// Rules for the routes that BGPPeers which name this filter send us and are sent; the first that matches decides.
 #[derive(
     Clone, Debug, Default, PartialEq, Eq, CustomResource, Serialize, Deserialize, JsonSchema,
@@ -76,14 +78,14 @@ pub struct BgpFilterStatus {
 ]))]
 pub struct FilterRule {
     /// What the route's prefix is compared with.
-    #[schemars(length(max = 43))]
+    #[schemars(length(max = 43), extend("x-kubernetes-validations" = rules::cidr()))]
     pub cidr: Option<String>,
     /// How.
     pub match_operator: Option<MatchOperator>,
     /// With `In` and `NotIn`: the lengths that count as inside (from the CIDR's own to the longest).
     pub prefix_length: Option<PrefixLength>,
     /// The AS path begins with these.
-    #[schemars(length(min = 1, max = 32))]
+    #[schemars(length(min = 1, max = 32), inner(range(min = 1)))]
     pub as_path_prefix: Option<Vec<u32>>,
     /// The communities that the route bears.
     pub communities: Option<CommunityMatch>,
@@ -114,6 +116,9 @@ pub enum MatchOperator {
 /// A range of prefix lengths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "!has(self.min) || !has(self.max) || self.min <= self.max", "message": "no prefix has such a length: min is above max"},
+]))]
 pub struct PrefixLength {
     /// The shortest (the CIDR's own).
     #[schemars(range(max = 128))]
@@ -128,7 +133,7 @@ pub struct PrefixLength {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CommunityMatch {
     /// Each `aa:nn` or, large, `aa:nn:mm`.
-    #[schemars(length(min = 1, max = 16), inner(length(max = 32)))]
+    #[schemars(length(min = 1, max = 16), inner(length(max = 32)), extend("x-kubernetes-validations" = rules::communities()))]
     pub values: Vec<String>,
 }
 
@@ -193,7 +198,9 @@ pub struct Value32 {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AsPrepending {
     /// The AS number (our own).
-    #[schemars(range(min = 1, max = 4_294_967_294_u32))]
+    #[schemars(range(min = 1, max = 4_294_967_294_u32), extend("x-kubernetes-validations" = [
+        {"rule": "!(self in [23456, 65535])", "message": "this AS number is reserved"},
+    ]))]
     pub as_number: Option<u32>,
     /// How often (1).
     #[schemars(range(min = 1, max = 10))]
@@ -205,6 +212,6 @@ pub struct AsPrepending {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CommunityValue {
     /// `aa:nn` or, large, `aa:nn:mm`.
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 32), extend("x-kubernetes-validations" = rules::community()))]
     pub value: String,
 }

@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{GracefulRestart, PeerAsNumber};
+use super::{GracefulRestart, PeerAsNumber, rules};
 use crate::duration::GoDuration;
 
 /// Which nodes peer with whom.
@@ -27,6 +27,14 @@ use crate::duration::GoDuration;
     validation = Rule::new("!(has(self.spec.ttlSecurity) && has(self.spec.multihop))").message("ttlSecurity and multihop exclude each other"),
     validation = Rule::new("!has(self.spec.listenRange) || !has(self.spec.passive) || self.spec.passive").message("a listenRange is passive: its peers dial"),
     validation = Rule::new("!(has(self.spec.strictRole) && self.spec.strictRole) || has(self.spec.role)").message("strictRole needs a role"),
+    validation = Rule::new("has(self.spec.asNumber)").message("asNumber is missing: a number, external or internal"),
+    validation = Rule::new("!has(self.spec.interface) || !has(self.spec.asNumber) || self.spec.asNumber != 'internal'").message("asNumber cannot be internal with an interface: give a number or external"),
+    validation = Rule::new("!has(self.spec.routeReflectorClient) || !self.spec.routeReflectorClient || !has(self.spec.asNumber) || self.spec.asNumber != 'external'").message("routeReflectorClient is for a peer in our own AS: asNumber cannot be external"),
+    validation = Rule::new("!has(self.spec.role) || !((has(self.spec.routeReflectorClient) && self.spec.routeReflectorClient) || (has(self.spec.asNumber) && self.spec.asNumber == 'internal'))").message("role is for a peer in another AS: it excludes asNumber internal and routeReflectorClient"),
+    validation = Rule::new("!has(self.spec.localASNumber) || !has(self.spec.asNumber) || self.spec.asNumber != 'internal'").message("localASNumber is for a peer in another AS: asNumber cannot be internal"),
+    validation = Rule::new("!has(self.spec.localASNumber) || !has(self.spec.asNumber) || self.spec.asNumber != self.spec.localASNumber").message("localASNumber is the peer's own AS"),
+    validation = Rule::new("!has(self.spec.sourceAddress) || !(has(self.spec.interface) || has(self.spec.listenRange))").message("sourceAddress is for peers that we dial by an address: leave it out"),
+    validation = Rule::new("!has(self.spec.keepaliveTime) || (has(self.spec.holdTime) && duration(self.spec.holdTime) == duration('0s')) || (duration(self.spec.keepaliveTime) >= duration('1s') && duration(self.spec.keepaliveTime) < (has(self.spec.holdTime) ? duration(self.spec.holdTime) : duration('90s')))").message("keepaliveTime is between 1s and the hold time"),
     derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -35,7 +43,10 @@ pub struct BgpPeerSpec {
     #[schemars(length(max = 16384))]
     pub node_selector: Option<String>,
     /// The peer: `ip` or `ip:port`; a link-local one with its interface, `fe80::1%eth0`.
-    #[schemars(length(max = 128))]
+    #[schemars(length(max = 128), extend("x-kubernetes-validations" = [
+        {"rule": "isIP(self) || self.matches('^([0-9]{1,3}([.][0-9]{1,3}){3}|[[][0-9a-fA-F:.]+[]]):[0-9]{1,5}$') || self.matches('^([fF][eE][89abAB][0-9a-fA-F]:[0-9a-fA-F:.]*%[^/:%[:space:]]{1,15}|[[][fF][eE][89abAB][0-9a-fA-F]:[0-9a-fA-F:.]*%[^/:%[:space:]]{1,15}[]]:[0-9]{1,5})$')", "message": "write ip or ip:port; a link-local one with its interface, fe80::1%eth0"},
+        {"rule": "!isIP(self) || ip(self).family() == 4 || !ip(self).isLinkLocalUnicast()", "message": "the address is link-local: name its interface too, as in fe80::1%eth0"},
+    ]))]
     pub peer_address: Option<String>,
     /// The peer is whoever answers on this interface (unnumbered).
     #[schemars(length(min = 1, max = 15))]
@@ -44,15 +55,20 @@ pub struct BgpPeerSpec {
     #[schemars(length(max = 16384))]
     pub peer_selector: Option<String>,
     /// The peers are whoever dials from this range, a CIDR.
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), extend("x-kubernetes-validations" = rules::cidr()))]
     pub listen_range: Option<String>,
     /// The peer's AS: a number, `external` or `internal`.
     pub as_number: Option<PeerAsNumber>,
     /// The AS we pretend to be in towards an external peer (RFC 7705).
-    #[schemars(range(min = 1, max = 4_294_967_294_u32))]
+    #[schemars(range(min = 1, max = 4_294_967_294_u32), extend("x-kubernetes-validations" = [
+        {"rule": "!(self in [23456, 65535])", "message": "this AS number is reserved"},
+    ]))]
     #[serde(rename = "localASNumber")]
     pub local_as_number: Option<u32>,
     /// The address to dial from.
+    #[schemars(length(max = 45), extend("x-kubernetes-validations" = [
+        {"rule": "isIP(self)", "message": "write an address such as 192.0.2.1 or 2001:db8::1"},
+    ]))]
     pub source_address: Option<String>,
     /// Never dial, only listen (false).
     pub passive: Option<bool>,
@@ -65,10 +81,13 @@ pub struct BgpPeerSpec {
     #[schemars(range(min = 1))]
     pub multihop: Option<u8>,
     /// RFC 4271 hold time (90 s; 0 or at least 3 s).
+    #[schemars(extend("x-kubernetes-validations" = rules::seconds_where("it == duration('0s') || (it >= duration('3s') && it <= duration('65535s'))", "holdTime is 0s or whole seconds from 3s to 65535s")))]
     pub hold_time: Option<GoDuration>,
     /// RFC 4271 keepalive time (a third of the hold time).
+    #[schemars(extend("x-kubernetes-validations" = rules::seconds_where("true", "keepaliveTime is whole seconds, such as 30s")))]
     pub keepalive_time: Option<GoDuration>,
     /// How long to wait for the peer's OPEN before sending ours (not at all).
+    #[schemars(extend("x-kubernetes-validations" = rules::duration_where("it <= duration('10m')", "delayOpen is a duration up to 10m, such as 5s")))]
     pub delay_open: Option<GoDuration>,
     /// Bidirectional forwarding detection.
     pub bfd: Option<Bfd>,
@@ -77,7 +96,9 @@ pub struct BgpPeerSpec {
     /// How many prefixes the peer may send.
     pub max_prefixes: Option<MaxPrefixes>,
     /// Names of BGPFilters; the first match wins.
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), inner(length(max = 253)), extend("x-kubernetes-validations" = [
+        {"rule": "self.all(name, self.exists_one(other, other == name))", "message": "filters names one twice: the second never decides"},
+    ]))]
     pub filters: Option<Vec<String>>,
     /// Several paths a prefix (RFC 7911).
     pub add_path: Option<AddPath>,
@@ -133,8 +154,10 @@ pub struct SecretKeyRef {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Bfd {
     /// How often we want to send.
+    #[schemars(extend("x-kubernetes-validations" = rules::duration_where("it >= duration('10ms') && it <= duration('60s')", "minTx is from 10ms to 60s")))]
     pub min_tx: Option<GoDuration>,
     /// How often we can receive.
+    #[schemars(extend("x-kubernetes-validations" = rules::duration_where("it >= duration('10ms') && it <= duration('60s')", "minRx is from 10ms to 60s")))]
     pub min_rx: Option<GoDuration>,
     /// How many missed packets mean down.
     #[schemars(range(min = 1))]
@@ -154,6 +177,7 @@ pub struct MaxPrefixes {
     #[schemars(range(min = 1, max = 100))]
     pub warn_at: Option<u8>,
     /// How long after that end the session may come back.
+    #[schemars(extend("x-kubernetes-validations" = rules::seconds_where("it >= duration('1s')", "restartAfter is whole seconds, at least 1s")))]
     pub restart_after: Option<GoDuration>,
 }
 

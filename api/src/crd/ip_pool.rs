@@ -5,6 +5,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules;
+
 /// Addresses for pods. Nodes take blocks of it and give their pods addresses out of these.
 #[derive(
     Clone, Debug, Default, PartialEq, Eq, CustomResource, Serialize, Deserialize, JsonSchema,
@@ -23,7 +25,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Disabled", type_ = "boolean", json_path = ".spec.disabled"),
     printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type=='Accepted')].status"),
     validation = Rule::new("!has(self.spec.blockSize) || (self.spec.cidr.contains(':') ? self.spec.blockSize >= 116 && self.spec.blockSize <= 128 : self.spec.blockSize >= 20 && self.spec.blockSize <= 32)").message("blockSize is from 20 to 32, of an IPv6 pool from 116 to 128"),
-    validation = Rule::new("int(self.spec.cidr.split('/')[1]) <= (has(self.spec.blockSize) ? self.spec.blockSize : (self.spec.cidr.contains(':') ? 122 : 26))").message("a block is larger than the whole cidr: set blockSize to the length of the cidr's prefix or more"),
+    validation = Rule::new("!isCIDR(self.spec.cidr) || cidr(self.spec.cidr).prefixLength() <= (has(self.spec.blockSize) ? self.spec.blockSize : (self.spec.cidr.contains(':') ? 122 : 26))").message("a block is larger than the whole cidr: set blockSize to the length of the cidr's prefix or more"),
     validation = Rule::new("self.spec.cidr == oldSelf.spec.cidr").message("cidr cannot be changed: pods hold addresses of it. Make another IPPool, and disable this one"),
     validation = Rule::new("has(self.spec.blockSize) == has(oldSelf.spec.blockSize) && (!has(self.spec.blockSize) || self.spec.blockSize == oldSelf.spec.blockSize)").message("blockSize cannot be changed: nodes hold blocks of that size. Make another IPPool, and disable this one"),
     derive = "PartialEq"
@@ -31,7 +33,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IpPoolSpec {
     /// The addresses: an IPv4 or an IPv6 CIDR. No two pools overlap.
-    #[schemars(length(max = 43), regex(pattern = "^[0-9a-fA-F.:]+/[0-9]{1,3}$"))]
+    #[schemars(length(max = 43), extend("x-kubernetes-validations" = rules::cidr()))]
     pub cidr: String,
     /// The prefix length of the blocks that nodes take: 20 to 32 (26), of an IPv6 pool 116 to 128 (122).
     #[schemars(range(min = 20, max = 128))]

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
     status = "IpReservationStatus",
     printcolumn(name = "CIDRs", type_ = "string", json_path = ".spec.reservedCIDRs"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.spec.reservedCIDRs.all(cidr, cidr.matches('^[0-9a-fA-F.:]+(/[0-9]{1,3})?$'))").message("reservedCIDRs are addresses or CIDRs"),
+    validation = Rule::new("self.spec.reservedCIDRs.all(cidr, isIP(cidr) || isCIDR(cidr))").message("reservedCIDRs are addresses or CIDRs"),
     derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -5,6 +5,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules;
+
 /// A block that a node has claimed. Its name says its CIDR, so that one node alone can make it.
 #[derive(
     Clone, Debug, Default, PartialEq, Eq, CustomResource, Serialize, Deserialize, JsonSchema,
@@ -25,7 +27,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IpamBlockSpec {
     /// The block.
-    #[schemars(length(max = 43))]
+    #[schemars(length(max = 43), extend("x-kubernetes-validations" = rules::cidr()))]
     pub cidr: String,
     /// The node that has claimed it.
     #[schemars(length(max = 253))]

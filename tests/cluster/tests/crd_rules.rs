@@ -27,7 +27,7 @@ const fn case(
     bad: &'static str,
     says: &'static str,
 ) -> Case {
-    let (name, was) = ("tested", "");
+    let (name, was) = (name_of(kind), "");
     Case {
         kind,
         name,
@@ -45,7 +45,7 @@ const fn change(
     bad: &'static str,
     says: &'static str,
 ) -> Case {
-    let name = "tested";
+    let name = name_of(kind);
     Case {
         kind,
         name,
@@ -53,6 +53,14 @@ const fn change(
         good,
         bad,
         says,
+    }
+}
+
+/// A block's name says its CIDR.
+const fn name_of(kind: &str) -> &'static str {
+    match kind.as_bytes() {
+        b"IPAMBlock" => "10-48-0-0-26",
+        _ => "tested",
     }
 }
 
@@ -74,9 +82,39 @@ fn bgp_configurations() -> Vec<Case> {
             "spec.asNumber in body should be less than or equal to 4294967294",
         ),
         (
+            "{asNumber: 23455}",
+            "{asNumber: 23456}",
+            "this AS number is reserved",
+        ),
+        (
             "{gracefulRestart: {restartTime: 1m30s}}",
             "{gracefulRestart: {restartTime: 90}}",
             "spec.gracefulRestart.restartTime in body must be of type string",
+        ),
+        (
+            "{gracefulRestart: {restartTime: 4095s}}",
+            "{gracefulRestart: {restartTime: 4096s}}",
+            "restartTime is whole seconds up to 4095s, such as 90s",
+        ),
+        (
+            "{gracefulRestart: {longLivedStaleTime: 24h}}",
+            "{gracefulRestart: {longLivedStaleTime: 1d}}",
+            "longLivedStaleTime is whole seconds up to 16777215s, such as 24h",
+        ),
+        (
+            "{communities: [{name: site, value: '65000:1:4294967295'}]}",
+            "{communities: [{name: site, value: '65000:65536'}]}",
+            "write a community as aa:nn (each up to 65535) or aa:nn:mm (each up to 4294967295)",
+        ),
+        (
+            "{prefixAdvertisements: [{cidr: 10.0.0.0/8, communities: ['65000:1']}]}",
+            "{prefixAdvertisements: [{cidr: 10.0.0.0, communities: ['65000:1']}]}",
+            "write a CIDR such as 10.0.0.0/8 or fd00::/8",
+        ),
+        (
+            "{maxPaths: 1, multipathRelax: false}",
+            "{multipathRelax: true}",
+            "multipathRelax, maxPaths and linkBandwidth need multipath: true",
         ),
     ];
     let named = |case: Case| Case {
@@ -89,32 +127,139 @@ fn bgp_configurations() -> Vec<Case> {
 
 fn bgp_peers() -> Vec<Case> {
     let one = "exactly one of peerAddress, interface, peerSelector and listenRange names the peer";
-    let number = "asNumber is a number from 1 to 4294967295, external or internal";
-    let cases = [
-        ("{peerAddress: 192.0.2.1}", "{}", one),
+    let number = "asNumber is external, internal or a number from 1 to 4294967294 that is not reserved (23456, 65535)";
+    let address = "write ip or ip:port; a link-local one with its interface, fe80::1%eth0";
+    // Beside `peerAddress: 192.0.2.1, asNumber: 65001`.
+    let session = [
         (
-            "{interface: eth1}",
-            "{interface: eth1, peerAddress: 192.0.2.1}",
-            one,
-        ),
-        (
-            "{peerAddress: 192.0.2.1, multihop: 4}",
-            "{peerAddress: 192.0.2.1, multihop: 4, ttlSecurity: 1}",
+            "multihop: 4",
+            "multihop: 4, ttlSecurity: 1",
             "ttlSecurity and multihop exclude each other",
         ),
         (
-            "{listenRange: 192.0.2.0/24, passive: true}",
-            "{listenRange: 192.0.2.0/24, passive: false}",
-            "a listenRange is passive: its peers dial",
-        ),
-        (
-            "{peerAddress: 192.0.2.1, strictRole: true, role: Peer}",
-            "{peerAddress: 192.0.2.1, strictRole: true}",
+            "role: Peer, strictRole: true",
+            "strictRole: true",
             "strictRole needs a role",
         ),
         (
+            "role: RouteServer",
+            "role: Server",
+            r#"supported values: "Provider", "RouteServer", "RouteServerClient", "Customer", "Peer""#,
+        ),
+        (
+            "localASNumber: 65002",
+            "localASNumber: 65001",
+            "localASNumber is the peer's own AS",
+        ),
+        (
+            "localASNumber: 65534",
+            "localASNumber: 65535",
+            "this AS number is reserved",
+        ),
+        (
+            "sourceAddress: 192.0.2.7",
+            "sourceAddress: eth0",
+            "write an address such as 192.0.2.1 or 2001:db8::1",
+        ),
+        (
+            "holdTime: 3s",
+            "holdTime: 2s",
+            "holdTime is 0s or whole seconds from 3s to 65535s",
+        ),
+        (
+            "holdTime: '0'",
+            "holdTime: '90'",
+            "holdTime is 0s or whole seconds from 3s to 65535s",
+        ),
+        (
+            "holdTime: 1m30s",
+            "holdTime: 1500ms",
+            "holdTime is 0s or whole seconds from 3s to 65535s",
+        ),
+        (
+            "keepaliveTime: 1s",
+            "keepaliveTime: 0.5s",
+            "keepaliveTime is whole seconds, such as 30s",
+        ),
+        (
+            "keepaliveTime: 89s",
+            "keepaliveTime: 90s",
+            "keepaliveTime is between 1s and the hold time",
+        ),
+        (
+            "holdTime: 9s, keepaliveTime: 3s",
+            "holdTime: 9s, keepaliveTime: 9s",
+            "keepaliveTime is between 1s and the hold time",
+        ),
+        (
+            "delayOpen: +10m",
+            "delayOpen: 601s",
+            "delayOpen is a duration up to 10m, such as 5s",
+        ),
+        (
+            "bfd: {minTx: .01s}",
+            "bfd: {minTx: 9ms}",
+            "minTx is from 10ms to 60s",
+        ),
+        (
+            "bfd: {minRx: 60s}",
+            "bfd: {minRx: 1m1s}",
+            "minRx is from 10ms to 60s",
+        ),
+        (
+            "maxPrefixes: {restartAfter: 1s}",
+            "maxPrefixes: {restartAfter: 999ms}",
+            "restartAfter is whole seconds, at least 1s",
+        ),
+        (
+            "gracefulRestart: {restartTime: 0s}",
+            "gracefulRestart: {restartTime: 2h}",
+            "restartTime is whole seconds up to 4095s, such as 90s",
+        ),
+        (
+            "gracefulRestart: {longLivedStaleTime: 16777215s}",
+            "gracefulRestart: {longLivedStaleTime: 16777216s}",
+            "longLivedStaleTime is whole seconds up to 16777215s, such as 24h",
+        ),
+        (
+            "filters: [a, b]",
+            "filters: [a, b, a]",
+            "filters names one twice: the second never decides",
+        ),
+    ];
+    let session = session.map(|(good, bad, says)| {
+        let peer = |more| format!("{{peerAddress: 192.0.2.1, asNumber: 65001, {more}}}").leak();
+        case("BGPPeer", peer(good), peer(bad), says)
+    });
+    let whole = [
+        (
+            "{peerAddress: 192.0.2.1, asNumber: 1}",
+            "{asNumber: 1}",
+            one,
+        ),
+        (
+            "{interface: eth1, asNumber: 1}",
+            "{interface: eth1, peerAddress: 192.0.2.1, asNumber: 1}",
+            one,
+        ),
+        (
+            "{listenRange: 192.0.2.0/24, passive: true, asNumber: 1}",
+            "{listenRange: 192.0.2.0/24, passive: false, asNumber: 1}",
+            "a listenRange is passive: its peers dial",
+        ),
+        (
+            "{listenRange: 'fd00::/64', asNumber: 1}",
+            "{listenRange: 192.0.2.0, asNumber: 1}",
+            "write a CIDR such as 10.0.0.0/8 or fd00::/8",
+        ),
+        (
+            "{peerAddress: 192.0.2.1, asNumber: external}",
+            "{peerAddress: 192.0.2.1}",
+            "asNumber is missing: a number, external or internal",
+        ),
+        (
+            "{peerAddress: 192.0.2.1, asNumber: 4294967294}",
             "{peerAddress: 192.0.2.1, asNumber: 4294967295}",
-            "{peerAddress: 192.0.2.1, asNumber: 4294967296}",
             number,
         ),
         (
@@ -123,14 +268,53 @@ fn bgp_peers() -> Vec<Case> {
             number,
         ),
         (
-            "{peerAddress: 192.0.2.1, role: RouteServer}",
-            "{peerAddress: 192.0.2.1, role: Server}",
-            r#"supported values: "Provider", "RouteServer", "RouteServerClient", "Customer", "Peer""#,
+            "{interface: eth1, asNumber: external}",
+            "{interface: eth1, asNumber: internal}",
+            "asNumber cannot be internal with an interface: give a number or external",
+        ),
+        (
+            "{peerAddress: 192.0.2.1, asNumber: internal, routeReflectorClient: true}",
+            "{peerAddress: 192.0.2.1, asNumber: external, routeReflectorClient: true}",
+            "routeReflectorClient is for a peer in our own AS: asNumber cannot be external",
+        ),
+        (
+            "{peerAddress: 192.0.2.1, asNumber: external, role: Customer}",
+            "{peerAddress: 192.0.2.1, asNumber: internal, role: Customer}",
+            "role is for a peer in another AS: it excludes asNumber internal and routeReflectorClient",
+        ),
+        (
+            "{peerAddress: 192.0.2.1, asNumber: external, localASNumber: 65002}",
+            "{peerAddress: 192.0.2.1, asNumber: internal, localASNumber: 65002}",
+            "localASNumber is for a peer in another AS: asNumber cannot be internal",
+        ),
+        (
+            "{peerSelector: all(), asNumber: internal, sourceAddress: 192.0.2.7}",
+            "{interface: eth1, asNumber: external, sourceAddress: 192.0.2.7}",
+            "sourceAddress is for peers that we dial by an address: leave it out",
+        ),
+        (
+            "{peerAddress: 'fe80::1%eth0', asNumber: external}",
+            "{peerAddress: 'fe80::1', asNumber: external}",
+            "the address is link-local: name its interface too, as in fe80::1%eth0",
+        ),
+        (
+            "{peerAddress: '[2001:db8::1]:1179', asNumber: external}",
+            "{peerAddress: tor1.example, asNumber: external}",
+            address,
+        ),
+        (
+            "{peerAddress: '192.0.2.1:1179', asNumber: external}",
+            "{peerAddress: '192.0.2.1/24', asNumber: external}",
+            address,
+        ),
+        (
+            "{peerAddress: '[FE80::1%eth0.5]:1179', asNumber: external}",
+            "{peerAddress: '192.0.2.1%eth0', asNumber: external}",
+            address,
         ),
     ];
-    cases
-        .map(|(good, bad, says)| case("BGPPeer", good, bad, says))
-        .into()
+    let whole = whole.map(|(good, bad, says)| case("BGPPeer", good, bad, says));
+    session.into_iter().chain(whole).collect()
 }
 
 fn bgp_filters() -> Vec<Case> {
@@ -197,6 +381,31 @@ fn bgp_filters() -> Vec<Case> {
             "exactly one operation stands in an entry",
         ),
         (
+            "{importV4: [{cidr: 10.0.0.0/8, matchOperator: In, prefixLength: {min: 9, max: 9}, action: Reject}]}",
+            "{importV4: [{cidr: 10.0.0.0/8, matchOperator: In, prefixLength: {min: 9, max: 8}, action: Reject}]}",
+            "no prefix has such a length: min is above max",
+        ),
+        (
+            "{exportV6: [{cidr: '::/0', matchOperator: Equal, action: Reject}]}",
+            "{exportV6: [{cidr: '::', matchOperator: Equal, action: Reject}]}",
+            "write a CIDR such as 10.0.0.0/8 or fd00::/8",
+        ),
+        (
+            "{importV6: [{communities: {values: ['65000:1', '1:2:3']}, action: Accept}]}",
+            "{importV6: [{communities: {values: ['65000:1', 'no-export']}, action: Accept}]}",
+            "write a community as aa:nn (each up to 65535) or aa:nn:mm (each up to 4294967295)",
+        ),
+        (
+            "{exportV4: [{action: Accept, operations: [{addCommunity: {value: '65000:1'}}]}]}",
+            "{exportV4: [{action: Accept, operations: [{addCommunity: {value: '65000:01'}}]}]}",
+            "write a community as aa:nn (each up to 65535) or aa:nn:mm (each up to 4294967295)",
+        ),
+        (
+            "{exportV4: [{action: Accept, operations: [{prependAS: {asNumber: 65534}}]}]}",
+            "{exportV4: [{action: Accept, operations: [{prependAS: {asNumber: 65535}}]}]}",
+            "this AS number is reserved",
+        ),
+        (
             "{importV4: [{action: Accept}]}",
             "{importV4: [{cidr: 10.0.0.0/8, matchOperator: In}]}",
             "spec.importV4[0].action: Required value",
@@ -246,6 +455,18 @@ fn addresses() -> Vec<Case> {
             "{cidr: 10.48.0.0/16}",
             "{}",
             "spec.cidr: Required value",
+        ),
+        case(
+            "IPPool",
+            "{cidr: 'fd00:48::/48'}",
+            "{cidr: 10.48.0.0/33}",
+            "write a CIDR such as 10.0.0.0/8 or fd00::/8",
+        ),
+        case(
+            "IPAMBlock",
+            "{cidr: 10.48.0.0/26, node: n1}",
+            "{cidr: 10.48.0.0, node: n1}",
+            "write a CIDR such as 10.0.0.0/8 or fd00::/8",
         ),
         change(
             "IPPool",
@@ -334,6 +555,29 @@ fn every_rule_refuses_what_it_is_for_and_nothing_next_to_it() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_directory_mode_judges_as_the_server_does() {
+    for case in cases() {
+        let (kind, says) = (case.kind, case.says);
+        let parsed = |spec| {
+            let value = serde_saphyr::from_str(&object(&case, spec)).unwrap();
+            api::parse(kind, "portolan.io/v1alpha1", value)
+        };
+        if !case.good.is_empty()
+            && let Err(error) = parsed(case.good)
+        {
+            panic!("{kind} {}: {error}", case.good);
+        }
+        // What is refused as a change, or for the name that the object has, is no fault of its own.
+        let alone = case.was.is_empty() && kind != "BGPNodeStatus";
+        assert!(
+            !alone || parsed(case.bad).is_err(),
+            "{kind} {} is taken: {says}",
+            case.bad
+        );
+    }
 }
 
 #[test]
