@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::firewall::Choice;
 use crate::mtu::MtuChoice;
-use crate::{bgp, cni_install, control, crds, dns, drops, http, ipam, policy, run};
+use crate::{bgp, cni_install, control, crds, dns, drops, http, ipam, leave, policy, run};
 
 /// Kubernetes node networking: BGP, policy and pod attachment in one agent.
 #[derive(Debug, Parser)]
@@ -238,10 +238,16 @@ struct SyncArgs {
 }
 
 #[derive(Debug, Args)]
-struct CleanupArgs {
+pub(crate) struct CleanupArgs {
     /// The agent's --run-dir: cleanup refuses to work while an agent answers there.
     #[arg(long, value_name = "DIR", default_value = "/run/portolan")]
-    run_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
+    /// Remove the agent's files, too: what is in its --run-dir and in this, its --state-dir.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Do not end afterwards, until told to: for a container, which is started again when it ends.
+    #[arg(long)]
+    pub(crate) stay: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -272,7 +278,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Verb::Cni(args) => cni_install::run(args),
         Verb::Sync(args) => control::sync(&args.run_dir, args.timeout),
         Verb::Crds => crds::print(),
-        Verb::Cleanup(args) => run::cleanup(&args.run_dir),
+        Verb::Cleanup(args) => leave::leave(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

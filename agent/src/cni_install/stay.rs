@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
-
 use super::disk::RealDisk;
 use super::install::{Settings, install};
 use super::report::{Change, Report};
+use crate::stay::until_told;
 
 /// How often all is looked at.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -23,26 +21,7 @@ pub(super) fn stay(
     settings: Settings,
     show: impl Fn(&Report) -> anyhow::Result<()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    // The first process of a container: without these it would be deaf to both.
-    let (mut terminate, mut interrupt) = {
-        let _inside = runtime.enter();
-        let failed = "cannot listen to signals";
-        (
-            signal(SignalKind::terminate()).context(failed)?,
-            signal(SignalKind::interrupt()).context(failed)?,
-        )
-    };
-    std::thread::spawn(move || look_after(&settings, show));
-    runtime.block_on(async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    });
-    Ok(())
+    until_told(move || look_after(&settings, show))
 }
 
 fn look_after(settings: &Settings, show: impl Fn(&Report) -> anyhow::Result<()>) {
