@@ -140,4 +140,8 @@ async fn serve(mut refreshes: Refreshes, readers: Vec<mpsc::Sender<Request>>) {
             let _ = reply.send(());
         }
     }
+    // Nobody will ask any more, which is no reason to stop: readers end when nobody listens.
+    for reader in readers {
+        reader.closed().await;
+    }
 }
