@@ -1,0 +1,6 @@
+//! The Kubernetes source against the real kube-apiserver: streamed lists and pages, outages, compaction, thousands of pods.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod crowd;
+mod outages;
+mod watched;
