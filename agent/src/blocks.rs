@@ -34,7 +34,7 @@ pub(crate) async fn run_task(
         let outcome = carry_out(&status, &goal, &core).await;
         if goal != Goal::default() {
             // What was done is a change that every agent reads, this one too.
-            refresh.refresh().await;
+            refresh.hear_own_writes().await;
         }
         let error = outcome.err().map(|error| error.to_string());
         (failures, retry) = match &error {

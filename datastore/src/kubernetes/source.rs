@@ -25,7 +25,7 @@ pub async fn watch_kubernetes(settings: &ClusterSettings) -> Result<Source, Erro
     let facts = Facts::new(&settings.node);
     let (sender, events) = mpsc::channel(QUEUE);
     let (problems, problem_reader) = watch::channel(Vec::new());
-    let (refresh, refreshes) = refresh::channel();
+    let (refresh, refreshes) = refresh::channel_of_a_watch();
     let (told, told_reader) = mpsc::channel(told::QUEUE);
     let (wanted, _) = watch::channel(Wanted::None);
     let mut readers = Vec::new();

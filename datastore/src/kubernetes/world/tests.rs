@@ -261,3 +261,39 @@ fn an_object_made_anew_between_two_lists_is_a_change() {
     lab.list(Kind::Pod, &[with_uid("u")]);
     assert_eq!(lab.list(Kind::Pod, &[with_uid("v")]), ["+Pod d/a"]);
 }
+
+/// A pod as an API server sends it, with the bookkeeping that is most of it.
+fn full_pod(index: u32) -> Value {
+    let mut pod = pod("p", index, "10.0.0.1");
+    pod["metadata"] = json!({
+        "name": format!("frontend-7d4b9c6f5d-{index:05}"), "namespace": "shop", "uid": format!("{index:08}-9c1f-4d7e-8a53-0123456789ab"),
+        "resourceVersion": index.to_string(),
+        "labels": {"app.kubernetes.io/name": "frontend", "app.kubernetes.io/part-of": "shop", "pod-template-hash": "7d4b9c6f5d", "tier": "web"},
+        "annotations": {"kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z"},
+        "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "frontend-7d4b9c6f5d", "uid": "u", "controller": true}],
+        "managedFields": [{"manager": "kubelet", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1",
+            "fieldsV1": (0..40).map(|n| (format!("f:field{n}"), json!({"f:inner": {}}))).collect::<serde_json::Map<_, _>>()}],
+    });
+    pod["spec"]["containers"] = json!([{"name": "c", "image": "registry/shop/frontend:1.2.3", "ports": [{"name": "http", "containerPort": 8080}],
+        "env": (0..10).map(|n| json!({"name": format!("VARIABLE_{n}"), "value": "a value of some length"})).collect::<Vec<_>>()}]);
+    pod["status"]["conditions"] =
+        json!([{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    pod
+}
+
+#[test]
+fn of_a_pod_the_source_keeps_its_name_and_a_hash() {
+    const PODS: u32 = 5_000;
+    let mut lab = Lab::new();
+    lab.world.take(Told::Began(Kind::Pod));
+    for index in 0..PODS {
+        lab.is(Kind::Pod, &full_pod(index));
+    }
+    lab.world.take(Told::Listed(Kind::Pod));
+    assert_eq!(lab.changes().len(), PODS as usize);
+    let known = &lab.world.kinds[&Kind::Pod].known;
+    let names: usize = known.keys().map(|name| name.len()).sum();
+    let table = known.capacity() * size_of::<(Box<str>, Known)>();
+    let of_each = (names + table) / PODS as usize;
+    assert!(of_each < 128, "{of_each} octets of each pod");
+}
