@@ -1,0 +1,305 @@
+//! What deploy/ renders to: the chart and the kustomization make the same objects, overlays and the page's examples are whole,
+//! and the agent has no more rights on its node than it needs.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cluster::Programs;
+use serde_json::{Value, json};
+
+type Objects = BTreeMap<String, Value>;
+
+const IMAGE: &str = "images: [{name: portolan, newName: localhost/portolan, newTag: dev}]\n";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .unwrap()
+}
+
+fn output(command: &mut Command) -> String {
+    let done = command.output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{command:?}: {said}");
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// With 1 and 1.0 the same number.
+fn with_plain_numbers(value: Value) -> Value {
+    match value {
+        Value::Number(number) => json!(number.as_f64()),
+        Value::Array(items) => items.into_iter().map(with_plain_numbers).collect(),
+        Value::Object(fields) => {
+            let fields = fields.into_iter();
+            fields
+                .map(|(name, field)| (name, with_plain_numbers(field)))
+                .collect()
+        }
+        other => other,
+    }
+}
+
+fn objects(text: &str) -> Objects {
+    let documents = datastore::read_documents(text).unwrap().into_iter();
+    let keyed = documents.map(|document| {
+        let object = document.value;
+        let word = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or("-");
+        let [kind, namespace, name] = ["/kind", "/metadata/namespace", "/metadata/name"].map(word);
+        (format!("{kind} {namespace} {name}"), object)
+    });
+    keyed.collect()
+}
+
+fn kustomize(folder: &Path) -> Objects {
+    let mut kubectl = Command::new(Programs::find().path("kubectl"));
+    objects(&output(kubectl.arg("kustomize").arg(folder)))
+}
+
+/// Renders a kustomization that stands in no folder of the project; its paths begin with `deploy/`.
+fn kustomization(text: &str) -> Objects {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().canonicalize().unwrap();
+    // Kustomize takes no absolute path.
+    let up = "../".repeat(folder.components().count() - 1);
+    let there = format!(
+        "{up}{}/deploy/",
+        root().to_str().unwrap().trim_start_matches('/')
+    );
+    let text = text.replace("deploy/", &there);
+    std::fs::write(folder.join("kustomization.yaml"), text).unwrap();
+    kustomize(&folder)
+}
+
+fn helm(settings: &str) -> Objects {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"),
+        PathBuf::from,
+    );
+    let helm = cache.join("portolan/bin/helm");
+    assert!(
+        helm.is_file(),
+        "no {}: run scripts/fetch-helm",
+        helm.display()
+    );
+    let words = "template portolan deploy/helm/portolan --namespace portolan --include-crds --kube-version 1.34.4 --set";
+    let mut command = Command::new(helm);
+    command.current_dir(root()).args(words.split(' '));
+    objects(&output(
+        command.arg(format!("namespace.create=true,{settings}")),
+    ))
+}
+
+fn assert_equal(chart: &Objects, other: &Objects) {
+    let names = |objects: &Objects| objects.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(chart), names(other));
+    for (name, object) in chart {
+        let [object, other] =
+            [object, &other[name]].map(|object| with_plain_numbers(object.clone()));
+        assert_eq!(object, other, "{name}");
+    }
+}
+
+#[test]
+fn the_chart_and_the_kustomization_make_the_same_objects() {
+    let plain = kustomize(&root().join("deploy/kubernetes"));
+    assert_equal(&helm("bfd.enabled=false"), &plain);
+    assert_eq!(plain.len(), 14, "{:?}", plain.keys());
+    for (component, settings) in [
+        ("bfd", "bfd.enabled=true"),
+        ("not-ready-taint", "notReadyTaint=true"),
+        ("api-server", "apiServer.host=192.0.2.10"),
+    ] {
+        let text = format!(
+            "resources: [deploy/kubernetes]\ncomponents: [deploy/components/{component}]\n{IMAGE}"
+        );
+        let with_component = kustomization(&text);
+        assert_ne!(with_component, plain, "{component}");
+        assert_equal(&helm(settings), &with_component);
+    }
+}
+
+#[test]
+fn overlays_hold_the_agent_and_valid_objects_of_ours() {
+    for (overlay, ours) in [
+        ("full-mesh", 1),
+        ("tor-per-rack", 3),
+        ("route-reflectors", 4),
+    ] {
+        let rendered = kustomize(&root().join("deploy/overlays").join(overlay));
+        assert!(
+            rendered.contains_key("DaemonSet portolan portolan-agent"),
+            "{overlay}"
+        );
+        let mut count = 0;
+        for (name, object) in rendered {
+            let [kind, version] =
+                ["kind", "apiVersion"].map(|word| object[word].as_str().unwrap().to_owned());
+            if version.starts_with("portolan.io/") {
+                let parsed = api::parse::parse(&kind, &version, object);
+                assert!(
+                    matches!(parsed, Ok(Some(_))),
+                    "{overlay}: {name}: {parsed:?}"
+                );
+                count += 1;
+            }
+        }
+        assert_eq!(count, ours, "{overlay}");
+    }
+}
+
+#[test]
+fn no_container_is_privileged_and_each_has_the_capabilities_that_it_is_there_for() {
+    let text = format!(
+        "resources: [deploy/kubernetes, deploy/uninstall]\ncomponents: [deploy/components/bfd]\n{IMAGE}"
+    );
+    let mut seen = Vec::new();
+    for object in kustomization(&text)
+        .values()
+        .filter(|object| object["kind"] == "DaemonSet")
+    {
+        let pod = &object["spec"]["template"]["spec"];
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(
+            pod["securityContext"]["seccompProfile"]["type"],
+            "RuntimeDefault"
+        );
+        for word in ["hostPID", "hostIPC"] {
+            assert!(pod[word].is_null(), "{word}");
+        }
+        let lists = [&pod["initContainers"], &pod["containers"]];
+        for container in lists.into_iter().filter_map(Value::as_array).flatten() {
+            let context = &container["securityContext"];
+            assert_eq!(context["readOnlyRootFilesystem"], true);
+            assert_eq!(context["allowPrivilegeEscalation"], false);
+            assert!(context["privileged"].is_null());
+            assert_eq!(context["capabilities"]["drop"], json!(["ALL"]));
+            let added = context["capabilities"]["add"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let added: Vec<_> = added.iter().filter_map(Value::as_str).collect();
+            let name = container["name"].as_str().unwrap();
+            seen.push(format!(
+                "{} {name}: {}",
+                object["metadata"]["name"].as_str().unwrap(),
+                added.join(" ")
+            ));
+            let mounts = container["volumeMounts"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let has_token = mounts.iter().any(|mount| mount["name"] == "token");
+            assert_eq!(has_token, name == "agent", "{name}");
+        }
+    }
+    seen.sort();
+    assert_eq!(
+        seen,
+        [
+            "portolan-agent agent: NET_ADMIN NET_RAW NET_BIND_SERVICE",
+            "portolan-agent cni: ",
+            "portolan-bfd bfd: NET_ADMIN NET_RAW SYS_NICE",
+            "portolan-uninstall cleanup: NET_ADMIN NET_RAW",
+            "portolan-uninstall cni: ",
+            "portolan-uninstall done: NET_ADMIN NET_RAW",
+        ]
+    );
+}
+
+#[test]
+fn the_page_s_kustomization_renders_and_its_paths_are_there() {
+    let page = std::fs::read_to_string(root().join("docs/install.md")).unwrap();
+    let mut examples = 0;
+    for part in page.split("```kustomization\n").skip(1) {
+        let rendered = kustomization(part.split("```").next().unwrap());
+        let agent = &rendered["DaemonSet portolan portolan-agent"]["spec"]["template"]["spec"]["containers"]
+            [0];
+        assert_eq!(agent["image"], "registry.example/net/portolan:1");
+        let args: Vec<_> = agent["args"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        assert_eq!(args.last(), Some(&"--iptables=nft"));
+        assert!(
+            args.contains(&"--remove-taint=portolan.io/not-ready"),
+            "{args:?}"
+        );
+        examples += 1;
+    }
+    assert_eq!(examples, 1);
+    let is_end = |c: char| c.is_whitespace() || c == '`';
+    let mut paths = 0;
+    for word in page
+        .split(is_end)
+        .filter(|word| word.starts_with("deploy/"))
+    {
+        assert!(root().join(word).exists(), "{word}");
+        paths += 1;
+    }
+    assert!(paths > 15, "{paths}");
+}
+
+/// `(group, resource, verb)` of a role's rules; a resource with a name is `resource/name`.
+fn rights(role: &Value) -> Vec<String> {
+    let words = |value: &Value| -> Vec<String> {
+        let list = value.as_array().cloned().unwrap_or_default();
+        list.iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect()
+    };
+    let mut all = Vec::new();
+    for rule in role["rules"].as_array().unwrap() {
+        for group in words(&rule["apiGroups"]) {
+            for resource in words(&rule["resources"]) {
+                let names = words(&rule["resourceNames"]);
+                let resource = names
+                    .first()
+                    .map_or(resource.clone(), |name| format!("{resource}/{name}"));
+                all.extend(
+                    words(&rule["verbs"])
+                        .iter()
+                        .map(|verb| format!("{group} {resource} {verb}")),
+                );
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn the_page_says_of_every_right_what_stops_without_it() {
+    let page = std::fs::read_to_string(root().join("docs/install.md")).unwrap();
+    let tables: Vec<Vec<String>> = page
+        .split("| group | resource | verbs | without it |")
+        .skip(1)
+        .map(|table| {
+            let lines = table
+                .lines()
+                .skip(2)
+                .take_while(|line| line.starts_with('|'));
+            let mut rows: Vec<String> = Vec::new();
+            for line in lines {
+                let cells: Vec<_> = line.split('|').map(str::trim).collect();
+                assert!(!cells[4].is_empty(), "{line}");
+                rows.extend(
+                    cells[3]
+                        .split(", ")
+                        .map(|verb| format!("{} {} {verb}", cells[1], cells[2])),
+                );
+            }
+            rows.sort();
+            rows
+        })
+        .collect();
+    let rendered = kustomize(&root().join("deploy/kubernetes"));
+    assert_eq!(tables[0], rights(&rendered["ClusterRole - portolan-agent"]));
+    assert_eq!(tables[1], rights(&rendered["Role portolan portolan-agent"]));
+}
