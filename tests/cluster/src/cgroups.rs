@@ -31,9 +31,18 @@ impl CgroupRoot {
             name: name.to_owned(),
             hierarchies,
         };
-        for hierarchy in &root.hierarchies {
+        root.make()?;
+        Ok(root)
+    }
+
+    /// Makes it again after [`Self::remove`].
+    ///
+    /// # Errors
+    /// When a group can't be made.
+    pub fn make(&self) -> Result<()> {
+        for hierarchy in &self.hierarchies {
             let mut group = hierarchy.clone();
-            for part in Path::new(name) {
+            for part in Path::new(&self.name) {
                 let parent = group.clone();
                 group.push(part);
                 std::fs::create_dir_all(&group)
@@ -41,7 +50,7 @@ impl CgroupRoot {
                 inherit_cpuset(&parent, &group)?;
             }
         }
-        Ok(root)
+        Ok(())
     }
 
     /// Its name as the kubelet's `cgroupRoot` has it.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::Value;
 use tests::rack::say;
 use tests::wait::eventually;
@@ -27,6 +27,9 @@ pub const DNS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 10)),
 ];
+
+/// The AS number of node n1 is the next one, and so on.
+pub const FIRST_AS: u32 = 64512;
 
 /// How long a node may take until it is known to the API server, on a machine that does much else.
 const REGISTRATION: Duration = Duration::from_secs(120);
@@ -67,6 +70,8 @@ impl Cluster {
             },
             pod_cidrs: POD_CIDRS.to_owned(),
             service_cidrs: SERVICE_CIDRS.to_owned(),
+            // Nodes' names are in no DNS.
+            api_server_flags: vec!["--kubelet-preferred-address-types=InternalIP".to_owned()],
             ..PlaneOptions::default()
         });
         let mut cluster = Self {
@@ -132,14 +137,7 @@ impl Cluster {
     /// # Errors
     /// When there is no such Node.
     pub fn readiness(&self, node: &str) -> Result<String> {
-        let node = self.get(&["node", node])?;
-        let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
-        let ready = conditions
-            .into_iter()
-            .flatten()
-            .find(|condition| condition.get("type").is_some_and(|kind| kind == "Ready"));
-        let status = ready.and_then(|condition| condition.get("status")?.as_str());
-        Ok(status.unwrap_or("absent").to_owned())
+        Ok(self.node_condition(node, "Ready")?.0)
     }
 
     /// A line with the time since the start, for who reads the run.
@@ -167,37 +165,68 @@ impl Cluster {
         told
     }
 
+    /// Takes a node's power away, without a word to anybody.
+    ///
+    /// # Errors
+    /// When a process of it doesn't end.
+    pub fn power_off(&mut self, name: &str) -> Result<()> {
+        self.node(name).power_off()
+    }
+
+    /// Starts a node again after [`Self::power_off`], with what it had on disk, and waits until its Node is there.
+    ///
+    /// # Errors
+    /// When it doesn't come up.
+    pub fn boot(&mut self, name: &str) -> Result<()> {
+        let position = self.nodes.iter().position(|node| node.name() == name);
+        let mut node = self.nodes.remove(position.context(name.to_owned())?);
+        let link = Link(name.trim_start_matches('n').parse()?);
+        let booted = node
+            .power_on()
+            .and_then(|()| self.start_programs(&mut node, link, &[]));
+        self.nodes.push(node);
+        booted
+    }
+
     /// One after the other, so that n1 gets the first Pod CIDR.
     fn start_node(&mut self, link: Link, images: &[PathBuf]) -> Result<()> {
         let name = format!("n{}", link.0);
         let netns = self.fabric.plug(&name, link)?;
-        let cache = Path::new(self.programs.dir()).ancestors().nth(2);
-        let cache = cache.ok_or_else(|| anyhow!("no cache"))?.to_owned();
-        let mut node = Node::start(
-            &name,
-            netns,
-            self.scratch.path(),
-            &[&cache, self.scratch.path()],
-        )?;
-        containerd::start(&mut node, &cache.join("bin"), images)?;
-        self.tell(&format!("{name}: containerd has {} images", images.len()));
+        let scratch = self.scratch.path();
+        let mut node = Node::start(&name, netns, scratch, &[self.cache(), scratch])?;
+        let started = self.start_programs(&mut node, link, images);
+        self.nodes.push(node);
+        started.map_err(|error| anyhow!("{error:#}\n{}", self.logs()))?;
+        self.tell(&format!("{name}: registered"));
+        Ok(())
+    }
+
+    /// Each node is in an AS of its own, as its annotation says: a ToR passes on what one says to the other.
+    fn start_programs(&self, node: &mut Node, link: Link, images: &[PathBuf]) -> Result<()> {
+        let name = node.name().to_owned();
+        containerd::start(node, &self.cache().join("bin"), images)?;
         let at = Addresses {
             v4: link.v4(),
             v6: link.v6(),
         };
         let labels = format!("rack=r{}", link.0);
-        kubelet::start(&mut node, &self.plane, &self.programs, at, &labels, &DNS)?;
-        kubelet::start_proxy(&mut node, &self.plane, &self.programs, POD_CIDRS)?;
-        let registered = eventually(REGISTRATION, &format!("Node {name}"), || {
+        kubelet::start(node, &self.plane, &self.programs, at, &labels, &DNS)?;
+        kubelet::start_proxy(node, &self.plane, &self.programs, POD_CIDRS)?;
+        eventually(REGISTRATION, &format!("Node {name}"), || {
             node.check_running("kubelet")?;
             let found = self.get(&["node", &name])?;
             let cidr = found.pointer("/spec/podCIDR");
             ensure!(cidr.is_some(), "{name} has no Pod CIDR");
-            Ok(())
-        });
-        self.nodes.push(node);
-        registered.map_err(|error| anyhow!("{error:#}\n{}", self.logs()))?;
-        self.tell(&format!("{name}: registered"));
-        Ok(())
+            Ok::<_, anyhow::Error>(())
+        })?;
+        let number = format!("portolan.io/as-number={}", FIRST_AS + u32::from(link.0));
+        let annotate = ["annotate", "--overwrite", "node", &name, &number];
+        self.plane.try_kubectl(&annotate).map(drop)
+    }
+
+    /// The project's folder in the user's cache.
+    fn cache(&self) -> &Path {
+        let dir = self.programs.dir();
+        dir.ancestors().nth(2).unwrap_or(dir)
     }
 }

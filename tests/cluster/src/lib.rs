@@ -12,6 +12,7 @@ pub mod image;
 pub mod kubelet;
 pub mod node;
 pub mod pods;
+pub mod portolan;
 mod programs;
 mod scratch;
 mod site;

@@ -21,8 +21,8 @@ mount --rbind /sys/fs/cgroup "$root/sys/fs/cgroup"
 mount --rbind /dev "$root/dev"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
-# containerd's own overlays can't lie on an overlay.
-for folder in /var/lib/containerd /var/lib/kubelet /var/log/pods; do
+# What outlives a power cut; and containerd's own overlays can't lie on an overlay.
+for folder in /var/lib/containerd /var/lib/kubelet /var/lib/cni /var/lib/portolan /var/log/pods; do
     mkdir -p "$base/disk$folder" "$root$folder"
     mount --bind "$base/disk$folder" "$root$folder"
 done
@@ -51,7 +51,7 @@ pivot_root . run/old
 cd /
 umount -l /run/old
 rmdir /run/old
-rm -rf /etc/cni /opt/cni /var/lib/cni /etc/kubernetes /var/lib/portolan
+rm -rf /etc/cni /opt/cni /etc/kubernetes
 mkdir -p /etc/cni/net.d /opt/cni/bin /etc/kubernetes /var/log/containers
 # containerd asks for it besides whatever network there is; kubernetes-cni brings it on real nodes.
 cp /usr/lib/cni/loopback /opt/cni/bin/

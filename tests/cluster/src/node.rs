@@ -223,7 +223,8 @@ impl Node {
         })?;
         self.programs.clear();
         let _ = std::fs::remove_file(self.dir.join("ready"));
-        Ok(())
+        // A kubelet asks after the task of every group that it finds, and no reboot leaves any.
+        self.cgroups.remove()
     }
 
     /// Makes its namespaces and its root.
@@ -232,6 +233,7 @@ impl Node {
     /// When it is on, or one can't be made.
     pub fn power_on(&mut self) -> Result<()> {
         ensure!(self.first.is_none(), "{} is on", self.name);
+        self.cgroups.make()?;
         let setup = self.dir.join("setup.sh");
         std::fs::write(&setup, SETUP)?;
         let mut command = die_with_us();

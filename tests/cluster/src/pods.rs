@@ -124,16 +124,33 @@ impl Cluster {
     /// # Errors
     /// When kubectl fails, or not all were started.
     pub fn count(&self, pod: &Pod, command: &str, count: usize) -> Result<usize> {
+        let counts = self.count_each(pod, &[command.to_owned()], count)?;
+        counts.first().copied().context("one command")
+    }
+
+    /// Runs each command in a pod `count` times, all at once, and gives how many of each succeeded.
+    ///
+    /// # Errors
+    /// When kubectl fails, or not all were started.
+    pub fn count_each(&self, pod: &Pod, commands: &[String], count: usize) -> Result<Vec<usize>> {
+        let mut tries = String::new();
+        for (number, command) in commands.iter().enumerate() {
+            tries += &format!("({command} >/dev/null 2>&1 && echo answered {number}) & ");
+        }
         let script = format!(
-            "i=0; while [ $i -lt {count} ]; do i=$((i+1)); ({command} >/dev/null 2>&1 && echo answered) & done; wait; \
-             echo started $i"
+            "i=0; while [ $i -lt {count} ]; do i=$((i+1)); {tries} done; wait; echo started $i"
         );
         let said = self.exec(pod, &script)?;
+        let started = format!("started {count}");
         ensure!(
-            said.contains(&format!("started {count}\n")),
-            "{command}: {said}"
+            said.lines().any(|line| line == started),
+            "{commands:?}: {said}"
         );
-        Ok(said.lines().filter(|line| *line == "answered").count())
+        let answers = |number: usize| {
+            let line = format!("answered {number}");
+            said.lines().filter(|&said| said == line).count()
+        };
+        Ok((0..commands.len()).map(answers).collect())
     }
 
     /// The pod's network namespace, under a name that the harness can use.

@@ -6,21 +6,43 @@
     reason = "a test"
 )]
 
+mod bgp;
+mod lifecycle;
+mod policies;
+mod readiness;
+mod traffic;
+mod workloads;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Result, ensure};
 use cluster::cluster::Cluster;
-use tests::wait::eventually;
+use cluster::portolan;
 
 type Test = (&'static str, fn(&mut Cluster));
 
+/// A test by the name of its function.
+macro_rules! tests {
+    ($($module:ident::$name:ident,)*) => { &[$((stringify!($name), $module::$name)),*] };
+}
+
 /// In order: what a later one needs, an earlier one has made.
-const TESTS: &[Test] = &[(
-    "nodes_without_a_cni_configuration_are_not_ready",
-    nodes_without_a_cni_configuration_are_not_ready,
-)];
+const TESTS: &[Test] = tests![
+    readiness::nodes_without_a_cni_configuration_are_not_ready,
+    readiness::nodes_become_ready_by_our_configuration,
+    workloads::deployments_run_on_both_nodes_and_their_pods_reach_each_other,
+    workloads::kubectl_exec_and_logs_reach_pods_of_both_nodes,
+    workloads::names_lead_to_services_and_pods,
+    workloads::services_are_reached_by_cluster_ip_and_node_port,
+    policies::probes_of_the_kubelet_pass_under_deny_all,
+    policies::policies_by_kubectl_deny_and_allow,
+    bgp::the_tor_learns_the_pod_cidrs_of_both_families,
+    bgp::a_password_from_a_secret_is_rotated_live,
+    lifecycle::a_rolling_update_of_the_agent_loses_nothing,
+    lifecycle::an_api_server_that_is_away_for_a_minute_breaks_nothing,
+    lifecycle::a_node_is_drained_and_deleted_and_comes_back,
+];
 
 /// Speaks as the usual test harness does, because its summary is what is added up. Starting the cluster is a test, too,
 /// and so is that nothing of it is left.
@@ -45,7 +67,7 @@ fn main() -> ExitCode {
     let before = Traces::now();
     let mut cluster = None;
     tally.run("a_cluster_of_two_nodes_starts", || {
-        cluster = Some(Cluster::start(&[]).unwrap());
+        cluster = Some(Cluster::start(&[portolan::image().unwrap()]).unwrap());
     });
     if let Some(mut cluster) = cluster {
         for (name, test) in chosen {
@@ -57,23 +79,6 @@ fn main() -> ExitCode {
         });
     }
     tally.finish()
-}
-
-fn nodes_without_a_cni_configuration_are_not_ready(cluster: &mut Cluster) {
-    for node in ["n1", "n2"] {
-        let what = format!("a kubelet that says why {node} is not ready");
-        eventually(Duration::from_secs(60), &what, || -> Result<()> {
-            ensure!(cluster.readiness(node)? == "False");
-            let node = cluster.get(&["node", node])?;
-            ensure!(
-                node.to_string().contains("cni plugin not initialized"),
-                "{node}"
-            );
-            Ok(())
-        })
-        .unwrap();
-    }
-    cluster.tell("both nodes NotReady for want of a CNI configuration");
 }
 
 /// What a cluster could leave behind on the machine.
