@@ -28,13 +28,26 @@ pub(super) fn raise() {
     }
 }
 
+/// What the kernel reads. A C library's type of that name may be longer, and musl's own function refuses.
+#[repr(C)]
+struct Parameters {
+    sched_priority: libc::c_int,
+}
+
 fn round_robin() -> io::Result<()> {
-    let parameters = libc::sched_param {
+    let parameters = Parameters {
         sched_priority: REAL_TIME_PRIORITY,
     };
     let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
     // SAFETY: `parameters` outlives the call, which only reads it; 0 is the calling thread.
-    let answer = unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) };
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            0,
+            policy,
+            &raw const parameters,
+        )
+    };
     Ok(Errno::result(answer).map(drop)?)
 }
 
