@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::firewall::Choice;
 use crate::mtu::MtuChoice;
-use crate::{bgp, cni_install, control, crds, dns, drops, http, ipam, leave, policy, run};
+use crate::{bgp, cni_install, control, convert, crds, dns, drops, http, ipam, leave, policy, run};
 
 /// Kubernetes node networking: BGP, policy and pod attachment in one agent.
 #[derive(Debug, Parser)]
@@ -31,6 +31,7 @@ const EXAMPLES: &str = "Examples:
   portolan status                                                what this node does, at a glance
   portolan status -o json | jq '.sessions[]'                     the same for programs
   portolan ipam check                                            addresses, links and routes that nobody explains
+  portolan convert calico.yaml > portolan.yaml                   Calico's, kube-router's or MetalLB's objects as ours
   portolan cni install                                           let the container runtime use it
   portolan sync --timeout 10s                                    wait until what the source holds is in the kernel
   portolan cleanup                                               take everything of ours out of the kernel";
@@ -52,6 +53,8 @@ enum Verb {
     Ipam(ipam::IpamArgs),
     /// Put the CNI plugin and its configuration where the container runtime looks, or take them out.
     Cni(cni_install::CniArgs),
+    /// Turn what Calico, kube-router or MetalLB were told into Portolan's own objects, and say what has no counterpart.
+    Convert(convert::ConvertArgs),
     /// Wait until all that the source holds now is in the kernel, or say what is not.
     Sync(SyncArgs),
     /// Print the definitions of our kinds (CRDs), to be applied to a cluster.
@@ -276,6 +279,10 @@ pub fn run(cli: Cli) -> ExitCode {
             Err(error) => Err(error),
         },
         Verb::Cni(args) => cni_install::run(args),
+        Verb::Convert(args) => match convert::run(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Verb::Sync(args) => control::sync(&args.run_dir, args.timeout),
         Verb::Crds => crds::print(),
         Verb::Cleanup(args) => leave::leave(&args),

@@ -9,6 +9,7 @@ mod cni;
 mod cni_install;
 mod conntrack;
 mod control;
+pub mod convert;
 mod core;
 mod crds;
 mod dns;
