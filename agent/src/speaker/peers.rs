@@ -61,7 +61,10 @@ fn add_peer(
                 || (named && peer.node_selector.matches(&other.labels));
             if let (true, Some(address)) = (wanted, address_of(view, other)) {
                 let asn = Asn(own_as(other, view.configuration));
-                let node = one_of(view, peer, Target::Address(address), Some(asn))?;
+                let mut node = one_of(view, peer, Target::Address(address), Some(asn))?;
+                // Who is whose client is said of the nodes of nodeSelector: to a client its reflector is none.
+                let reflects = selected && selector.matches(&other.labels);
+                node.session.route_reflector_client &= reflects;
                 into.insert(format!("{}/{}", peer.name, other.name), node);
                 concerned = true;
             }

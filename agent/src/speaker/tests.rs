@@ -119,6 +119,28 @@ fn the_mesh_joins_every_other_node_once() {
 }
 
 #[test]
+fn a_reflector_has_clients_and_its_clients_have_none() {
+    let named = |name: &str| Selector::parse(&format!("kubernetes.io/hostname == '{name}'"));
+    let peer = BgpPeer {
+        node_selector: named("n1").unwrap(),
+        route_reflector_client: true,
+        ..BgpPeer::new(
+            "clients",
+            PeerTarget::Nodes(named("n2").unwrap()),
+            PeerAs::Internal,
+        )
+    };
+    let nodes = vec![node("n1", 1, None), node("n2", 2, None)];
+    let cluster = Cluster::without_mesh(nodes, vec![peer]);
+    let of = |own: usize, name: &str| {
+        let peers = cluster.seen_from(own).config.peers;
+        peers[name].session.route_reflector_client
+    };
+    assert!(of(0, "clients/n2"));
+    assert!(!of(1, "clients/n1"));
+}
+
+#[test]
 fn a_node_without_an_address_is_told_what_to_do() {
     let mut lonely = node("n1", 1, None);
     lonely.internal_ips.clear();

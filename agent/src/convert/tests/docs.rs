@@ -6,8 +6,16 @@ use super::*;
 
 const PAGES: [(&str, &str, usize); 3] = [
     ("calico", include_str!("../../../../docs/from-calico.md"), 1),
-    ("kube-router", include_str!("../../../../docs/from-kube-router.md"), 1),
-    ("metallb", include_str!("../../../../docs/from-metallb.md"), 1),
+    (
+        "kube-router",
+        include_str!("../../../../docs/from-kube-router.md"),
+        1,
+    ),
+    (
+        "metallb",
+        include_str!("../../../../docs/from-metallb.md"),
+        1,
+    ),
 ];
 
 #[test]
@@ -21,7 +29,11 @@ fn every_example_becomes_what_the_page_says() {
             let output = rest.split_once("```yaml\n").unwrap().1;
             let output = output.split_once("```").unwrap().0;
             let conversion = converted(input);
-            let written: Vec<&Value> = conversion.objects.iter().map(|object| &object.value).collect();
+            let written: Vec<&Value> = conversion
+                .objects
+                .iter()
+                .map(|object| &object.value)
+                .collect();
             let expected = read_documents(output).unwrap();
             let expected: Vec<&Value> = expected.iter().map(|document| &document.value).collect();
             assert_eq!(written, expected, "{whose}");
@@ -34,7 +46,13 @@ fn what_the_pages_call_carried_over_is() {
     // The whole example of Calico's has a counterpart; MetalLB's announcement has none.
     for (whose, page, _) in PAGES {
         let marker = format!("```yaml {whose}\n");
-        let input = page.split_once(&marker).unwrap().1.split_once("```\n").unwrap().0;
+        let input = page
+            .split_once(&marker)
+            .unwrap()
+            .1
+            .split_once("```\n")
+            .unwrap()
+            .0;
         let none = converted(input).counts.no_counterpart;
         assert_eq!(none, usize::from(whose == "metallb"), "{whose}");
     }
