@@ -40,14 +40,15 @@ pub(in super::super) fn convert(
     }
     let settings = Settings::of(cluster);
     let all = of(reader.input);
-    let places = write_peers(&settings, cluster, output);
+    let made = Made {
+        peers: &write_peers(&settings, cluster, output),
+        settings: &settings,
+    };
     for flag in &all {
         let field = format!("{} (--{})", flag.path, flag.name);
         match fate(&flag.name) {
             None => reader.none(&field, "Portolan does not know this flag"),
-            Some((_, Fate::Used)) => {
-                used(reader, cluster, output, &settings, flag, &field, &places)
-            }
+            Some((_, Fate::Used)) => used(reader, cluster, output, &made, flag, &field),
             Some((_, Fate::Moot(why))) => reader.not_needed(&field, why),
             Some((_, Fate::None(why))) => reader.none(&field, why),
             Some((is_switch, Fate::Unless(fine, why))) => {
@@ -116,15 +117,21 @@ fn write_peers(settings: &Settings, cluster: &Cluster<'_>, output: &mut Output) 
     places
 }
 
+/// What the flags together came to.
+struct Made<'a> {
+    settings: &'a Settings,
+    peers: &'a [Place],
+}
+
 fn used(
     reader: &mut Reader<'_>,
     cluster: &Cluster<'_>,
     output: &mut Output,
-    settings: &Settings,
+    made: &Made<'_>,
     flag: &Flag,
     field: &str,
-    peers: &[Place],
 ) {
+    let Made { settings, peers } = *made;
     let at = |name: &str| -> Vec<Place> {
         let place = |place: &Place| Place {
             field: format!("spec.{name}"),

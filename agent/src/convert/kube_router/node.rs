@@ -38,6 +38,11 @@ pub(in super::super) fn annotations(
         .is_needed()
         .then(|| routes.write(&reader.input.name, output));
     let peers = own_peers(reader, cluster, output, &settings, filter.is_some());
+    let changes = Changes {
+        routes: &routes,
+        filter: filter.as_ref(),
+        has_peers: !settings.peers.is_empty() || peers.as_ref().is_ok_and(|list| !list.is_empty()),
+    };
     for (key, value) in ours {
         let field = join("metadata.annotations", key);
         let Some(text) = value.as_str() else {
@@ -54,7 +59,7 @@ pub(in super::super) fn annotations(
             }
             "path-prepend.as" | "path-prepend.repeat-n" | "node.bgp.communities"
             | "node.bgp.customimportreject" => {
-                of_routes(reader, &settings, &routes, filter.as_ref(), &peers, &field, word);
+                of_routes(reader, &changes, &field, word);
             }
             "pod-cidr" | "pod-cidrs" => pod_cidrs(reader, &field, text),
             "bgp-local-addresses" => reader.none(
@@ -265,22 +270,25 @@ fn reflector(
     }
 }
 
-fn of_routes(
-    reader: &mut Reader<'_>,
-    settings: &Settings,
-    routes: &Routes,
-    filter: Option<&Place>,
-    peers: &Peers,
-    field: &str,
-    word: &str,
-) {
+/// What a node does to routes, and to whose.
+struct Changes<'a> {
+    routes: &'a Routes,
+    filter: Option<&'a Place>,
+    has_peers: bool,
+}
+
+fn of_routes(reader: &mut Reader<'_>, changes: &Changes<'_>, field: &str, word: &str) {
+    let Changes {
+        routes,
+        filter,
+        has_peers,
+    } = *changes;
     let Some(filter) = filter else {
         return reader.none(
             field,
             "it cannot be read, or its other half is not there: kube-router does nothing either",
         );
     };
-    let has_peers = !settings.peers.is_empty() || peers.as_ref().is_ok_and(|list| !list.is_empty());
     let place = |list: &str| Place {
         field: format!("spec.{list}"),
         ..filter.clone()
