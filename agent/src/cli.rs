@@ -31,7 +31,7 @@ const EXAMPLES: &str = "Examples:
   portolan status                                                what this node does, at a glance
   portolan status -o json | jq '.sessions[]'                     the same for programs
   portolan ipam check                                            addresses, links and routes that nobody explains
-  portolan convert calico.yaml > portolan.yaml                   Calico's, kube-router's or MetalLB's objects as ours
+  portolan convert calico.yaml                                   Calico's, kube-router's or MetalLB's objects as ours
   portolan cni install                                           let the container runtime use it
   portolan sync --timeout 10s                                    wait until what the source holds is in the kernel
   portolan cleanup                                               take everything of ours out of the kernel";
