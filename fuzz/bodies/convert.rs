@@ -14,10 +14,19 @@ pub fn check(data: &[u8]) {
         let field = |name: &str| object.value[name].as_str().unwrap_or_default();
         let parsed = api::parse(field("kind"), field("apiVersion"), object.value.clone());
         assert!(matches!(parsed, Ok(Some(_))), "{parsed:?}");
-        assert!(object.comment.iter().all(|line| !line.contains(char::is_control)));
+        assert!(
+            object
+                .comment
+                .iter()
+                .all(|line| !line.contains(char::is_control))
+        );
     }
     for report in &conversion.report {
-        assert!(!report.object.contains(char::is_control), "{}", report.object);
+        assert!(
+            !report.object.contains(char::is_control),
+            "{}",
+            report.object
+        );
         for entry in &report.fields {
             // A line of a report is one line, and steers no terminal.
             assert!(!entry.field.contains(char::is_control), "{}", entry.field);
@@ -25,7 +34,9 @@ pub fn check(data: &[u8]) {
             let needs_note = entry.outcome != Outcome::Carried;
             assert!(!needs_note || !entry.note.is_empty(), "{entry:?}");
             // What was carried somewhere stands there.
-            if let (Outcome::Carried | Outcome::Changed, Some(to)) = (entry.outcome, entry.to.first()) {
+            if let (Outcome::Carried | Outcome::Changed, Some(to)) =
+                (entry.outcome, entry.to.first())
+            {
                 let there = conversion.objects.iter().any(|object| {
                     object.value["kind"] == to.kind && object.value["metadata"]["name"] == *to.name
                 });
