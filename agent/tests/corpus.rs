@@ -1,5 +1,11 @@
 //! Replays what fuzzing has found worth keeping, on stable, so that what was once found stays found.
-#![allow(missing_docs, clippy::unwrap_used, unreachable_pub, reason = "a test")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "a test"
+)]
 
 #[path = "../../fuzz/bodies/convert.rs"]
 mod convert;

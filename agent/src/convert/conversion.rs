@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::cluster::Cluster;
 use super::input::{Input, Reader, read};
 use super::output::{Output, Written};
-use super::report::{Counts, ObjectReport};
+use super::report::{Counts, ObjectReport, Place};
 use super::{calico, kube_router, metallb};
 
 /// What a text became.
@@ -45,6 +45,14 @@ pub fn convert(text: &str, namespace: &str) -> Result<Conversion, TextError> {
         for object in &mut report {
             object.withdraw(kind, &name, &why);
         }
+    }
+    let is_written = |place: &Place| {
+        objects.iter().any(|object| {
+            object.value["kind"] == place.kind && object.value["metadata"]["name"] == *place.name
+        })
+    };
+    for object in &mut report {
+        object.keep(is_written);
     }
     let counts = Counts::of(&report);
     Ok(Conversion {

@@ -33,10 +33,11 @@ pub struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind, self.name)?;
+        // A name that was read may hold anything.
+        write!(f, "{} {}", self.kind, self.name.escape_debug())?;
         match self.field.is_empty() {
             true => Ok(()),
-            false => write!(f, " {}", self.field),
+            false => write!(f, " {}", self.field.escape_debug()),
         }
     }
 }
@@ -141,7 +142,29 @@ impl ObjectReport {
                 && matches!(entry.outcome, Outcome::Carried | Outcome::Changed)
             {
                 entry.outcome = Outcome::NoCounterpart;
-                entry.note = format!("left out with {kind} {name}, which would be refused: {why}");
+                let note = format!("left out with {kind} {name}, which would be refused: {why}");
+                entry.note = note.replace(char::is_control, " ");
+            }
+        }
+    }
+
+    /// Takes out places in objects that were not written after all, for whatever reason.
+    pub(super) fn keep(&mut self, is_written: impl Fn(&Place) -> bool) {
+        for entry in &mut self.fields {
+            let before = entry.to.len();
+            entry.to.retain(&is_written);
+            let carried = matches!(entry.outcome, Outcome::Carried | Outcome::Changed);
+            if entry.to.len() < before && entry.to.is_empty() && carried {
+                (entry.outcome, entry.note) = match entry.field.as_str() {
+                    "metadata.name" => (
+                        Outcome::NotNeeded,
+                        "nothing else of it is written".to_owned(),
+                    ),
+                    _ => (
+                        Outcome::NoCounterpart,
+                        "left out with the object that it would stand in".to_owned(),
+                    ),
+                };
             }
         }
     }
