@@ -2,9 +2,10 @@
 
 use datastore::TextError;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::cluster::Cluster;
-use super::input::{Input, Reader, read};
+use super::input::{Input, Reader, at, read};
 use super::output::{Output, Written};
 use super::report::{Counts, ObjectReport, Place};
 use super::{calico, kube_router, metallb};
@@ -48,7 +49,8 @@ pub fn convert(text: &str, namespace: &str) -> Result<Conversion, TextError> {
     }
     let is_written = |place: &Place| {
         objects.iter().any(|object| {
-            object.value["kind"] == place.kind && object.value["metadata"]["name"] == *place.name
+            let text = |path| at(&object.value, path).and_then(Value::as_str);
+            text("kind") == Some(place.kind) && text("metadata.name") == Some(&place.name)
         })
     };
     for object in &mut report {
@@ -103,16 +105,14 @@ fn node(reader: &mut Reader<'_>, cluster: &Cluster<'_>, output: &mut Output) {
             reader.not_needed(&super::report::join("", key), KUBERNETES);
         }
     }
-    let metadata = reader
-        .get("metadata")
-        .and_then(serde_json::Value::as_object);
+    let metadata = reader.get("metadata").and_then(Value::as_object);
     for key in metadata.into_iter().flat_map(serde_json::Map::keys) {
         if key != "annotations" {
             reader.not_needed(&super::report::join("metadata", key), KUBERNETES);
         }
     }
     let annotations = reader.get("metadata.annotations");
-    let annotations = annotations.and_then(serde_json::Value::as_object);
+    let annotations = annotations.and_then(Value::as_object);
     for key in annotations.into_iter().flat_map(serde_json::Map::keys) {
         let theirs = ["projectcalico.org/", "kube-router.io/"];
         if !theirs.iter().any(|prefix| key.starts_with(prefix)) {
