@@ -40,7 +40,8 @@ pub struct Agent {
     program: PathBuf,
     netns: String,
     dir: PathBuf,
-    manifests: PathBuf,
+    /// The flag that names its source, and what it names.
+    source: (&'static str, PathBuf),
     metrics: String,
     features: Option<String>,
     arguments: Vec<String>,
@@ -69,7 +70,7 @@ impl Agent {
             program: program.to_owned(),
             netns: netns.name().to_owned(),
             dir,
-            manifests: manifests.to_owned(),
+            source: ("--manifests", manifests.to_owned()),
             metrics: "127.0.0.1:9179".to_owned(),
             features: None,
             arguments: Vec::new(),
@@ -82,6 +83,13 @@ impl Agent {
     #[must_use]
     pub fn with_features(mut self, features: &str) -> Self {
         self.features = Some(features.to_owned());
+        self
+    }
+
+    /// The same agent with a cluster's API server as its source.
+    #[must_use]
+    pub fn with_kubeconfig(mut self, kubeconfig: &Path) -> Self {
+        self.source = ("--kubeconfig", kubeconfig.to_owned());
         self
     }
 
@@ -103,7 +111,7 @@ impl Agent {
     pub fn start(&mut self, netns: &Netns) -> Result<()> {
         let mut command = netns.command(&self.program);
         command.args(["agent", "--node", &self.node, "--metrics", &self.metrics]);
-        command.arg("--manifests").arg(&self.manifests);
+        command.arg(self.source.0).arg(&self.source.1);
         command.arg("--state-dir").arg(self.state_dir());
         command.arg("--run-dir").arg(self.run_dir());
         if let Some(features) = &self.features {

@@ -1,5 +1,6 @@
 //! The test cluster: real Kubernetes programs, built by `scripts/build-kubernetes`, each run with folders and addresses of its own.
 
+pub mod agents;
 mod certificates;
 pub mod cgroups;
 pub mod cluster;
