@@ -19,6 +19,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// For how long the network may be away before that is told: an update of the agent and a peer's restart take less.
 const GRACE: Duration = Duration::from_secs(120);
 
+/// The least time before another reason of the same state is told: few writes.
+const SAME_STATE: Duration = Duration::from_secs(30);
+
 /// What is to be, as the core has published it last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Goal {
@@ -86,7 +89,7 @@ pub(crate) async fn run_task(parts: Parts) {
         }
         // What cannot be written now is tried again there.
         let _ = parts.status.publish_node(health.clone()).await;
-        turns.told(health);
+        turns.told(Instant::now(), health);
     }
 }
 
@@ -142,6 +145,7 @@ fn sessions_missing(goal: &Goal, up: &BTreeSet<&str>, initial_sync: bool) -> Opt
 #[derive(Debug)]
 struct Turns {
     told: Option<NodeHealth>,
+    told_at: Option<Instant>,
     /// Since when it is not up; from the first look on it may be from before.
     down_since: Option<Instant>,
     /// Whether packets are forwarded all the same for a while.
@@ -152,6 +156,7 @@ impl Turns {
     fn new(now: Instant, was_forwarding: bool) -> Self {
         Self {
             told: None,
+            told_at: None,
             down_since: Some(now),
             patient: was_forwarding,
         }
@@ -169,13 +174,16 @@ impl Turns {
         if self.patient && now.saturating_duration_since(since) < GRACE {
             return None;
         }
-        // Not for another reason of the same state: few writes.
-        let is_told = matches!(self.told, Some(NodeHealth::Down { .. }));
-        (!is_told).then_some(NodeHealth::Down { message })
+        let health = NodeHealth::Down { message };
+        let is_told = self.told.as_ref() == Some(&health);
+        let is_soon = |at: Instant| now.saturating_duration_since(at) < SAME_STATE;
+        let waits = self.told != Some(NodeHealth::Up) && self.told_at.is_some_and(is_soon);
+        (!is_told && !waits).then_some(health)
     }
 
-    fn told(&mut self, health: NodeHealth) {
+    fn told(&mut self, now: Instant, health: NodeHealth) {
         self.told = Some(health);
+        self.told_at = Some(now);
     }
 }
 
@@ -200,12 +208,25 @@ mod tests {
         let start = Instant::now();
         let mut turns = Turns::new(start, false);
         assert_eq!(look(&mut turns, start, 0, false), Some(down()));
-        turns.told(down());
+        turns.told(start, down());
         assert_eq!(look(&mut turns, start, 999, false), None, "told already");
         assert_eq!(look(&mut turns, start, 999, true), Some(NodeHealth::Up));
         assert_eq!(look(&mut turns, start, 999, true), Some(NodeHealth::Up));
-        turns.told(NodeHealth::Up);
+        turns.told(start, NodeHealth::Up);
         assert_eq!(look(&mut turns, start, 999, true), None);
+    }
+
+    #[test]
+    fn another_reason_is_told_after_a_while() {
+        let start = Instant::now();
+        let mut turns = Turns::new(start, false);
+        turns.told(start, down());
+        let other = |turns: &mut Turns, seconds| {
+            turns.look(start + Duration::from_secs(seconds), Some("y".to_owned()))
+        };
+        assert_eq!(other(&mut turns, 29), None);
+        assert!(other(&mut turns, 30).is_some());
+        assert_eq!(look(&mut turns, start, 31, true), Some(NodeHealth::Up));
     }
 
     #[test]
@@ -224,7 +245,7 @@ mod tests {
         let start = Instant::now();
         let mut turns = Turns::new(start, false);
         look(&mut turns, start, 0, true);
-        turns.told(NodeHealth::Up);
+        turns.told(start, NodeHealth::Up);
         assert_eq!(look(&mut turns, start, 1, false), None);
         assert_eq!(look(&mut turns, start, 60, true), None);
         assert_eq!(look(&mut turns, start, 130, false), None);
