@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use datastore::{ClusterSettings, NodeWrites, Source, watch_kubernetes, watch_manifests};
@@ -22,6 +22,8 @@ pub(crate) struct Whereabouts {
     pub(crate) kind: &'static str,
     /// The directory, or how the API server is reached.
     pub(crate) path: String,
+    /// Since when the API server has not answered.
+    pub(crate) away: watch::Receiver<Option<Instant>>,
 }
 
 /// Opens the directory, the kubeconfig's cluster, or the one whose pod this is.
@@ -34,8 +36,7 @@ pub(crate) async fn open(args: &AgentArgs) -> anyhow::Result<(Source, Whereabout
         let path = directory.display().to_string();
         let source = watch_manifests(directory, &args.node);
         let source = source.with_context(|| format!("cannot watch {path}"))?;
-        let kind = "manifests";
-        return Ok((source, Whereabouts { kind, path }));
+        return Ok(named("manifests", path, source));
     }
     let settings = ClusterSettings {
         kubeconfig: flags.kubeconfig.clone(),
@@ -51,8 +52,12 @@ pub(crate) async fn open(args: &AgentArgs) -> anyhow::Result<(Source, Whereabout
         || "by the pod's service account".to_owned(),
         |file| file.display().to_string(),
     );
-    let kind = "kubernetes";
-    Ok((source, Whereabouts { kind, path }))
+    Ok(named("kubernetes", path, source))
+}
+
+fn named(kind: &'static str, path: String, source: Source) -> (Source, Whereabouts) {
+    let away = source.away.clone();
+    (source, Whereabouts { kind, path, away })
 }
 
 /// Whether the node's network is this agent's: with policy alone another plugin's pods and routes are.

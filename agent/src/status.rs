@@ -132,7 +132,11 @@ pub(crate) fn report(
             kind: shell.source.kind.to_owned(),
             path: shell.source.path.clone(),
             in_sync: core.in_sync(),
-            away_seconds: None,
+            away_seconds: shell
+                .source
+                .away
+                .borrow()
+                .map(|since| since.elapsed().as_secs()),
             problems,
         }],
         errors,

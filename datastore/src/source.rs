@@ -1,6 +1,7 @@
 //! What every source of configuration gives, whether it is a directory or the Kubernetes API.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use api::Event;
 use tokio::sync::{mpsc, watch};
@@ -19,6 +20,8 @@ pub struct Source {
     pub refresh: Refresher,
     /// What is wrong in the source at present.
     pub problems: watch::Receiver<Vec<Problem>>,
+    /// Since when the API server has not answered; what it said last is in force. A directory is never away.
+    pub away: watch::Receiver<Option<Instant>>,
     /// Reads one pod now; a directory has nobody to ask.
     pub pods: Option<PodReader>,
 }

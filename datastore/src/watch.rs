@@ -73,6 +73,7 @@ pub fn watch_manifests(dir: &Path, node: &str) -> Result<Source, Error> {
         status: StatusWriter::of_directory(DirectoryWriter::new(dir, node)),
         refresh,
         problems: problem_reader,
+        away: watch::Sender::default().subscribe(),
         pods: None,
     })
 }

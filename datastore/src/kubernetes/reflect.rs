@@ -41,6 +41,8 @@ pub(super) struct Reflector {
     kind: Kind,
     query: Query,
     told: mpsc::Sender<Told>,
+    /// Since when the server has not answered; shared by the readers of all kinds.
+    away: watch::Sender<Option<Instant>>,
     requests: mpsc::Receiver<Request>,
     /// Which Secrets are read: those of these names.
     wanted: Option<watch::Receiver<Wanted>>,
@@ -76,7 +78,7 @@ impl Reflector {
     pub(super) fn new(
         connection: Connection,
         kind: Kind,
-        told: mpsc::Sender<Told>,
+        (told, away): (mpsc::Sender<Told>, watch::Sender<Option<Instant>>),
         requests: mpsc::Receiver<Request>,
         wanted: Option<watch::Receiver<Wanted>>,
     ) -> Self {
@@ -85,6 +87,7 @@ impl Reflector {
             connection,
             kind,
             told,
+            away,
             requests,
             wanted,
             names: None,
@@ -169,7 +172,7 @@ impl Reflector {
 
     /// The version of the kind at this moment, as etcd has it.
     async fn newest_version(&self) -> Result<String, Failure> {
-        let mut answer = Answer::to(&self.connection.client, &self.query.newest()).await?;
+        let mut answer = self.ask(&self.query.newest()).await?;
         let mut items = super::items::Items::default();
         while let Some(text) = answer.chunk().await? {
             items.take(&text)?;
@@ -181,7 +184,7 @@ impl Reflector {
         if self.broken_streams >= BROKEN_STREAMS {
             return self.list_in_pages().await;
         }
-        let answer = match Answer::to(&self.connection.client, &self.query.streamed_list()).await {
+        let answer = match self.ask(&self.query.streamed_list()).await {
             Ok(answer) => answer,
             // An older server, or one on which streamed lists are switched off.
             Err(failure) if failure.is_not_understood() => return self.list_in_pages().await,
@@ -210,9 +213,7 @@ impl Reflector {
         let mut page = String::new();
         loop {
             let path = self.query.page(is_any, &page);
-            let mut answer = Answer::to(&self.connection.client, &path)
-                .await
-                .map_err(End::Failed)?;
+            let mut answer = self.ask(&path).await.map_err(End::Failed)?;
             let mut items = super::items::Items::default();
             while let Some(text) = answer.chunk().await.map_err(End::Failed)? {
                 for item in items.take(&text).map_err(End::Failed)? {
@@ -231,7 +232,7 @@ impl Reflector {
     }
 
     async fn watch(&mut self, path: &str) -> End {
-        let answer = match Answer::to(&self.connection.client, path).await {
+        let answer = match self.ask(path).await {
             Ok(answer) => answer,
             Err(failure) => return End::Failed(failure),
         };
@@ -424,6 +425,20 @@ impl Reflector {
             kind: self.kind,
             names: self.names.as_deref(),
         }
+    }
+
+    /// Asks the server, and notes whether it is there: a refusal is an answer, too.
+    async fn ask(&self, path: &str) -> Result<Answer, Failure> {
+        let answer = Answer::to(&self.connection.client, path).await;
+        let is_away = matches!(answer, Err(Failure::Broken(_)));
+        self.away.send_if_modified(|since| {
+            let was_away = since.is_some();
+            if was_away != is_away {
+                *since = is_away.then(Instant::now);
+            }
+            was_away != is_away
+        });
+        answer
     }
 
     async fn tell(&self, told: Told) -> Result<(), End> {

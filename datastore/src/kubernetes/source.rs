@@ -28,12 +28,13 @@ pub async fn watch_kubernetes(settings: &ClusterSettings) -> Result<Source, Erro
     let (refresh, refreshes) = refresh::channel_of_a_watch();
     let (told, told_reader) = mpsc::channel(told::QUEUE);
     let (wanted, _) = watch::channel(Wanted::None);
+    let away = watch::Sender::new(None);
     let mut readers = Vec::new();
     for kind in Kind::ALL {
         let (requests, request_reader) = mpsc::channel(1);
         readers.push(requests);
         let names = (kind == Kind::Secret).then(|| wanted.subscribe());
-        let (connection, told) = (connection.clone(), told.clone());
+        let (connection, told) = (connection.clone(), (told.clone(), away.clone()));
         let reflector = Reflector::new(connection, kind, told, request_reader, names);
         tokio::spawn(reflector.run());
     }
@@ -49,6 +50,7 @@ pub async fn watch_kubernetes(settings: &ClusterSettings) -> Result<Source, Erro
         )),
         refresh,
         problems: problem_reader,
+        away: away.subscribe(),
         pods: Some(PodReader::new(connection)),
     })
 }
