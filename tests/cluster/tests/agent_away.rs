@@ -59,8 +59,8 @@ fn an_api_server_that_is_away_for_a_minute_takes_nothing_with_it_and_is_caught_u
             the_server_is_missed(&nodes[0]);
             // Killed, and started with nobody to ask.
             nodes[0].agent.kill()?;
-            let netns = &nodes[0].netns;
-            nodes[0].agent.start(netns)?;
+            let AgentNode { agent, netns, .. } = &mut nodes[0];
+            agent.start(netns)?;
             an_agent_that_knows_nothing_waits(&nodes[0]);
             assert_eq!(in_kernel(&nodes[0]), before, "what is there stays as it is");
             pause(AWAY.saturating_sub(stopped.elapsed()))?;
