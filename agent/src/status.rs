@@ -128,23 +128,24 @@ pub(crate) fn report(
             .as_ref()
             .map(|ring| ring.report())
             .unwrap_or_default(),
-        sources: vec![report::Source {
-            kind: shell.source.kind.to_owned(),
-            path: shell.source.path.clone(),
-            in_sync: core.in_sync(),
-            away_seconds: shell
-                .source
-                .away
-                .borrow()
-                .map(|since| since.elapsed().as_secs()),
-            problems,
-        }],
+        sources: vec![source(core, shell, problems)],
         errors,
     };
     let speaker = shell.speaker.clone();
     tokio::spawn(async move {
         let _ = reply.send(with_sessions(report, speaker).await);
     });
+}
+
+fn source(core: &Core, shell: &Shell, problems: Vec<String>) -> report::Source {
+    let since = *shell.source.away.borrow();
+    report::Source {
+        kind: shell.source.kind.to_owned(),
+        path: shell.source.path.clone(),
+        in_sync: core.in_sync(),
+        away_seconds: since.map(|since| since.elapsed().as_secs()),
+        problems,
+    }
 }
 
 /// What keeps the agent from being ready (semantics 169). A mistake in one object does not, nor does an API server that has

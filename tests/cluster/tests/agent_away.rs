@@ -75,7 +75,12 @@ fn an_api_server_that_is_away_for_a_minute_takes_nothing_with_it_and_is_caught_u
     let leaked: u64 = outcomes.iter().map(|outcome| outcome.leaked).sum();
     assert_eq!((lost, leaked), (0, 0));
 
-    a_pod_that_the_watch_has_not_told_is_asked_for(&lab, &stranger);
+    let late = lab.run_pod("late", 1, "web").unwrap();
+    let silent = count(&stranger, &late, Verdict::Silent, PROBES).unwrap();
+    assert_eq!(
+        silent, PROBES,
+        "a new pod is isolated before its first packet"
+    );
     // What changed since is caught up with.
     lab.plane
         .kubectl(&["-n", "shop", "delete", "networkpolicy", "only-clients"]);
@@ -163,12 +168,4 @@ fn an_agent_that_knows_nothing_waits(node: &AgentNode) {
 fn asked(node: &AgentNode, path: &str) -> anyhow::Result<String> {
     let url = format!("http://127.0.0.1:9179/{path}");
     node.netns.run("curl", &["-sf", "--max-time", "5", &url])
-}
-
-/// An ADD right after the server has come back, while watches still wait for their next try: the pod is isolated by its
-/// labels all the same.
-fn a_pod_that_the_watch_has_not_told_is_asked_for(lab: &AgentLab, stranger: &AgentPod) {
-    let late = lab.run_pod("late", 1, "web").unwrap();
-    let silent = count(stranger, &late, Verdict::Silent, PROBES).unwrap();
-    assert_eq!(silent, PROBES, "isolated before its first packet");
 }

@@ -34,6 +34,10 @@ fn policy_by_kubectl_holds_for_attached_pods_and_the_node_is_told_that_its_netwo
     let mut lab = AgentLab::start("agp").unwrap();
     // Without a peer that answers, BGP is not up.
     lab.plane.apply(&TORS.replace("10.179.1.1", "10.179.1.99"));
+    for node in &mut lab.nodes {
+        node.agent
+            .set_environment(&[("PORTOLAN_LOG", "info,agent=debug")]);
+    }
     lab.start_agents(&["--remove-taint", "portolan.io/not-ready"])
         .unwrap();
     let network = |lab: &AgentLab| condition(lab, "n1");
@@ -88,6 +92,8 @@ fn policy_by_kubectl_holds_for_attached_pods_and_the_node_is_told_that_its_netwo
 
     the_source_is_told(&lab);
     wrong_pods_are_refused(&lab);
+    let stranger = lab.run_pod("stranger", 1, "stranger").unwrap();
+    a_pod_that_the_watch_has_not_told_is_asked_for(&lab, &client, &stranger);
     an_old_address_of_a_pod_made_anew_is_not_used(&lab, &web);
     objects_have_conditions(&lab);
 }
@@ -138,6 +144,57 @@ fn wrong_pods_are_refused(lab: &AgentLab) {
         why.contains("is gone: the API server has another of that name"),
         "{why}"
     );
+}
+
+/// Nothing more comes in by the connections that n1's agent has: its watches hang, and new connections get through. The pod
+/// is read, and isolated by its labels before its first packet.
+fn a_pod_that_the_watch_has_not_told_is_asked_for(
+    lab: &AgentLab,
+    friend: &AgentPod,
+    stranger: &AgentPod,
+) {
+    let node = &lab.nodes[0];
+    let sockets = ["-Htn", "state", "established", "dport", "=", "26443"];
+    let sockets = node.netns.run("ss", &sockets).unwrap();
+    let port = |line: &str| {
+        Some(
+            line.split_whitespace()
+                .nth(2)?
+                .rsplit_once(':')?
+                .1
+                .to_owned(),
+        )
+    };
+    let ports: Vec<String> = sockets.lines().filter_map(port).collect();
+    assert!(ports.len() >= 5, "{sockets}");
+    let cut = |port: &str| {
+        let rule = format!("-t raw -I PREROUTING -p tcp --sport 26443 --dport {port} -j DROP");
+        let words: Vec<&str> = rule.split(' ').collect();
+        node.netns.run("iptables", &words).unwrap();
+    };
+    ports.iter().for_each(|port| cut(port));
+    let uid = lab.make_pod("untold", "n1", "web").unwrap();
+    let sandbox = Sandbox::new("agp", "shop", "untold").unwrap();
+    // A connection that lies idle may be tried first, and hangs: the runtime tries again.
+    eventually(PATIENCE, "the pod is attached", || {
+        let answer = node.call("ADD", &sandbox, &uid)?;
+        ensure!(answer.is_success, "{answer:?}");
+        Ok(())
+    })
+    .unwrap();
+    let log = node.agent.log();
+    assert!(log.contains("read, as the watch had not told it"), "{log}");
+    let pod = lab.attach(0, sandbox, uid).unwrap();
+    let answered = count(friend, &pod, Verdict::Answered, PROBES).unwrap();
+    assert_eq!(answered, PROBES, "a friend");
+    let silent = count(stranger, &pod, Verdict::Silent, PROBES).unwrap();
+    assert_eq!(silent, PROBES, "isolated by its labels");
+    let list = ["-t", "raw", "-S", "PREROUTING"];
+    tests::rack::say(&node.netns.run("iptables", &list).unwrap());
+    tests::rack::say(&ports.join(" "));
+    node.netns
+        .run("iptables", &["-t", "raw", "-F", "PREROUTING"])
+        .unwrap();
 }
 
 /// The pod's object says another address than its attachment: who had it before is not meant.
