@@ -189,9 +189,6 @@ fn a_pod_that_the_watch_has_not_told_is_asked_for(
     assert_eq!(answered, PROBES, "a friend");
     let silent = count(stranger, &pod, Verdict::Silent, PROBES).unwrap();
     assert_eq!(silent, PROBES, "isolated by its labels");
-    let list = ["-t", "raw", "-S", "PREROUTING"];
-    tests::rack::say(&node.netns.run("iptables", &list).unwrap());
-    tests::rack::say(&ports.join(" "));
     node.netns
         .run("iptables", &["-t", "raw", "-F", "PREROUTING"])
         .unwrap();
