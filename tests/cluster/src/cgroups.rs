@@ -1,4 +1,4 @@
-//! A node's own group in every hierarchy of cgroup v1, and its removal with all that was made below it.
+//! A node's own group in every hierarchy of cgroups, and its removal with all that was made below it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,7 +24,9 @@ impl CgroupRoot {
     pub fn new(name: &str) -> Result<Self> {
         let hierarchies = hierarchies(&std::fs::read_to_string("/proc/mounts")?);
         ensure!(
-            !hierarchies.is_empty(),
+            hierarchies
+                .iter()
+                .any(|path| path.join("release_agent").exists()),
             "no cgroup v1 hierarchy is mounted: the test cluster has been made for hybrid machines only"
         );
         let root = Self {
@@ -122,14 +124,14 @@ fn remove_tree(group: &Path) -> Result<()> {
     std::fs::remove_dir(group).map_err(|error| anyhow!("{}: {error}", group.display()))
 }
 
-/// The mount points of cgroup v1, each once.
+/// The mount points of cgroup v1, each once, and of version 2 beside them, in which runc makes groups of the same name.
 fn hierarchies(mounts: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = mounts
         .lines()
         .filter_map(|line| {
             let mut words = line.split(' ');
             let (_, point, kind) = (words.next()?, words.next()?, words.next()?);
-            (kind == "cgroup").then(|| PathBuf::from(point))
+            (kind == "cgroup" || kind == "cgroup2").then(|| PathBuf::from(point))
         })
         .collect();
     found.sort();
@@ -142,7 +144,7 @@ mod tests_of_mounts {
     use super::*;
 
     #[test]
-    fn hierarchies_of_version_one_are_found_and_no_other_mount() {
+    fn hierarchies_of_both_versions_are_found_and_no_other_mount() {
         let found = hierarchies(
             "tmpfs /sys/fs/cgroup tmpfs rw 0 0
 cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0
@@ -150,7 +152,11 @@ cgroup /sys/fs/cgroup/pids cgroup rw,pids 0 0
 cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0
 ",
         );
-        let expected = ["/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/pids"];
+        let expected = [
+            "/sys/fs/cgroup/cpu,cpuacct",
+            "/sys/fs/cgroup/pids",
+            "/sys/fs/cgroup/unified",
+        ];
         assert_eq!(found, expected.map(PathBuf::from));
     }
 }

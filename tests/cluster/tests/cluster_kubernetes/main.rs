@@ -95,6 +95,10 @@ impl Traces {
     /// Of this process alone where others could be at work, too.
     fn now() -> Self {
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+        let hierarchies = std::fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten();
         let own = format!("-{}-", std::process::id());
         let sysctls = [
             "fs/inotify/max_user_instances",
@@ -111,7 +115,9 @@ impl Traces {
         Self {
             mounts: lines(&mounts, "ptl-cluster-"),
             namespaces: listed("/run/netns", &own),
-            cgroups: listed("/sys/fs/cgroup/pids", "ptl-cluster-"),
+            cgroups: hierarchies
+                .flat_map(|hierarchy| listed(&hierarchy.path().to_string_lossy(), "ptl-cluster-"))
+                .collect(),
             folders: listed("/tmp", "ptl-cluster-"),
             sysctls: sysctls
                 .map(|name| format!("{name} {}", read(name).trim()))
