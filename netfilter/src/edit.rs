@@ -99,7 +99,7 @@ impl Edit {
         {
             match slot {
                 Slot::Foreign => foreign += 1,
-                Slot::Ours(_) => self.delete(name, index + 1),
+                Slot::Ours(words) => self.delete_from_others(name, slots, index, words),
             }
         }
         for (index, rule) in first.iter().enumerate().skip(kept_first) {
@@ -124,6 +124,17 @@ impl Edit {
 
     fn insert(&mut self, chain: &str, number: usize, rule: &str) {
         self.line(format_args!("-I {chain} {number} {rule}"));
+    }
+
+    /// Others may have inserted or removed rules of theirs since the chain was read: then a number means another rule. So
+    /// ours goes by what it says, where that is one of our own rules and stands there once.
+    fn delete_from_others(&mut self, chain: &str, slots: &[Slot], index: usize, words: &Words) {
+        let same = |slot: &&Slot| matches!(slot, Slot::Ours(other) if other == words);
+        let is_alone = slots.iter().filter(same).count() == 1;
+        match words.rule().filter(|_| is_alone) {
+            Some(rule) => self.line(format_args!("-D {chain} {}", rule.render())),
+            None => self.delete(chain, index + 1),
+        }
     }
 
     fn delete(&mut self, chain: &str, number: usize) {

@@ -35,6 +35,12 @@ impl Words {
         }
         Self(joined.into())
     }
+
+    /// The rule that they say, if it is one that we write.
+    pub(crate) fn rule(&self) -> Option<Rule> {
+        let words: Vec<Cow<'_, str>> = self.0.split('\0').map(Cow::Borrowed).collect();
+        Rule::from_words(&words)
+    }
 }
 
 /// A chain of ours: a list that we wanted and all of which is in force, then what stands behind it.

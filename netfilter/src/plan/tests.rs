@@ -52,6 +52,12 @@ impl Kernel {
                     let at = number.parse::<usize>().unwrap() - 1;
                     self.chains.get_mut(*chain).unwrap().remove(at);
                 }
+                ["-D", chain, ..] => {
+                    let rule = line.splitn(3, ' ').nth(2).unwrap();
+                    let rules = self.chains.get_mut(*chain).unwrap();
+                    let at = rules.iter().position(|held| held == rule).expect(line);
+                    rules.remove(at);
+                }
                 ["-F", chain] => self.chains.get_mut(*chain).unwrap().clear(),
                 ["-X", chain] => {
                     assert!(self.chains.remove(*chain).unwrap().is_empty(), "{line}");
@@ -440,4 +446,42 @@ fn others_chains_that_do_not_concern_us_are_not_kept() {
     assert_eq!(kept, ["FORWARD", "KUBE-SVC-7"]);
     let made = plan(&actual, &Ruleset::default(), Effort::Exact);
     assert_eq!(made.restore.unwrap(), "*filter\n-D KUBE-SVC-7 2\nCOMMIT\n");
+}
+
+#[test]
+fn ours_is_taken_from_a_chain_of_others_by_what_it_says_not_by_where_it_stood() {
+    let mut wanted = one_chain([1]);
+    let jump = Rule::new([], Action::Jump(name(0)));
+    let hook = Hook {
+        chain: Builtin::Forward,
+        position: HookPosition::First,
+        rule: jump.clone(),
+    };
+    wanted
+        .tables
+        .get_mut(&Table::Filter)
+        .unwrap()
+        .hooks
+        .push(hook);
+    let mut kernel = Kernel::new();
+    kernel.restore(
+        &plan(&Actual::default(), &wanted, Effort::Exact)
+            .restore
+            .unwrap(),
+    );
+    let forward = |kernel: &mut Kernel, theirs: &str| {
+        let rules = kernel.chains.get_mut(FORWARD).unwrap();
+        rules.insert(0, theirs.to_owned());
+    };
+    forward(&mut kernel, "-s 192.0.2.1/32 -j DROP");
+    let read = Actual::parse(&kernel.save()).unwrap();
+    // Between the look and the write.
+    forward(&mut kernel, "-s 192.0.2.2/32 -j DROP");
+    kernel.restore(&plan(&read, &wanted, Effort::Additive).restore.unwrap());
+    let expected = [
+        jump.render(),
+        "-s 192.0.2.2/32 -j DROP".to_owned(),
+        "-s 192.0.2.1/32 -j DROP".to_owned(),
+    ];
+    assert_eq!(kernel.chains[FORWARD], expected);
 }
