@@ -48,13 +48,6 @@ pub(crate) fn every_kind(family: Family) -> Vec<Rule> {
             Action::Drop,
         ),
         Rule::new(
-            [
-                Match::InInterface(InterfaceMatch::NotPrefix(name("ptl"))),
-                Match::OutInterface(InterfaceMatch::NotPrefix(name("ptl"))),
-            ],
-            Action::Return,
-        ),
-        Rule::new(
             [Match::Source(net(family)), Match::Destination(host)],
             Action::Accept,
         ),
@@ -109,7 +102,14 @@ pub(crate) fn every_kind(family: Family) -> Vec<Rule> {
     ];
     rules.extend(every_kind_of_port(family));
     rules.extend(every_further_kind(family));
+    rules.push(neither_in_nor_out());
     rules
+}
+
+fn neither_in_nor_out() -> Rule {
+    let other = || InterfaceMatch::NotPrefix(name("ptl"));
+    let conditions = [Match::InInterface(other()), Match::OutInterface(other())];
+    Rule::new(conditions, Action::Return)
 }
 
 fn every_condition_at_once(family: Family) -> Rule {
