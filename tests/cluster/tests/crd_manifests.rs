@@ -62,7 +62,7 @@ fn a_mistyped_field_is_told_by_its_name() {
 apiVersion: portolan.io/v1alpha1
 kind: BGPPeer
 metadata: {name: mistyped}
-spec: {peerAddress: 192.0.2.1, holdTimer: 9s, bfd: {minTX: 300ms}}
+spec: {peerAddress: 192.0.2.1, asNumber: 64513, holdTimer: 9s, bfd: {minTX: 300ms}}
 ";
     let refused = plane.try_apply(manifest).unwrap_err().to_string();
     for field in [
@@ -81,7 +81,10 @@ spec: {peerAddress: 192.0.2.1, holdTimer: 9s, bfd: {minTX: 300ms}}
     );
     let stored = plane.kubectl(&["get", "bgppeer", "mistyped", "-o", "jsonpath={.spec}"]);
     let stored: Value = serde_json::from_str(&stored).unwrap();
-    assert_eq!(stored, json!({ "peerAddress": "192.0.2.1", "bfd": {} }));
+    assert_eq!(
+        stored,
+        json!({ "peerAddress": "192.0.2.1", "asNumber": 64513, "bfd": {} })
+    );
 }
 
 #[test]
