@@ -68,7 +68,8 @@ pub(crate) fn one_by_one(row: NodeRow, effort: Effort) -> Result<Figures> {
             ours / alone
         ));
         let rules = rig.rules_per_family()?;
-        ensure!(rules >= 5_000, "only {rules} rules of policy are there");
+        // The same policies were 5,300 rules before one rule a policy sufficed.
+        ensure!(rules >= 4_500, "only {rules} rules of policy are there");
         bar(&mut figures, &rig, told, (ours, reference))?;
         figures.note(format!(
             "{}: {rules} rules a family when it ended",
