@@ -9,7 +9,9 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::firewall::Choice;
 use crate::mtu::MtuChoice;
-use crate::{bgp, cni_install, control, convert, crds, dns, drops, http, ipam, leave, policy, run};
+use crate::{
+    bgp, cni_install, control, convert, crds, dns, doctor, drops, http, ipam, leave, policy, run,
+};
 
 /// Kubernetes node networking: BGP, policy and pod attachment in one agent.
 #[derive(Debug, Parser)]
@@ -31,6 +33,7 @@ const EXAMPLES: &str = "Examples:
   portolan status                                                what this node does, at a glance
   portolan status -o json | jq '.sessions[]'                     the same for programs
   portolan ipam check                                            addresses, links and routes that nobody explains
+  portolan doctor                                                why pods cannot talk, and the command that mends it
   portolan convert calico.yaml                                   Calico's, kube-router's or MetalLB's objects as ours
   portolan cni install                                           let the container runtime use it
   portolan sync --timeout 10s                                    wait until what the source holds is in the kernel
@@ -53,6 +56,8 @@ enum Verb {
     Ipam(ipam::IpamArgs),
     /// Put the CNI plugin and its configuration where the container runtime looks, or take them out.
     Cni(cni_install::CniArgs),
+    /// Find out why pods of this node cannot talk: what users check by hand, each with its cause and the command that mends it.
+    Doctor(doctor::DoctorArgs),
     /// Turn what Calico, kube-router or MetalLB were told into Portolan's own objects, and say what has no counterpart.
     Convert(convert::ConvertArgs),
     /// Wait until all that the source holds now is in the kernel, or say what is not.
@@ -120,9 +125,22 @@ pub struct AgentArgs {
     /// For how long a pod's host end must be gone before its addresses are taken back, if no runtime said that it is gone.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub reclaim_after: Duration,
+    /// Where BFD runs: `process` waits for `portolan bfd`, however long; `auto` takes it if it is there when the first peer
+    /// wants BFD, else BFD runs in the agent.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub bfd: BfdPlace,
     /// What to log, in tracing's filter language.
     #[arg(long, default_value = "info", env = "PORTOLAN_LOG")]
     pub log: String,
+}
+
+/// What `--bfd` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BfdPlace {
+    /// In the process of its own that is there at the time, else in the agent.
+    Auto,
+    /// In a process of its own and nowhere else.
+    Process,
 }
 
 /// Where an agent's configuration comes from: a directory, a kubeconfig, or else the cluster whose pod it runs in.
@@ -192,7 +210,7 @@ impl From<OwnNode> for ::policy::EgressToOwnNode {
 }
 
 /// Parses `0x000f0000`, or the same as a decimal number.
-fn mark_mask(text: &str) -> Result<::policy::MarkMask, String> {
+pub(crate) fn mark_mask(text: &str) -> Result<::policy::MarkMask, String> {
     let number = match text.strip_prefix("0x") {
         Some(digits) => u32::from_str_radix(digits, 16),
         None => text.parse(),
@@ -279,6 +297,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Err(error) => Err(error),
         },
         Verb::Cni(args) => cni_install::run(args),
+        Verb::Doctor(args) => return doctor::run(&args),
         Verb::Convert(args) => match convert::run(&args) {
             Ok(code) => return code,
             Err(error) => Err(error),

@@ -54,10 +54,7 @@ enum Answer {
 /// # Errors
 /// If no agent answers.
 pub(crate) fn print_status(run_dir: &Path, json: bool) -> anyhow::Result<()> {
-    let answer = ask(run_dir, &Question::Status, Duration::from_secs(10))?;
-    let Answer::Status(report) = answer else {
-        anyhow::bail!("the agent answered something else")
-    };
+    let report = report(run_dir)?;
     let text = if json {
         serde_json::to_string_pretty(&report)? + "\n"
     } else {
@@ -65,6 +62,18 @@ pub(crate) fn print_status(run_dir: &Path, json: bool) -> anyhow::Result<()> {
     };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(())
+}
+
+/// Asks for the agent's report.
+///
+/// # Errors
+/// If no agent answers.
+pub(crate) fn report(run_dir: &Path) -> anyhow::Result<Report> {
+    match ask(run_dir, &Question::Status, Duration::from_secs(10))? {
+        Answer::Status(report) => Ok(*report),
+        Answer::Error(error) => anyhow::bail!("{error}"),
+        _ => anyhow::bail!("the agent answered something else"),
+    }
 }
 
 /// Waits until all that the source holds now is in the kernel.

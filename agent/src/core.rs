@@ -7,6 +7,7 @@ mod early;
 mod host_ports;
 mod known;
 mod links;
+mod overlay;
 mod pools;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,6 +107,7 @@ pub(crate) struct Outputs {
 /// The state; owned by one task.
 pub(crate) struct Core {
     node: String,
+    /// All but pods.
     store: BTreeMap<Key, Resource>,
     in_sync: bool,
     /// Whether a pod is attached only once the source has told of it.
@@ -132,7 +134,7 @@ pub(crate) struct Core {
     /// their last holders are cut soon after it.
     freed: BTreeMap<IpAddr, u64>,
     host_ports: HostPorts,
-    /// This node's CIDRs and blocks, and what pods of other nodes hold of them; `None` once a pod has changed.
+    /// This node's CIDRs and blocks, and what pods of other nodes hold of them; `None` once that may be something else.
     elsewhere: Option<(BTreeSet<IpNet>, BTreeSet<IpNet>)>,
 }
 
@@ -179,7 +181,13 @@ impl Core {
     }
 
     fn apply(&mut self, change: Change) {
+        if let Key::Pod(_) = &change.key {
+            // The index of policies has every pod: that is the one copy.
+            self.note_elsewhere(&change);
+            return self.policy.handle(&change);
+        }
         self.policy.handle(&change);
+        self.domains.note(&change.key);
         // What follows from it for peers is told when it is handed to the speaker.
         if self.in_sync && is_of_bgp(&change.key) {
             let what = match (&change.value, self.store.contains_key(&change.key)) {
@@ -188,9 +196,6 @@ impl Core {
                 (Some(_), false) => "is new",
             };
             info!("{} {what}", change.key);
-        }
-        if matches!(change.key, Key::Pod(_)) {
-            self.elsewhere = None;
         }
         self.is_plan_stale |= addresses::is_of_plan(&change.key);
         self.are_conditions_stale |= conditions::are_of(&change.key);
@@ -380,10 +385,7 @@ impl Core {
 
     /// How many NetworkPolicies there are.
     pub(crate) fn policy_count(&self) -> usize {
-        self.store
-            .keys()
-            .filter(|key| matches!(key, Key::NetworkPolicy(_)))
-            .count()
+        self.objects().policies.len()
     }
 
     /// What is to be now. `None` before everything is in sync.
@@ -420,6 +422,8 @@ impl Core {
                 None
             }
         };
+        let (overlay, problems) = self.overlay();
+        self.errors.extend(problems);
         let generation = self.generation;
         let oldest = self.oldest.take().into_iter();
         let waiting = oldest.map(|at| firewall::Stamp { generation, at });
@@ -442,6 +446,7 @@ impl Core {
                 generation: self.generation,
                 routes: self.local_routes(),
                 install_learned: self.configuration().install_routes,
+                overlay,
             },
             ways: mtu::ways(self.own_node(), self.nodes(), speaker.as_ref()),
             speaker,
@@ -507,10 +512,10 @@ impl Core {
             .ok_or_else(|| self.node_missing().to_string())?;
         let (mut nodes, mut peers) = (Vec::new(), Vec::new());
         let (mut filters, mut secrets) = (BTreeMap::new(), BTreeMap::new());
-        // By the order of kinds: pods and policies, which are many, are passed over.
+        // By the order of kinds: policies, which are many, are passed over.
         let few = self.store.range(..Key::Namespace(String::new()));
-        let first_pod = Key::Pod(NamespacedName::new("", ""));
-        let every_node = self.store.range(Key::Node(String::new())..first_pod);
+        let after_nodes = Key::Pod(NamespacedName::new("", ""));
+        let every_node = self.store.range(Key::Node(String::new())..after_nodes);
         for (_, resource) in few.chain(every_node) {
             match resource {
                 Resource::Node(node) => nodes.push(node),
@@ -551,9 +556,8 @@ impl Core {
     }
 
     fn nodes(&self) -> impl Iterator<Item = &Node> {
-        // By the order of kinds: pods, which are many, are passed over.
-        let first_pod = Key::Pod(NamespacedName::new("", ""));
-        let every_node = self.store.range(Key::Node(String::new())..first_pod);
+        let after_nodes = Key::Pod(NamespacedName::new("", ""));
+        let every_node = self.store.range(Key::Node(String::new())..after_nodes);
         every_node.filter_map(|(_, resource)| match resource {
             Resource::Node(node) => Some(node),
             _ => None,

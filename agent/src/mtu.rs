@@ -14,8 +14,6 @@ use crate::cli::{AgentArgs, Feature};
 use crate::routing;
 use crate::speaker::Compiled;
 
-/// What an overlay takes of each packet; there is none yet.
-const OVERHEAD: u32 = 0;
 /// After a look at the way out there is none for this long: links and routes come in swarms.
 const GAP: Duration = Duration::from_millis(250);
 /// How often it is looked at although nothing was noticed, and pods that could not follow are tried again.
@@ -97,7 +95,7 @@ pub(crate) fn ways<'a>(
 
 /// The task, as others see it.
 pub(crate) struct Handle {
-    ways: watch::Sender<Ways>,
+    ways: watch::Sender<(Ways, u32)>,
     /// What pods get.
     pub(crate) pods: watch::Receiver<PodMtus>,
 }
@@ -105,7 +103,7 @@ pub(crate) struct Handle {
 impl Handle {
     /// Starts it where pods are attached.
     pub(crate) fn start(args: &AgentArgs, applied: &watch::Receiver<routing::Applied>) -> Self {
-        let (ways, known) = watch::channel(Ways::default());
+        let (ways, known) = watch::channel(<(Ways, u32)>::default());
         let (report, pods) = watch::channel(PodMtus::default());
         if args.has(Feature::Cni) {
             let task = Task {
@@ -119,8 +117,9 @@ impl Handle {
         Self { ways, pods }
     }
 
-    /// Says what the way out must lead to.
-    pub(crate) fn set_ways(&self, ways: Ways) {
+    /// Says what the way out must lead to, and what tunnels take of each packet in bytes.
+    pub(crate) fn set_ways(&self, ways: Ways, overhead: u32) {
+        let ways = (ways, overhead);
         self.ways.send_if_modified(|old| {
             let changed = *old != ways;
             *old = ways;
@@ -132,7 +131,7 @@ impl Handle {
 /// Keeps pods' MTU at what the way out takes.
 struct Task {
     choice: MtuChoice,
-    ways: watch::Receiver<Ways>,
+    ways: watch::Receiver<(Ways, u32)>,
     applied: watch::Receiver<routing::Applied>,
     report: watch::Sender<PodMtus>,
 }
@@ -168,11 +167,11 @@ impl Task {
 
     /// Finds what pods get from now on. While nothing leads out, what was known holds.
     async fn look(&mut self) -> Option<u32> {
-        let ways = self.ways.borrow_and_update().clone();
+        let (ways, overhead) = self.ways.borrow_and_update().clone();
         let (path, by) = match self.choice {
             MtuChoice::Fixed(mtu) => (Some(mtu), "--mtu".to_owned()),
             MtuChoice::Auto => match routes::path_mtu(&ways).await {
-                Ok(Some(path)) => (Some(path.mtu.saturating_sub(OVERHEAD)), path.interface),
+                Ok(Some(path)) => (Some(path.mtu.saturating_sub(overhead)), path.interface),
                 Ok(None) => (None, String::new()),
                 Err(error) => {
                     warn!(%error, "cannot look at the way out of this node; pods keep their MTU");

@@ -1,11 +1,14 @@
-//! The task that owns our routes in the kernel: pods and Pod CIDRs of this node, and what BGP has learned.
+//! The task that owns our routes in the kernel: pods and Pod CIDRs of this node, tunnels to others, and what BGP has learned.
 
-use std::collections::{BTreeMap, HashMap};
+mod overlay;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::overlay::Demand;
 use bgp_proto::rib::NextHop;
 use bgp_speaker::{RouteEvent, RouteEvents};
 use ipnet::IpNet;
@@ -14,6 +17,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 
 use crate::nexthops::Routers;
+use overlay::{InForce, Overlay};
 
 /// How often the whole table is compared although no notice came.
 const DRIFT_CHECK: Duration = Duration::from_secs(60);
@@ -30,6 +34,8 @@ pub(crate) struct Local {
     pub(crate) routes: BTreeMap<IpNet, Target>,
     /// False for a pure route reflector: what BGP learns stays out of the kernel.
     pub(crate) install_learned: bool,
+    /// What is asked of tunnels to other nodes.
+    pub(crate) overlay: Option<Demand>,
 }
 
 /// What the task reports.
@@ -72,6 +78,7 @@ struct Routing {
     local: Local,
     /// As BGP gave them: a gateway may be behind a router.
     learned: HashMap<IpNet, Vec<Gateway>>,
+    overlay: Overlay,
     routers: Arc<Routers>,
     initial_sync: bool,
     links: u64,
@@ -95,6 +102,7 @@ pub(crate) async fn run_task(
         table,
         local: Local::default(),
         learned: HashMap::new(),
+        overlay: Overlay::new(),
         routers: Arc::default(),
         initial_sync: false,
         links: 0,
@@ -193,7 +201,8 @@ async fn until(time: Option<Instant>) {
 impl Routing {
     /// When something that failed is due again; nothing is, before anything may be written.
     fn next_retry(&self) -> Option<Instant> {
-        let again = self.table.next_retry();
+        let again = [self.table.next_retry(), self.overlay.next_look()];
+        let again = again.into_iter().flatten().min();
         again.filter(|_| self.local.generation > 0)
     }
 
@@ -204,9 +213,10 @@ impl Routing {
         let old = std::mem::replace(&mut self.local, new);
         for prefix in old.routes.keys() {
             if !self.local.routes.contains_key(prefix) {
-                self.table.set(*prefix, self.learned_target(prefix));
+                self.table.set(*prefix, self.target(prefix));
             }
         }
+        self.overlay.set_demand(self.local.overlay.as_ref());
         if old.install_learned != self.local.install_learned {
             let prefixes: Vec<_> = self.learned.keys().copied().collect();
             for prefix in prefixes {
@@ -257,10 +267,35 @@ impl Routing {
         }
     }
 
-    /// This node's own routes win over learned ones.
     fn place_learned(&mut self, prefix: IpNet) {
         if !self.local.routes.contains_key(&prefix) {
-            self.table.set(prefix, self.learned_target(&prefix));
+            self.table.set(prefix, self.target(&prefix));
+        }
+    }
+
+    /// The one owner of a prefix: this node itself; or the overlay, whose ranges nothing learned gets into; or BGP.
+    fn target(&self, prefix: &IpNet) -> Option<Target> {
+        let overlay = self.overlay.in_force();
+        let own = self.local.routes.get(prefix);
+        if let Some(target) = own.or_else(|| overlay.routes.get(prefix)) {
+            return Some(target.clone());
+        }
+        self.learned_target(prefix)
+            .filter(|_| !overlay.covers(prefix))
+    }
+
+    /// The overlay's routes and ranges are others now than `old`.
+    fn follow_overlay(&mut self, old: &InForce) {
+        let new = self.overlay.in_force();
+        let routes = old.routes.keys().chain(new.routes.keys());
+        let mut concerned: Vec<IpNet> = routes.copied().collect();
+        if old.ranges != new.ranges {
+            let inside = |prefix: &&IpNet| old.covers(prefix) || new.covers(prefix);
+            concerned.extend(self.learned.keys().filter(inside));
+        }
+        self.ways += 1;
+        for prefix in concerned {
+            self.place_learned(prefix);
         }
     }
 
@@ -285,6 +320,7 @@ impl Routing {
 
     async fn look_again(&mut self, notice: &Notice) {
         self.ways += 1;
+        self.overlay.look_again();
         match notice {
             Notice::Mtu => return,
             Notice::Routes => {}
@@ -298,6 +334,14 @@ impl Routing {
         if self.local.generation == 0 {
             return;
         }
+        let learned = &self.learned;
+        let has_other_way = |ranges: &BTreeSet<IpNet>| {
+            let mut learned = learned.keys();
+            learned.any(|prefix| ranges.iter().any(|range| range.contains(prefix)))
+        };
+        if let Some(old) = self.overlay.settle(has_other_way).await {
+            self.follow_overlay(&old);
+        }
         let report = self.table.apply().await;
         for clash in report.clashes.iter().take(NAMED) {
             warn!(prefix = %clash.prefix, protocol = clash.protocol, "a route of someone else is in the way; it is left alone");
@@ -310,12 +354,16 @@ impl Routing {
         }
         let status = self.table.status();
         let problems = self.table.problems().into_iter();
-        let failed = problems
-            .map(|(prefix, why)| (prefix.to_string(), why.to_string()))
-            .collect();
+        let failed = problems.map(|(prefix, why)| (prefix.to_string(), why.to_string()));
+        let failed = failed.chain(self.overlay.problems()).collect();
+        let is_held = self.overlay.is_held();
         applied.send_modify(|state| {
             *state = Applied {
-                generation: self.local.generation,
+                generation: if is_held {
+                    state.generation
+                } else {
+                    self.local.generation
+                },
                 desired: status.desired,
                 in_kernel: status.in_kernel,
                 failed,

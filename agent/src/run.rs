@@ -17,7 +17,7 @@ use crate::core::{Asked, Core, Endpoint, Seen, when};
 use crate::message::{Attached, Message, Refused, Reply, When};
 use crate::shell::Shell;
 use crate::sockets::listen;
-use crate::{cni, control, dns, firewall, http, ipam, source, status};
+use crate::{capabilities, cni, control, dns, firewall, http, ipam, source, status};
 
 /// Runs the agent until it is told to stop.
 ///
@@ -102,6 +102,7 @@ pub(crate) fn cleanup(run_dir: &Path) -> anyhow::Result<()> {
             routes::delete_link(&link.name).await?;
         }
         routes::delete_lone_shapers().await?;
+        routes::delete_tunnel().await?;
         let mut table = routes::RouteTable::open().await?;
         let report = table.remove_all().await;
         if let Some((prefix, why)) = report.failed.first() {
@@ -135,6 +136,7 @@ async fn be_alone(run_dir: &Path) -> anyhow::Result<()> {
 }
 
 async fn run(args: &AgentArgs) -> anyhow::Result<()> {
+    capabilities::check(args)?;
     be_alone(&args.run_dir).await?;
     make_run_dir(&args.run_dir)?;
     let mut leases = Leases::open(&args.state_dir)?;

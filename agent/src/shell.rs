@@ -10,7 +10,7 @@ use policy::Problem;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use crate::cli::{AgentArgs, Feature};
+use crate::cli::{AgentArgs, BfdPlace, Feature};
 use crate::core::{Core, Goal, Outputs};
 use crate::drops::{DropsAnswer, Ring};
 use crate::ipam::Reclaimed;
@@ -59,7 +59,8 @@ pub(crate) struct Shell {
     forwarding: Forwarding,
     bgp: bool,
     cni: bool,
-    bfd_socket: PathBuf,
+    /// The socket of a process of its own, and whether that one is waited for.
+    bfd: (PathBuf, bool),
 }
 
 impl Shell {
@@ -149,7 +150,7 @@ impl Shell {
             forwarding,
             bgp: args.has(Feature::Bgp),
             cni: args.has(Feature::Cni),
-            bfd_socket: args.run_dir.join(BFD_SOCKET),
+            bfd: (args.run_dir.join(BFD_SOCKET), args.bfd == BfdPlace::Process),
         }
     }
 
@@ -219,7 +220,9 @@ impl Shell {
         let applied = self.firewall_applied.borrow().generation;
         self.firewall
             .send_modify(|state| state.follow(outputs.firewall, applied));
-        self.mtu.set_ways(outputs.ways);
+        let overlay = outputs.local.overlay.as_ref();
+        let overhead = overlay.map_or(0, overlay::Demand::overhead);
+        self.mtu.set_ways(outputs.ways, overhead);
         self.local.send_replace(outputs.local);
         self.blocks.send_if_modified(|old| {
             let changed = *old != outputs.blocks;
@@ -257,7 +260,9 @@ impl Shell {
     }
 
     async fn configure_speaker(&mut self, mut compiled: Compiled) {
-        compiled.config.bfd_socket = Some(self.bfd_socket.clone());
+        let (socket, awaited) = &self.bfd;
+        compiled.config.bfd_socket = Some(socket.clone());
+        compiled.config.bfd_awaited = *awaited;
         if self.compiled.as_ref() == Some(&compiled) {
             return;
         }

@@ -85,6 +85,7 @@ pub(crate) fn compile(view: &View<'_>) -> Result<Compiled, String> {
         draining: view.node.bgp_drain,
         restart_time: view.configuration.restart_time,
         bfd_socket: None,
+        bfd_awaited: false,
         route_events: view.configuration.install_routes,
     };
     Ok(Compiled {

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::resources::{
-    BgpConfiguration, BgpFilter, BgpPeer, ClusterNetworkPolicy, IpPool, IpReservation, IpamBlock,
-    Namespace, NetworkPolicy, Node, Pod, Secret,
+    BgpConfiguration, BgpFilter, BgpPeer, ClusterNetworkPolicy, EndpointSlice, IpPool,
+    IpReservation, IpamBlock, Namespace, NetworkPolicy, Node, Pod, Secret, Service,
 };
 
 /// The name of a namespaced object.
@@ -59,6 +59,10 @@ pub enum Key {
     NetworkPolicy(NamespacedName),
     /// A ClusterNetworkPolicy.
     ClusterNetworkPolicy(String),
+    /// A Service.
+    Service(NamespacedName),
+    /// An EndpointSlice.
+    EndpointSlice(NamespacedName),
 }
 
 impl fmt::Display for Key {
@@ -77,6 +81,8 @@ impl fmt::Display for Key {
             Self::Pod(name) => write!(f, "Pod {name}"),
             Self::NetworkPolicy(name) => write!(f, "NetworkPolicy {name}"),
             Self::ClusterNetworkPolicy(name) => write!(f, "ClusterNetworkPolicy {name}"),
+            Self::Service(name) => write!(f, "Service {name}"),
+            Self::EndpointSlice(name) => write!(f, "EndpointSlice {name}"),
         }
     }
 }
@@ -108,6 +114,10 @@ pub enum Resource {
     NetworkPolicy(NetworkPolicy),
     /// A ClusterNetworkPolicy.
     ClusterNetworkPolicy(ClusterNetworkPolicy),
+    /// A Service.
+    Service(Box<Service>),
+    /// An EndpointSlice.
+    EndpointSlice(Box<EndpointSlice>),
 }
 
 /// One object's new state; `None` means that it is absent. A removal may be repeated or spurious.

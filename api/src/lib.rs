@@ -12,6 +12,6 @@ pub mod selector;
 pub use change::{Change, Event, Key, NamespacedName, Resource};
 pub use crd::crds;
 pub use duration::GoDuration;
-pub use labels::{LabelSelector, Labels};
+pub use labels::{LabelPool, LabelSelector, Labels};
 pub use parse::{ParseError, parse, parse_json};
 pub use selector::{Selector, SelectorError};

@@ -46,6 +46,13 @@ pub(crate) struct Metadata {
     annotations: Option<Annotations>,
 }
 
+impl Metadata {
+    /// Takes the value of one label out, for who needs no other.
+    pub(crate) fn take_label(&mut self, key: &str) -> Option<String> {
+        self.labels.take()?.remove(key)
+    }
+}
+
 impl From<Metadata> for ObjectMeta {
     fn from(metadata: Metadata) -> Self {
         Self {
@@ -163,7 +170,7 @@ impl Subject {
                 return Err(self.error(format!("metadata.labels: {key:?}: {value:?} is no label")));
             }
         }
-        Ok(labels)
+        Ok(labels.into())
     }
 
     /// One annotation, parsed by `read`, whose error says what it should have been.

@@ -10,8 +10,9 @@ use crate::crd::{
     BGPConfiguration, BGPFilter, BGPNodeStatus, BGPPeer, IPAMBlock, IPPool, IPReservation,
 };
 use crate::resources::{
-    BgpConfiguration, BgpFilter, BgpPeer, ClusterNetworkPolicy, IpPool, IpReservation, IpamBlock,
-    Namespace, NetworkPolicy, Node, Pod, Secret, cluster_network_policy, node, pod, secret,
+    BgpConfiguration, BgpFilter, BgpPeer, ClusterNetworkPolicy, EndpointSlice, IpPool,
+    IpReservation, IpamBlock, Namespace, NetworkPolicy, Node, Pod, Secret, Service,
+    cluster_network_policy, endpoint_slice, node, pod, secret, service,
 };
 use crate::{Key, Resource};
 
@@ -116,7 +117,8 @@ pub fn parse(
             typed::<BGPNodeStatus>(kind, value)?;
             return Ok(None);
         }
-        ("v1", "Service") | ("discovery.k8s.io/v1", "EndpointSlice") => return Ok(None),
+        ("v1", "Service") => service(typed(kind, value)?)?,
+        ("discovery.k8s.io/v1", "EndpointSlice") => slice(typed(kind, value)?)?,
         ("portolan.io/v1alpha1", "IPPool" | "IPReservation" | "IPAMBlock") => {
             parse_addresses(kind, value)?
         }
@@ -126,7 +128,7 @@ pub fn parse(
 }
 
 /// Reads one object from its JSON text; what an API server leaves out of a list's items (`kind`, `apiVersion`) is taken
-/// from the arguments. Nodes and pods, of which there are many, go straight into what is kept of them.
+/// from the arguments. Kinds of which there are many go straight into what is kept of them.
 ///
 /// # Errors
 /// As [`parse`]; a text that is no JSON is an error that names no object.
@@ -148,6 +150,8 @@ pub fn parse_json(
                 let node = Node::try_from(manifest)?;
                 Ok((Key::Node(node.name.clone()), Resource::Node(node)))
             }),
+        ("v1", "Service") => serde_json::from_slice(text).ok().map(service),
+        ("discovery.k8s.io/v1", "EndpointSlice") => serde_json::from_slice(text).ok().map(slice),
         _ => None,
     };
     if let Some(read) = slim {
@@ -166,6 +170,18 @@ pub fn parse_json(
             .or_insert_with(|| text(api_version));
     }
     parse(kind, api_version, value)
+}
+
+fn service(manifest: service::Manifest) -> Result<(Key, Resource), ParseError> {
+    let service = Service::try_from(manifest)?;
+    let key = Key::Service(service.name.clone());
+    Ok((key, Resource::Service(Box::new(service))))
+}
+
+fn slice(manifest: endpoint_slice::Manifest) -> Result<(Key, Resource), ParseError> {
+    let slice = EndpointSlice::try_from(manifest)?;
+    let key = Key::EndpointSlice(slice.name.clone());
+    Ok((key, Resource::EndpointSlice(Box::new(slice))))
 }
 
 /// The kinds that say who gives out which addresses.

@@ -3,6 +3,7 @@
 mod attach;
 pub mod daemon;
 pub mod figures;
+mod fleet;
 pub mod interrupt;
 pub mod kernel_routes;
 pub mod machine;

@@ -30,7 +30,14 @@ impl Watch {
     /// # Errors
     /// When /proc can't be read.
     pub fn start(netns: &Netns) -> Result<Self> {
-        let processes = netns.processes()?;
+        Self::of(netns.processes()?)
+    }
+
+    /// Begins to watch these processes.
+    ///
+    /// # Errors
+    /// When /proc can't be read.
+    pub fn of(processes: Vec<i32>) -> Result<Self> {
         Ok(Self {
             daemon: processor_time(&processes)?,
             processes,
@@ -70,6 +77,14 @@ impl Watch {
         self.memory("VmRSS:")
     }
 
+    /// The memory that is theirs alone and no file's, summed; KiB.
+    ///
+    /// # Errors
+    /// When /proc can't be read.
+    pub fn anonymous_memory(&self) -> Result<u64> {
+        self.memory("RssAnon:")
+    }
+
     fn memory(&self, field: &str) -> Result<u64> {
         let of = |pid: &i32| -> Result<u64> {
             let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -79,6 +94,19 @@ impl Watch {
         };
         self.processes.iter().map(of).sum()
     }
+}
+
+/// What a process and the programs that it has run to their end have used since it was started, in ticks of 10 ms.
+///
+/// # Errors
+/// When it is gone.
+pub fn with_programs(process: i32) -> Result<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // After the name in brackets: state is the first, utime the 12th; then stime, cutime, cstime.
+    let rest = text.rsplit(") ").next().unwrap_or_default();
+    let words = rest.split(' ').skip(11).take(4);
+    let ticks = words.filter_map(|word| word.parse::<u64>().ok());
+    Ok(Duration::from_millis(ticks.sum::<u64>() * 10))
 }
 
 /// What all threads of these processes have run for, to the nanosecond.

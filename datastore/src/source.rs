@@ -35,6 +35,8 @@ pub struct ClusterSettings {
     pub node: String,
     /// The agent's namespace: where its Secrets and Leases are.
     pub namespace: String,
+    /// Whether Services and EndpointSlices are read, too. They are many, and change often: only for who serves them.
+    pub services: bool,
     /// What is written to this node's Node.
     pub node_writes: NodeWrites,
 }

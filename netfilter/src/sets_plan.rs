@@ -19,6 +19,8 @@ pub struct SetPlan {
     pub after: Option<String>,
     /// How many members are added or deleted.
     pub members_written: usize,
+    /// Sets that have, for a moment, more members than before and than after, and how many.
+    pub peaks: BTreeMap<SetName, usize>,
     /// What is there between the two, if no one else writes. Keep it even if there is nothing to write: it remembers what
     /// was compared.
     pub applied: ActualSets,
@@ -119,6 +121,7 @@ impl<'a> Planner<'a> {
             before: (!text.is_empty()).then_some(text),
             after: (!after.is_empty()).then_some(after),
             members_written: self.writer.members_written,
+            peaks: self.writer.peaks,
             applied,
             applied_after,
         }
@@ -129,6 +132,7 @@ impl<'a> Planner<'a> {
 struct Writer {
     text: String,
     members_written: usize,
+    peaks: BTreeMap<SetName, usize>,
 }
 
 impl Writer {
@@ -154,7 +158,7 @@ impl Writer {
 
     /// One walk over both; what is added comes first, for an address must not be missing from two sets at once.
     fn change(&mut self, name: &SetName, wanted: &BTreeSet<Member>, held: &BTreeSet<Member>) {
-        let mut extra = Vec::new();
+        let (mut extra, mut added, before) = (Vec::new(), 0, held.len());
         let (mut wanted, mut held) = (wanted.iter().peekable(), held.iter().peekable());
         loop {
             let order = match (wanted.peek(), held.peek()) {
@@ -166,10 +170,16 @@ impl Writer {
             let new = if order.is_le() { wanted.next() } else { None };
             let old = if order.is_ge() { held.next() } else { None };
             match (new, old) {
-                (Some(new), None) => self.member("add", name, new),
+                (Some(new), None) => {
+                    self.member("add", name, new);
+                    added += 1;
+                }
                 (None, Some(old)) => extra.push(old),
                 _ => {}
             }
+        }
+        if added > 0 && !extra.is_empty() {
+            self.peaks.insert(name.clone(), before + added);
         }
         for member in extra {
             self.member("del", name, member);
@@ -291,6 +301,36 @@ mod tests {
                 prop_assert_eq!((again.before, again.after), (None, None));
                 actual = made.applied_after;
             }
+        }
+    }
+
+    #[test]
+    fn a_set_that_gains_and_loses_members_has_more_of_them_for_a_moment() {
+        let (name, held) = set(1, &[1, 2, 3].into());
+        let known = plan_sets(
+            &ActualSets::default(),
+            &BTreeMap::from([(name.clone(), held)]),
+        );
+        assert_eq!(known.peaks, BTreeMap::new());
+        for (members, peak) in [
+            ([3, 4, 5].as_slice(), Some(5)),
+            (&[3], None),
+            (&[1, 2, 3, 4], None),
+        ] {
+            let wanted = set(1, &members.iter().copied().collect());
+            let planned = plan_sets(&known.applied, &BTreeMap::from([wanted]));
+            let text = planned.before.unwrap();
+            let (mut now, mut most) = (3, 3);
+            for line in text.lines() {
+                now = if line.starts_with("add") {
+                    now + 1
+                } else {
+                    now - 1
+                };
+                most = most.max(now);
+            }
+            assert_eq!(planned.peaks.get(&name).copied(), peak, "{members:?}");
+            assert_eq!(peak.unwrap_or(members.len().max(3)), most, "{members:?}");
         }
     }
 

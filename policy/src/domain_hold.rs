@@ -1,8 +1,6 @@
 //! Which answers of the DNS are held: those of the resolvers that count, to the pods that a policy with domain names
 //! selects.
 
-use std::collections::BTreeMap;
-
 use api::resources::{ClusterNetworkPolicy, ClusterPeer};
 use netfilter::{
     Action, ChainName, CtState, Family, IpSet, Match, Protocol, Rule, SetDirection, SetKind,
@@ -11,7 +9,7 @@ use netfilter::{
 
 use crate::part::Part;
 use crate::people::subject_labels;
-use crate::{Direction, DomainNameSettings, Endpoint, Objects};
+use crate::{Direction, DomainNameSettings, Endpoint, Objects, Pods};
 
 const DNS: u16 = 53;
 
@@ -82,7 +80,7 @@ pub(crate) fn sets(family: Family, settings: &DomainNameSettings, objects: &Obje
     let (namespace, selector) = &settings.cluster_dns;
     let known = objects.pods.get(namespace).into_iter();
     let cluster = known
-        .flat_map(BTreeMap::values)
+        .flat_map(Pods::iter)
         .filter(|pod| !pod.host_network && !pod.finished && selector.matches(&pod.labels));
     for pod in cluster {
         let own = objects.endpoints.values().filter(|one| one.pod == pod.name);

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::Change;
 use api::resources::DomainName;
+use api::{Change, Key};
 use netfilter::{ChainName, SetName};
 
 use crate::live::{Changes, Live};
@@ -39,8 +39,13 @@ impl Index {
 
     /// Takes one object's new state; kinds that no policy hangs on are passed over.
     pub fn handle(&mut self, change: &Change) {
+        if let Key::Pod(name) = &change.key {
+            let before = self.objects.shared_pod(name).cloned();
+            self.changes.pods.entry(name.clone()).or_insert(before);
+        } else {
+            self.changes.keys.insert(change.key.clone());
+        }
         self.objects.handle(change);
-        self.changes.keys.insert(change.key.clone());
     }
 
     /// Says which pods are attached to this node, by the host end's interface. Replaces what was said before.

@@ -18,6 +18,7 @@ mod meaning;
 mod objects;
 mod part;
 mod people;
+mod pods;
 mod policing;
 mod render;
 mod scratch;
@@ -45,6 +46,7 @@ pub use evaluate::{
 pub use flows::{Cut, Dirty, Entry, Judge, Local, Tuple};
 pub use index::Index;
 pub use objects::Objects;
+pub use pods::Pods;
 pub use walk::{Packet, Place, Tables, Tried, WalkVerdict, Walked, walk};
 
 /// A pod attached to this node.

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use api::resources::Pod;
 use api::{Key, NamespacedName};
 use netfilter::{Family, InterfaceName};
 
@@ -33,7 +34,10 @@ use subjects::Subjects;
 /// What changed since the last compilation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Changes {
+    /// Objects that are no pods.
     pub(crate) keys: BTreeSet<Key>,
+    /// Pods, and their objects as of the last compilation.
+    pub(crate) pods: BTreeMap<NamespacedName, Option<Arc<Pod>>>,
     pub(crate) endpoints: bool,
     pub(crate) domains: bool,
     pub(crate) broken: bool,
@@ -41,7 +45,8 @@ pub(crate) struct Changes {
 
 impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
-        self.keys.is_empty() && !self.endpoints && !self.domains && !self.broken
+        let objects = self.keys.is_empty() && self.pods.is_empty();
+        objects && !self.endpoints && !self.domains && !self.broken
     }
 
     /// Whether a resolver of the cluster or a policy that may give domain names is among them.
@@ -50,11 +55,8 @@ impl Changes {
             return false;
         };
         let (of_dns, _) = &names.cluster_dns;
-        self.keys.iter().any(|key| match key {
-            Key::Pod(name) => name.namespace == *of_dns,
-            Key::ClusterNetworkPolicy(_) => true,
-            _ => false,
-        })
+        let is_policy = |key: &Key| matches!(key, Key::ClusterNetworkPolicy(_));
+        self.pods.keys().any(|pod| pod.namespace == *of_dns) || self.keys.iter().any(is_policy)
     }
 }
 
@@ -110,7 +112,6 @@ impl Live {
         for key in &changes.keys {
             match key {
                 Key::Namespace(name) => self.change_namespace(name, objects, &mut asked),
-                Key::Pod(name) => drop(pods.insert(name.clone())),
                 Key::Node(_) => others = true,
                 Key::NetworkPolicy(_) | Key::ClusterNetworkPolicy(_) => {
                     policies.insert(key.clone());
@@ -118,7 +119,10 @@ impl Live {
                 _ => {}
             }
         }
-        for name in &pods {
+        for (name, before) in &changes.pods {
+            self.claims.set(before.as_ref(), objects.shared_pod(name));
+        }
+        for name in changes.pods.keys().chain(&pods) {
             self.change_pod(name, objects, &mut asked);
         }
         if others {
@@ -238,8 +242,7 @@ impl Live {
         asked: &mut BTreeSet<InterfaceName>,
     ) {
         let interfaces = self.by_pod.get(name).cloned().unwrap_or_default();
-        let pod = objects.pod(name);
-        self.claims.set(name, pod.map_or(&[], |pod| &pod.pod_ips));
+        let pod = objects.shared_pod(name);
         let own: Vec<&Endpoint> = interfaces
             .iter()
             .filter_map(|interface| self.endpoints.get(interface))
@@ -249,7 +252,7 @@ impl Live {
         self.change_person(&name.namespace, Who::Pod(name.name.clone()), person);
         for interface in &interfaces {
             if let Some(endpoint) = self.endpoints.get(interface).cloned() {
-                let person = Person::of_endpoint(&endpoint, pod);
+                let person = Person::of_endpoint(&endpoint, objects.pod(name));
                 self.change_endpoint_person(interface, &endpoint, person);
             }
         }
@@ -268,6 +271,8 @@ impl Live {
 
     fn change_person(&mut self, namespace: &str, who: Who, person: Option<Person>) {
         if self.population.get(namespace, &who) == person.as_ref() {
+            // An object that differs in what is no matter to others: the old one is not held on to.
+            self.population.set(namespace, who, person);
             return;
         }
         let old = self.population.set(namespace, who.clone(), person);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use api::resources::{
     ClusterNetworkPolicy, DomainName, IpPool, Namespace, NetworkPolicy, Node, Pod,
@@ -9,7 +10,7 @@ use api::resources::{
 use api::{Change, Key, NamespacedName, Resource};
 use netfilter::InterfaceName;
 
-use crate::{Endpoint, Problem};
+use crate::{Endpoint, Pods, Problem};
 
 /// Namespaces, pods, nodes, policies and local endpoints. Holds pods of namespaces it has not seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct Objects {
     /// By name.
     pub namespaces: BTreeMap<String, Namespace>,
     /// By namespace and name.
-    pub pods: BTreeMap<String, BTreeMap<String, Pod>>,
+    pub pods: BTreeMap<String, Pods>,
     /// By name: ClusterNetworkPolicy's `nodes` peers.
     pub nodes: BTreeMap<String, Node>,
     /// By name: where pods' addresses are.
@@ -56,7 +57,7 @@ impl Objects {
             }
             (Key::Pod(name), Some(Resource::Pod(pod))) => {
                 let pods = self.pods.entry(name.namespace.clone()).or_default();
-                pods.insert(name.name.clone(), pod.clone());
+                pods.insert(Arc::new(pod.clone()));
             }
             (Key::Pod(name), _) => self.remove_pod(name),
             (
@@ -65,7 +66,9 @@ impl Objects {
                 | Key::BgpPeer(_)
                 | Key::IpamBlock(_)
                 | Key::IpReservation(_)
-                | Key::Secret(_),
+                | Key::Secret(_)
+                | Key::Service(_)
+                | Key::EndpointSlice(_),
                 _,
             ) => {}
         }
@@ -88,6 +91,10 @@ impl Objects {
 
     /// One pod.
     pub fn pod(&self, name: &NamespacedName) -> Option<&Pod> {
+        self.shared_pod(name).map(|pod| &**pod)
+    }
+
+    pub(crate) fn shared_pod(&self, name: &NamespacedName) -> Option<&Arc<Pod>> {
         self.pods.get(&name.namespace)?.get(&name.name)
     }
 

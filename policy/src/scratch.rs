@@ -16,7 +16,7 @@ use crate::part::{Part, subject_problem};
 use crate::people::{Person, subject_labels};
 use crate::policing::{Policed, Policing, Subject};
 use crate::render::{Broken, Context, Rendered};
-use crate::{Compiled, Direction, Endpoint, FamilyRules, Objects, Origin, Problem, Settings};
+use crate::{Compiled, Direction, Endpoint, FamilyRules, Objects, Origin, Pods, Problem, Settings};
 
 /// What everything is made of.
 #[derive(Clone, Copy)]
@@ -140,7 +140,7 @@ fn people(objects: &Objects) -> Vec<Person> {
     for endpoint in objects.endpoints.values() {
         by_pod.entry(&endpoint.pod).or_default().push(endpoint);
     }
-    let pods = objects.pods.values().flat_map(BTreeMap::values);
+    let pods = objects.pods.values().flat_map(Pods::iter);
     let known = pods.filter_map(|pod| {
         let own = by_pod.get(&pod.name).map_or(&[][..], Vec::as_slice);
         Person::of_pod(pod, own, |address| held.contains(&address))
@@ -269,12 +269,12 @@ impl Maker<'_> {
         match meaning {
             Meaning::Pods(choice) | Meaning::Ports(choice, ..) => {
                 let chosen = self.people.iter().filter(|one| {
-                    let namespace = self.objects.namespaces.get(&one.namespace);
+                    let namespace = self.objects.namespaces.get(one.namespace());
                     let of_namespace = namespace.map(|namespace| &namespace.labels);
-                    choice.chooses(&one.namespace, of_namespace, &one.labels)
+                    choice.chooses(one.namespace(), of_namespace, one.labels())
                 });
                 chosen
-                    .flat_map(|one| meaning.members(&one.addresses, &one.ports))
+                    .flat_map(|one| meaning.members(one.addresses(), one.ports()))
                     .collect()
             }
             Meaning::Nodes(selector) => {

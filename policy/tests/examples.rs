@@ -76,7 +76,7 @@ fn address(objects: &Objects, who: &str) -> std::net::IpAddr {
     let Some((namespace, name)) = who.split_once('/') else {
         return who.parse().unwrap();
     };
-    let pod: &Pod = &objects.pods[namespace][name];
+    let pod: &Pod = objects.pods[namespace].get(name).unwrap();
     pod.pod_ips[0]
 }
 

@@ -212,15 +212,11 @@ impl Conn {
         what: &str,
         mut each: impl FnMut(RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
-        let request = serialized(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, 0);
-        let (kind, body) = (half(&request, 4), request.get(HEADER..));
+        let (kind, body) = request(message);
         // What this library cannot read is not ours: skipped, not fatal.
-        self.dump_raw(
-            kind.unwrap_or_default(),
-            body.unwrap_or_default(),
-            what,
-            |header, payload| parse(header, payload).ok().and_then(&mut each),
-        )
+        self.dump_raw(kind, &body, what, |header, payload| {
+            parse(header, payload).ok().and_then(&mut each)
+        })
     }
 
     /// Like [`Self::dump`], for requests and answers as bytes.
@@ -348,6 +344,13 @@ impl<'a> Iterator for Split<'a> {
             .unwrap_or_default();
         Some((header, payload))
     }
+}
+
+/// A message's kind and its body, as [`Conn::dump_raw`] takes them.
+pub(crate) fn request(message: &RouteNetlinkMessage) -> (u16, Vec<u8>) {
+    let whole = serialized(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, 0);
+    let body = whole.get(HEADER..).unwrap_or_default().to_vec();
+    (half(&whole, 4).unwrap_or_default(), body)
 }
 
 /// Reads a route message of the library's kinds.

@@ -12,10 +12,12 @@ mod pace;
 mod path;
 mod pod;
 pub mod rule_notices;
+mod survey;
 mod sysctl;
 mod table;
 mod target;
 mod tracker;
+mod tunnel;
 mod wire;
 
 pub use links::{
@@ -23,15 +25,19 @@ pub use links::{
     pod_links, shapers,
 };
 pub use monitor::{Monitor, Notice};
-pub use path::{PathMtu, Ways, path_mtu};
+pub use path::{PathMtu, Ways, path_mtu, subnets_of};
 pub use pod::{
     GATEWAY_V4, GATEWAY_V6, HOST_MAC, LEAST_MTU_V6, MadePodLink, MtuOutcome, PodLink, PodLinkState,
     Shaping, check_pod_link, create_pod_link, make_pod_link, pod_mtu, raise_pod_link, set_pod_mtus,
 };
+pub use survey::{SeenRoute, Survey, survey};
 pub use sysctl::{Sysctl, SysctlOutcome, host_sysctls};
 pub use table::{Clash, Options, Repointed, Report, RouteTable, RouteView, Status, Sweep};
 pub use target::{Gateway, Target};
 pub use tracker::{NextHopTracker, Reach};
+pub use tunnel::{
+    Mac, TUNNEL, Tunnel, TunnelPeer, TunnelReport, VNI, VXLAN_PORT, apply_tunnel, delete_tunnel,
+};
 
 use std::io;
 
@@ -71,6 +77,14 @@ pub enum Error {
     /// The pod already has an interface of that name, which isn't from us.
     #[error("the pod already has an interface {0}; remove it or ask for another name")]
     PodInterfaceExists(String),
+    /// The tunnel's device can't be made: something else is in its place.
+    #[error("the tunnel {name}: {why}")]
+    TunnelClash {
+        /// The device's name.
+        name: &'static str,
+        /// What is in the way, and what to do.
+        why: String,
+    },
     /// The interface is not there.
     #[error("no interface {0}")]
     NoInterface(String),

@@ -249,6 +249,15 @@ pub(crate) fn check_ours(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// Sets an interface up.
+pub(crate) fn up(index: u32) -> RouteNetlinkMessage {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link.header.flags = LinkFlags::Up;
+    link.header.change_mask = LinkFlags::Up;
+    RouteNetlinkMessage::SetLink(link)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

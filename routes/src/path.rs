@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteMetric};
@@ -10,7 +11,7 @@ use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, Rout
 use crate::batch::Batch;
 use crate::conn::{Conn, parse};
 use crate::links::{self, LINK_PREFIX, LinkInfo, SHAPER_PREFIX, blocking};
-use crate::{Error, pod};
+use crate::{Error, TUNNEL, pod};
 
 /// Addresses that no narrower route than a default one covers: reserved (RFC 1112 §4), and of the former 6bone (RFC 3701),
 /// which lies in 2000::/3, another way to write a default route.
@@ -77,7 +78,40 @@ fn leads_out(link: &LinkInfo) -> bool {
     let of_pods = [LINK_PREFIX, SHAPER_PREFIX];
     let of_pod = matches!(link.kind.as_str(), "veth" | "ifb")
         && of_pods.iter().any(|prefix| link.name.starts_with(prefix));
-    link.up && !link.loopback && link.kind != "dummy" && !of_pod
+    let inner = link.kind == "dummy" || link.name == TUNNEL;
+    link.up && !link.loopback && !inner && !of_pod
+}
+
+/// The subnets of the interfaces that hold this address of the node's own, link-local ones not counted.
+///
+/// # Errors
+/// When the kernel can't be asked.
+pub async fn subnets_of(own: &IpAddr) -> Result<Vec<IpNet>, Error> {
+    let mut conn = Conn::open()?;
+    let own = BTreeSet::from([*own]);
+    blocking(move || {
+        let holders = holders(&mut conn, &own)?;
+        let all = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        conn.dump(&all, "listing addresses", |message| match message {
+            RouteNetlinkMessage::NewAddress(found) if holders.contains(&found.header.index) => {
+                let address = found
+                    .attributes
+                    .iter()
+                    .find_map(|attribute| match attribute {
+                        AddressAttribute::Address(address) => Some(*address),
+                        _ => None,
+                    })?;
+                let subnet = IpNet::new(address, found.header.prefix_len).ok()?;
+                (!is_link_local(address)).then(|| subnet.trunc())
+            }
+            _ => None,
+        })
+    })
+    .await
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// The interfaces that hold one of the addresses.

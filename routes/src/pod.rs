@@ -6,8 +6,9 @@ mod request;
 mod shape;
 
 pub use check::check_pod_link;
+pub(crate) use mtu::other_end;
 pub use mtu::{LEAST_MTU_V6, MtuOutcome, pod_mtu, set_pod_mtus};
-pub(crate) use request::route_to;
+pub(crate) use request::{family, route_to};
 pub use shape::Shaping;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -309,7 +310,7 @@ impl Maker {
     fn raise(&mut self, index: u32) -> Result<(), Error> {
         let name = &self.link.host_interface;
         let mut steps = Steps::default();
-        steps.add(request::up(index), 0, || format!("setting {name} up"));
+        steps.add(links::up(index), 0, || format!("setting {name} up"));
         steps.run(&mut self.host)?;
         if self.link.has_v6() {
             // The pod's answers to neighbour discovery go there.
@@ -343,10 +344,10 @@ impl Maker {
     fn furnish_pod(&mut self, index: u32) -> Result<(), Error> {
         let name = &self.link.pod_interface;
         let mut steps = Steps::default();
-        steps.add(request::up(LOOPBACK_INDEX), 0, || {
+        steps.add(links::up(LOOPBACK_INDEX), 0, || {
             "setting the pod's lo up".to_owned()
         });
-        steps.add(request::up(index), 0, || {
+        steps.add(links::up(index), 0, || {
             format!("setting the pod's {name} up")
         });
         for &address in &self.link.addresses {

@@ -361,6 +361,6 @@ impl RouteTable {
 fn class(shape: &Shape) -> Sweep {
     match shape {
         Shape::Gateways(_) | Shape::Group(_) | Shape::Strange => Sweep::Learned,
-        Shape::Device(_) | Shape::Blackhole => Sweep::Local,
+        Shape::Onlink(..) | Shape::Device(_) | Shape::Blackhole => Sweep::Local,
     }
 }

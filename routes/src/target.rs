@@ -60,6 +60,14 @@ pub enum Target {
     Gateways(Vec<Gateway>),
     /// A scope-link route to an interface: a pod's host end.
     Interface(String),
+    /// By a gateway behind the interface of this name, whatever the node's other routes say of the gateway's address:
+    /// the tunnel to another node.
+    Onlink {
+        /// The interface's name.
+        interface: String,
+        /// The gateway's address; an IPv4 prefix may have an IPv6 one, which is link-local then (RFC 8950).
+        gateway: IpAddr,
+    },
     /// Packets are dropped: the Pod CIDR's own route, for addresses no pod holds.
     Blackhole,
 }

@@ -148,6 +148,7 @@ impl Mirror {
                 [only] => (only.link, Some(only.address)),
                 _ => (None, None),
             },
+            Shape::Onlink(address, link) => (Some(*link), Some(*address)),
             Shape::Device(index) => (Some(*index), None),
             Shape::Group(_) => (route.device, None),
             Shape::Blackhole | Shape::Strange => (None, None),

@@ -34,6 +34,8 @@ const SCOPE_NOWHERE: u8 = 255;
 const RTM_F_CLONED: u32 = 0x200;
 /// RTNH_F_DEAD and RTNH_F_LINKDOWN.
 const DEAD: u8 = 1 | 16;
+/// The gateway is on the link, whatever other routes say.
+const RTNH_F_ONLINK: u32 = 4;
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 
 const RTA_DST: u16 = 1;
@@ -58,6 +60,8 @@ pub(crate) enum Shape {
     Gateways(Vec<Gateway>),
     /// The id of a next-hop group.
     Group(u32),
+    /// A gateway taken to be on this link (RTNH_F_ONLINK).
+    Onlink(IpAddr, u32),
     /// Interface index.
     Device(u32),
     Blackhole,
@@ -87,6 +91,7 @@ impl Shape {
 pub(crate) struct Encoded {
     scope: u8,
     kind: u8,
+    flags: u32,
     v4: Vec<u8>,
     v6: Vec<u8>,
 }
@@ -107,6 +112,13 @@ impl Encoded {
                 attribute(&mut encoded.v4, RTA_NH_ID, &id.to_ne_bytes());
                 encoded.v6.clone_from(&encoded.v4);
             }
+            Shape::Onlink(address, link) => {
+                encoded.flags = RTNH_F_ONLINK;
+
+                let gateway = [Gateway::new(*address).on_link(*link)];
+                via(&mut encoded.v4, INET, &gateway);
+                via(&mut encoded.v6, INET6, &gateway);
+            }
             Shape::Device(index) => {
                 encoded.scope = SCOPE_LINK;
                 attribute(&mut encoded.v4, RTA_OIF, &index.to_ne_bytes());
@@ -124,7 +136,7 @@ pub(crate) fn install(batch: &mut Batch, prefix: IpNet, to: &Encoded, fresh: boo
     let flags = NLM_F_CREATE | if fresh { NLM_F_EXCL } else { NLM_F_REPLACE };
     let tail = if is_v4(prefix) { &to.v4 } else { &to.v6 };
     batch.push_with(RTM_NEWROUTE, flags, |out| {
-        marked(out, prefix, to.scope, to.kind);
+        marked(out, prefix, to);
         out.extend_from_slice(tail);
     });
 }
@@ -133,7 +145,11 @@ pub(crate) fn install(batch: &mut Batch, prefix: IpNet, to: &Encoded, fresh: boo
 /// since without the metric the kernel takes the lowest one, whoever's it is.
 pub(crate) fn remove(batch: &mut Batch, prefix: IpNet) {
     batch.push_with(RTM_DELROUTE, 0, |out| {
-        marked(out, prefix, SCOPE_NOWHERE, 0);
+        let any = Encoded {
+            scope: SCOPE_NOWHERE,
+            ..Encoded::default()
+        };
+        marked(out, prefix, &any);
     });
 }
 
@@ -221,11 +237,24 @@ pub(crate) fn read(payload: &[u8]) -> Option<Dumped> {
     let &[family, bits, _, tos, table, protocol, _, kind, ..] = payload else {
         return None;
     };
-    let cloned = word(payload, 8)? & RTM_F_CLONED != 0;
-    if table != TABLE_MAIN || tos != 0 || cloned {
+    let flags = word(payload, 8)?;
+    if table != TABLE_MAIN || tos != 0 || flags & RTM_F_CLONED != 0 {
         return None;
     }
-    read_any(payload.get(RTMSG..)?, (family, bits, protocol, kind))
+    let mut route = read_any(payload.get(RTMSG..)?, (family, bits, protocol, kind))?;
+    if flags & RTNH_F_ONLINK != 0
+        && let Shape::Gateways(gateways) = &route.shape
+        && let [
+            Gateway {
+                address,
+                link: Some(link),
+                ..
+            },
+        ] = gateways.as_slice()
+    {
+        route.shape = Shape::Onlink(*address, *link);
+    }
+    Some(route)
 }
 
 /// Whether the kernel itself would use a route: some next hop of it has a link that is up.
@@ -393,12 +422,11 @@ fn ip(value: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(value).ok().map(IpAddr::from)
 }
 
-fn marked(out: &mut Vec<u8>, prefix: IpNet, scope: u8, kind: u8) {
+fn marked(out: &mut Vec<u8>, prefix: IpNet, to: &Encoded) {
     let family = if is_v4(prefix) { INET } else { INET6 };
     let bits = prefix.prefix_len();
-    out.extend_from_slice(&[
-        family, bits, 0, 0, TABLE_MAIN, PROTOCOL, scope, kind, 0, 0, 0, 0,
-    ]);
+    out.extend_from_slice(&[family, bits, 0, 0, TABLE_MAIN, PROTOCOL, to.scope, to.kind]);
+    out.extend_from_slice(&to.flags.to_ne_bytes());
     address_attribute(out, RTA_DST, prefix.addr());
     attribute(out, RTA_PRIORITY, &METRIC.to_ne_bytes());
 }

@@ -113,13 +113,22 @@ fn every_shape_of_route_is_replaced_in_place_by_every_other() {
                 }
             };
             let (two, three) = (gateway(2), gateway(3));
+            let behind = if prefix.contains(':') {
+                "fe80::9"
+            } else {
+                "198.51.100.9"
+            };
+            let (interface, gateway) = ("up0".to_owned(), behind.parse().unwrap());
+            let onlink = Some(Target::Onlink { interface, gateway });
             // Each shape replaced by each other, in place: one route stays.
             let shapes = [
                 via(&[&two, &three]),
                 via(&[&three]),
+                onlink.clone(),
                 Some(Target::Blackhole),
                 via(&[&two, &three]),
                 Some(Target::Interface("up0".into())),
+                onlink,
                 via(&[&two]),
             ];
             for shape in shapes {

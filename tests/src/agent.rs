@@ -313,7 +313,11 @@ impl Agent {
             .map_or_else(String::new, Process::log_end)
     }
 
-    fn check_running(&mut self) -> Result<()> {
+    /// An error with the end of its log if it is not running.
+    ///
+    /// # Errors
+    /// When it has ended, or was never started.
+    pub fn check_running(&mut self) -> Result<()> {
         self.process
             .as_mut()
             .context("not started")?

@@ -1,8 +1,10 @@
 //! Probes under load: flows of a planned rate, with what was sent, lost and leaked counted per flow.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -20,6 +22,8 @@ const PATIENCE: Duration = Duration::from_millis(900);
 pub enum Kind {
     /// Each probe is a connection: handshake, echo, close.
     NewTcp,
+    /// The same with a web server: `GET /`, and its 200.
+    NewHttp,
     /// Each probe is a message on one connection. Lost are the segments, of both directions, that had to
     /// be sent again because they did not arrive, and messages without an answer.
     EstablishedTcp,
@@ -33,6 +37,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::NewTcp => "new TCP",
+            Self::NewHttp => "new HTTP",
             Self::EstablishedTcp => "established TCP",
             Self::Udp => "UDP",
         }
@@ -87,11 +92,85 @@ pub fn measure(
     duration: Duration,
     during: impl FnOnce() -> Result<()>,
 ) -> Result<Vec<Outcome>> {
+    measure_until(flows, &Until::new(Some(duration)), during)
+}
+
+/// Sends every flow as long as `during` runs, in whole seconds.
+///
+/// # Errors
+/// As [`measure`].
+pub fn measure_while(
+    flows: &[(&Netns, Flow)],
+    during: impl FnOnce() -> Result<()>,
+) -> Result<Vec<Outcome>> {
+    let until = Until::new(None);
+    measure_until(flows, &until, || {
+        // Told on a panic, too: the flows would never end.
+        let _told = Told(&until);
+        during()
+    })
+}
+
+/// When flows end.
+#[derive(Debug)]
+struct Until {
+    /// Whole seconds after the start; 0 as long as nobody knows.
+    seconds: AtomicU64,
+    start: Instant,
+}
+
+impl Until {
+    fn new(duration: Option<Duration>) -> Self {
+        Self {
+            seconds: AtomicU64::new(duration.map_or(0, |duration| duration.as_secs())),
+            start: Instant::now(),
+        }
+    }
+
+    /// The probes of a flow, once it is known how long it lasts.
+    fn planned(&self, flow: &Flow) -> Option<u64> {
+        match self.seconds.load(Ordering::Relaxed) {
+            0 => None,
+            seconds => Some(u64::from(flow.rate) * seconds),
+        }
+    }
+
+    /// Whether another probe is to be sent: one second of grace for a busy machine.
+    fn goes_on(&self, flow: &Flow, sent: u64, begun: Instant) -> bool {
+        let seconds = self.seconds.load(Ordering::Relaxed);
+        let is_late = begun.elapsed() >= Duration::from_secs(seconds + 1);
+        self.planned(flow)
+            .is_none_or(|planned| sent < planned && !is_late)
+    }
+}
+
+/// Tells the end when it is dropped.
+struct Told<'a>(&'a Until);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        let seconds = self.0.start.elapsed().as_secs().max(1);
+        self.0.seconds.store(seconds, Ordering::Relaxed);
+    }
+}
+
+fn measure_until(
+    flows: &[(&Netns, Flow)],
+    until: &Until,
+    during: impl FnOnce() -> Result<()>,
+) -> Result<Vec<Outcome>> {
     std::thread::scope(|scope| {
+        let (ready, all_ready) = mpsc::channel();
         let threads: Vec<_> = flows
             .iter()
-            .map(|(from, flow)| scope.spawn(move || from.inside(|| send(from, flow, duration))?))
+            .map(|(from, flow)| {
+                let ready = Ready(ready.clone());
+                scope.spawn(move || from.inside(|| send(from, flow, until, ready))?)
+            })
             .collect();
+        drop(ready);
+        // Ends when each flow has dropped its `Ready`: at its first probe, or when it failed before.
+        let _ = all_ready.recv();
         let happened = during();
         let mut outcomes = Vec::new();
         for thread in threads {
@@ -105,22 +184,27 @@ pub fn measure(
     })
 }
 
-fn send(from: &Netns, flow: &Flow, duration: Duration) -> Result<Outcome> {
+/// What a flow holds until it has its socket: a connection that is made while a link is down would fail.
+struct Ready(#[expect(dead_code, reason = "dropped is told")] mpsc::Sender<Infallible>);
+
+fn send(from: &Netns, flow: &Flow, until: &Until, ready: Ready) -> Result<Outcome> {
     // One thread, this one, which is in the namespace: every socket of the flow is made here.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let planned = u64::from(flow.rate) * duration.as_secs();
     let answers = runtime.block_on(async {
         match flow.kind {
-            Kind::NewTcp => connect_each(flow, planned).await,
-            Kind::EstablishedTcp => talk_on_one(from, flow, planned).await,
-            Kind::Udp => datagrams(flow, planned).await,
+            Kind::NewTcp | Kind::NewHttp => {
+                drop(ready);
+                connect_each(flow, until).await
+            }
+            Kind::EstablishedTcp => talk_on_one(from, flow, until, ready).await,
+            Kind::Udp => datagrams(flow, until, ready).await,
         }
     });
     let Answers { sent, unanswered } = answers.with_context(|| flow.name.clone())?;
     let mut outcome = Outcome {
-        planned,
+        planned: until.planned(flow).unwrap_or_default(),
         sent,
         ..Outcome::default()
     };
@@ -143,20 +227,17 @@ fn clock(flow: &Flow) -> tokio::time::Interval {
     interval_at(Instant::now() + period, period)
 }
 
-/// When the flow ends even if it could not send all: one period of grace for a busy machine.
-fn end(flow: &Flow, planned: u64) -> Instant {
-    let seconds = planned / u64::from(flow.rate.max(1));
-    Instant::now() + Duration::from_secs(seconds + 1)
-}
-
-async fn connect_each(flow: &Flow, planned: u64) -> Result<Answers> {
-    let (mut ticks, end) = (clock(flow), end(flow, planned));
+async fn connect_each(flow: &Flow, until: &Until) -> Result<Answers> {
+    let (mut ticks, begun) = (clock(flow), Instant::now());
     let mut attempts = tokio::task::JoinSet::new();
     let mut sent = 0;
-    while sent < planned && Instant::now() < end {
+    while until.goes_on(flow, sent, begun) {
         ticks.tick().await;
-        let to = flow.to;
-        attempts.spawn(async move { matches!(timeout(PATIENCE, exchange(to)).await, Ok(Ok(()))) });
+        let (to, words) = (flow.to, words(flow.kind));
+        attempts.spawn(async move {
+            let answer = timeout(PATIENCE, exchange(to, words)).await;
+            matches!(answer, Ok(Ok(true)))
+        });
         sent += 1;
     }
     let answered = attempts
@@ -171,20 +252,28 @@ async fn connect_each(flow: &Flow, planned: u64) -> Result<Answers> {
     })
 }
 
-async fn exchange(to: SocketAddr) -> Result<()> {
+/// What is sent on a new connection, and how many bytes of the answer have to end with what.
+fn words(kind: Kind) -> (&'static [u8], usize, &'static [u8]) {
+    match kind {
+        Kind::NewHttp => (b"GET / HTTP/1.0\r\n\r\n", 12, b" 200"),
+        _ => (b"probe", 5, b"probe"),
+    }
+}
+
+async fn exchange(to: SocketAddr, (words, length, end): (&[u8], usize, &[u8])) -> Result<bool> {
     let socket = if to.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
         TcpSocket::new_v6()?
     };
     let mut stream = socket.connect(to).await?;
-    stream.write_all(b"probe").await?;
-    let mut buffer = [0_u8; 5];
-    stream.read_exact(&mut buffer).await?;
-    Ok(())
+    stream.write_all(words).await?;
+    let mut answer = vec![0_u8; length];
+    stream.read_exact(&mut answer).await?;
+    Ok(answer.ends_with(end))
 }
 
-async fn datagrams(flow: &Flow, planned: u64) -> Result<Answers> {
+async fn datagrams(flow: &Flow, until: &Until, ready: Ready) -> Result<Answers> {
     let any: SocketAddr = if flow.to.is_ipv4() {
         "0.0.0.0:0"
     } else {
@@ -193,11 +282,12 @@ async fn datagrams(flow: &Flow, planned: u64) -> Result<Answers> {
     .parse()?;
     let socket = Arc::new(UdpSocket::bind(any).await?);
     socket.connect(flow.to).await?;
+    drop(ready);
     let answered = Arc::new(Mutex::new(BTreeSet::new()));
     let reader = tokio::spawn(read_datagrams(Arc::clone(&socket), Arc::clone(&answered)));
-    let (mut ticks, end) = (clock(flow), end(flow, planned));
+    let (mut ticks, begun) = (clock(flow), Instant::now());
     let mut sent = 0_u64;
-    while sent < planned && Instant::now() < end {
+    while until.goes_on(flow, sent, begun) {
         ticks.tick().await;
         // A refusal is as good as a loss: the number stays unanswered.
         let _ = socket.send(&sent.to_be_bytes()).await;
@@ -231,11 +321,12 @@ async fn read_datagrams(socket: Arc<UdpSocket>, answered: Arc<Mutex<BTreeSet<[u8
     }
 }
 
-async fn talk_on_one(from: &Netns, flow: &Flow, planned: u64) -> Result<Answers> {
+async fn talk_on_one(from: &Netns, flow: &Flow, until: &Until, ready: Ready) -> Result<Answers> {
     let stream = timeout(PATIENCE, TcpStream::connect(flow.to))
         .await
         .context("connect")??;
     stream.set_nodelay(true)?;
+    drop(ready);
     let local = stream.local_addr()?;
     let (mut reader, mut writer) = stream.into_split();
     let echoed = Arc::new(Mutex::new(0_u64));
@@ -246,9 +337,9 @@ async fn talk_on_one(from: &Netns, flow: &Flow, planned: u64) -> Result<Answers>
             *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         }
     });
-    let (mut ticks, end) = (clock(flow), end(flow, planned));
+    let (mut ticks, begun) = (clock(flow), Instant::now());
     let mut sent = 0_u64;
-    while sent < planned && Instant::now() < end {
+    while until.goes_on(flow, sent, begun) {
         ticks.tick().await;
         if writer.write_all(&sent.to_be_bytes()).await.is_err() {
             break;

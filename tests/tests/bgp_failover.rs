@@ -432,6 +432,44 @@ fn bfd_as_a_process_of_its_own_stays_up_while_the_agent_is_killed() {
 }
 
 #[test]
+fn an_agent_that_is_told_so_waits_for_the_process_of_bfd_and_finds_it_again() {
+    require_root!();
+    let mut lab = Lab::new("fwait", PATIENT_BFD, 0);
+    lab.agent.set_arguments(&["--bfd", "process"]);
+    lab.agent.start(&lab.node).unwrap();
+    lab.wait_for_both();
+    // Sessions stand without it; nobody has BFD's port.
+    let ports = || {
+        lab.node
+            .run("ss", &["-Hulpn", "sport", "=", "3784"])
+            .unwrap()
+    };
+    assert_eq!(ports(), "", "BFD runs in the agent");
+    let run_dir = lab.agent.run_dir();
+    // Twice: whoever replaces that process is found, too.
+    for times in 1..=2 {
+        let mut command = lab.node.command(binaries().unwrap().join("portolan"));
+        command.arg("bfd").arg("--run-dir").arg(&run_dir);
+        let log = run_dir.join("bfd.log");
+        let mut bfd = Process::start("portolan bfd", command, &log).unwrap();
+        eventually(PATIENCE, "the agent to find BFD", || {
+            let adoptions = lab.agent.log().matches("BFD adopted").count();
+            ensure!(adoptions == times, "{adoptions} of {times}");
+            Ok(())
+        })
+        .unwrap();
+        wait_bfd_up(&lab);
+        // The peer may not have noticed that the one before was gone.
+        eventually(PATIENCE, "BFD's port", || {
+            ensure!(!ports().is_empty(), "nobody has it");
+            Ok(())
+        })
+        .unwrap();
+        bfd.kill().unwrap();
+    }
+}
+
+#[test]
 fn bfd_in_the_agent_ends_with_it_and_graceful_restart_keeps_the_routes() {
     require_root!();
     let mut lab = Lab::new("finp", PATIENT_BFD, 0);

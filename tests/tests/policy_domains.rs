@@ -445,8 +445,13 @@ fn an_answer_of_a_resolver_that_is_not_listed_or_was_not_asked_for_does_not_coun
         // What nobody asked for, from another pod, under its own address and the resolver's.
         let to = SocketAddr::new(one.pods[2].addresses[family], 40_000);
         let from = &one.pods[1].sandbox.netns;
-        let length = if is_v6 { 128 } else { 32 };
-        from.ip(&format!("addr add {dns}/{length} dev lo")).unwrap();
+        // At once: not after the kernel has looked whether others have it.
+        let rest = if is_v6 {
+            "128 dev lo nodad"
+        } else {
+            "32 dev lo"
+        };
+        from.ip(&format!("addr add {dns}/{rest}")).unwrap();
         for source in [rogue, dns] {
             let octets = answer.clone();
             let send = move || {

@@ -362,6 +362,7 @@ spec:
     std::fs::write(&path, file).unwrap();
     let path = path.to_str().unwrap();
 
+    lab.nodes[0].agent.wait_settled().unwrap();
     let before = Snapshot::of(&lab.nodes[0].netns);
     let told = json(&lab, 0, &["try", path]);
     let table = text(&policy(&lab, 0, &["try", path]));

@@ -101,6 +101,7 @@ fn a_broken_manifest_is_reported_by_name_and_line_and_the_last_state_stays() {
     let mut lab = lab("bad");
     lab.drop_manifest("policy.yaml", POLICY).unwrap();
     lab.wait_synced().unwrap();
+    lab.nodes[0].agent.wait_settled().unwrap();
     let before = Snapshot::of(&lab.nodes[0].netns);
     lab.drop_manifest(
         "policy.yaml",

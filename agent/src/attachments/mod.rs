@@ -4,6 +4,7 @@ mod disk;
 mod frame;
 mod interface;
 mod log;
+mod peek;
 mod record;
 mod settings;
 mod store;
@@ -14,5 +15,6 @@ mod tests;
 
 pub(crate) use disk::LAST_BREATH;
 pub(crate) use interface::host_interface;
+pub(crate) use peek::peek;
 pub(crate) use settings::Settings;
 pub(crate) use store::{Leases, now};

@@ -7,4 +7,6 @@ mod view;
 
 pub(crate) use answer::answer;
 pub(crate) use cli::{BgpArgs, run};
-pub(crate) use view::{BgpAnswer, BgpQuestion};
+#[cfg(test)]
+pub(crate) use view::SessionView;
+pub(crate) use view::{BgpAnswer, BgpQuestion, PeerView};

@@ -71,7 +71,11 @@ pub(super) fn wait_for_agent(plugin: &Path, socket: &str, wait: Duration) -> any
     }
 }
 
-fn status(plugin: &Path, socket: &str) -> anyhow::Result<()> {
+/// Asks once whether the agent can attach pods.
+///
+/// # Errors
+/// If it cannot, or does not answer; with what it said.
+pub(super) fn status(plugin: &Path, socket: &str) -> anyhow::Result<()> {
     let config = json!({"cniVersion": CniVersion::V1_1_0, "name": NETWORK, "type": PLUGIN, "socket": socket});
     let output = ask(plugin, "STATUS", &config.to_string())?;
     if output.status.success() {

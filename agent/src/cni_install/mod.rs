@@ -6,6 +6,7 @@ mod conflist;
 mod disk;
 mod folder;
 mod install;
+mod look;
 mod protocol;
 mod report;
 mod stay;
@@ -14,3 +15,4 @@ mod tests;
 mod uninstall;
 
 pub(crate) use cli::{CniArgs, run};
+pub(crate) use look::{Binary, First, agent_by_plugin, first_configuration, plugin_in};

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use api::resources::Pod;
-use api::{Key, NamespacedName, Resource};
+use api::{Change, Key, NamespacedName, Resource};
 use ipnet::IpNet;
 
 use super::blocks::{Blocks, Fill, NoBlock};
@@ -99,7 +99,7 @@ impl Core {
     }
 
     fn reserved(&self) -> impl Iterator<Item = IpNet> {
-        // By the order of kinds: pods, which are many, come later.
+        // By the order of kinds: those that are many come later.
         let few = self.store.range(..Key::Namespace(String::new()));
         let reservations = few.filter_map(|(_, resource)| match resource {
             Resource::IpReservation(reservation) => Some(reservation.cidrs.iter().copied()),
@@ -108,17 +108,46 @@ impl Core {
         reservations.flatten()
     }
 
-    fn other_pods(&self) -> impl Iterator<Item = &Pod> {
-        self.store.values().filter_map(|resource| match resource {
-            Resource::Pod(pod) if pod.node_name.as_deref() != Some(self.node.as_str()) => Some(pod),
+    pub(super) fn other_pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods()
+            .filter(|pod| pod.node_name.as_deref() != Some(self.node.as_str()))
+    }
+
+    fn pods(&self) -> impl Iterator<Item = &Pod> {
+        let of_namespaces = self.objects().pods.values();
+        of_namespaces
+            .flat_map(policy::Pods::iter)
+            .map(AsRef::as_ref)
+    }
+
+    /// A pod changes, and with it maybe what others hold of this node's addresses. Most pods of a cluster hold none.
+    pub(super) fn note_elsewhere(&mut self, change: &Change) {
+        let Some((own, _)) = &self.elsewhere else {
+            return;
+        };
+        let before = match &change.key {
+            Key::Pod(name) => self.pod(name),
             _ => None,
-        })
+        };
+        let after = match &change.value {
+            Some(Resource::Pod(pod)) => Some(pod),
+            _ => None,
+        };
+        let here = Some(self.node.as_str());
+        let mut others = before
+            .into_iter()
+            .chain(after)
+            .filter(|pod| pod.node_name.as_deref() != here)
+            .flat_map(|pod| &pod.pod_ips);
+        if others.any(|ip| own.iter().any(|cidr| cidr.contains(ip))) {
+            self.elsewhere = None;
+        }
     }
 
     /// Addresses out of this node's CIDRs and blocks that pods of other nodes hold (fixed by their annotations).
     pub(super) fn elsewhere(&mut self) -> BTreeSet<IpNet> {
         let own = self.blocks.own();
-        // Found once for many publications: there may be thousands of pods.
+        // Found once for many publications: there may be thousands of pods, and most changes of them change nothing here.
         if let Some((of, found)) = &self.elsewhere
             && *of == own
         {
@@ -180,10 +209,9 @@ impl Core {
     pub(crate) fn ipam_state(&self) -> IpamState {
         let endpoints = self.endpoints().into_iter();
         let delegated = endpoints.filter(|endpoint| endpoint.settings.delegated);
-        let here = self.store.values().filter_map(|resource| match resource {
-            Resource::Pod(pod) if pod.node_name.as_deref() == Some(self.node.as_str()) => Some(pod),
-            _ => None,
-        });
+        let here = self
+            .pods()
+            .filter(|pod| pod.node_name.as_deref() == Some(self.node.as_str()));
         let elsewhere = self.other_pods().filter(|pod| !pod.finished);
         let elsewhere = elsewhere.flat_map(|pod| {
             let node = pod.node_name.clone().unwrap_or_default();

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use api::NamespacedName;
 use api::resources::Pod;
-use api::{Key, NamespacedName, Resource};
 
 use super::{Asked, Core};
 
@@ -51,10 +51,7 @@ impl Core {
     }
 
     pub(super) fn pod(&self, name: &NamespacedName) -> Option<&Pod> {
-        match self.store.get(&Key::Pod(name.clone())) {
-            Some(Resource::Pod(pod)) => Some(pod),
-            _ => None,
-        }
+        self.objects().pod(name)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::crd::Encapsulation;
 use api::resources::{IpPool, IpamBlock, Node};
 use ipnet::IpNet;
 use netfilter::Family;
@@ -149,6 +148,9 @@ fn families(pools: &[&IpPool]) -> BTreeSet<Family> {
         .collect()
 }
 
+/// The reason of a pool that shares addresses with another one.
+pub(super) const CIDR_OVERLAPS: &str = "CidrOverlaps";
+
 /// Pools that nodes take no blocks of, and why: in one word and for people.
 pub(super) fn refused<'a>(
     pools: &[&'a IpPool],
@@ -171,7 +173,7 @@ pub(super) fn refused<'a>(
                 "IPPool {name}: its cidr {cidr} overlaps {} of IPPool {}: nodes take no blocks of it; give it another cidr, or remove one of the two",
                 other.cidr, other.name
             );
-            refused.insert(name.as_str(), ("CidrOverlaps", why));
+            refused.insert(name.as_str(), (CIDR_OVERLAPS, why));
         } else if let Some(odd) = odd {
             let why = format!(
                 "IPPool {name}: nodes hold blocks of it of another size ({} of node {}), and blockSize cannot be changed to {block_size}: put it back, and make another pool; until then nodes take no blocks of it",
@@ -189,7 +191,7 @@ pub(super) fn refused<'a>(
 /// What a pool asks for that is not carried out.
 fn not_built(pool: &IpPool) -> Vec<String> {
     let mut said = Vec::new();
-    if pool.encapsulation != Encapsulation::None {
+    if !overlay::is_built(pool.encapsulation) {
         said.push(format!(
             "IPPool {}: encapsulation {:?} is not built yet: packets to its pods travel as they are, by the routes of BGP",
             pool.name, pool.encapsulation

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::Key;
 use api::resources::DomainName;
 use netfilter::{ActualSets, Family, SetName};
 use policy::{DnsAnswer, DomainCache};
@@ -25,6 +26,8 @@ pub(crate) type Names = Option<Arc<BTreeSet<DomainName>>>;
 /// What the DNS said of policies' names.
 pub(crate) struct Domains {
     cache: DomainCache,
+    /// Something that the cache follows has changed since it did: in large clusters that is long work for each pod.
+    is_stale: bool,
     /// What an earlier run left in the kernel, until the policies are known.
     left: Option<(Instant, ActualSets)>,
     early: VecDeque<(Instant, DnsAnswer)>,
@@ -42,6 +45,7 @@ impl Domains {
     pub(crate) fn new() -> Self {
         Self {
             cache: DomainCache::default(),
+            is_stale: true,
             left: None,
             early: VecDeque::new(),
             known: false,
@@ -82,9 +86,19 @@ impl Domains {
         self.cache.problems().iter().map(ToString::to_string)
     }
 
+    /// An object has changed.
+    pub(crate) fn note(&mut self, key: &Key) {
+        self.is_stale |= matches!(
+            key,
+            Key::ClusterNetworkPolicy(_) | Key::Node(_) | Key::IpPool(_)
+        );
+    }
+
     /// Hands the index its addresses, for the compilation of this generation. Every source is in sync.
     pub(crate) fn prepare(&mut self, index: &mut policy::Index, generation: u64) {
-        self.cache.follow(index.objects());
+        if std::mem::take(&mut self.is_stale) {
+            self.cache.follow(index.objects());
+        }
         if let Some((now, left)) = self.left.take() {
             let of = |name: &DomainName| {
                 let sets = Family::ALL.map(|family| set_name(family, name));

@@ -22,7 +22,7 @@ pub(crate) fn answer(ring: &Ring, since: u64, objects: &policy::Objects) -> Drop
 
 /// Local endpoints go before Pod objects, which may be out of date; a host-network pod's address is its node's.
 fn pods_by_address(objects: &policy::Objects) -> BTreeMap<IpAddr, String> {
-    let pods = objects.pods.values().flat_map(BTreeMap::values);
+    let pods = objects.pods.values().flat_map(policy::Pods::iter);
     let pods = pods.filter(|pod| !pod.host_network && !pod.finished);
     let known = pods.flat_map(|pod| pod.pod_ips.iter().map(|address| (*address, &pod.name)));
     let local = objects.endpoints.values();

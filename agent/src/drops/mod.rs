@@ -8,6 +8,6 @@ mod task;
 
 pub(crate) use answer::answer;
 pub(crate) use flag::drop_log;
-pub(crate) use ring::{DropsAnswer, DropsReport, Ring};
+pub(crate) use ring::{Dropped, DropsAnswer, DropsReport, Ring};
 pub(crate) use table::{HEADING, line};
 pub(crate) use task::run_task;

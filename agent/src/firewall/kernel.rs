@@ -103,6 +103,11 @@ impl Kernel {
 }
 
 impl Plans {
+    /// How many members sets have for a moment while this is written, where that is more than before and after.
+    pub(crate) fn set_peaks(&self) -> BTreeMap<SetName, usize> {
+        self.sets.peaks.clone()
+    }
+
     /// Whether there is nothing to be written.
     pub(crate) fn is_empty(&self) -> bool {
         let rules = self.v4.restore.is_none() && self.v6.restore.is_none();

@@ -14,8 +14,9 @@ mod set_counts;
 mod state;
 mod task;
 
-pub(crate) use backend::Choice;
+pub(crate) use backend::{Backend, Choice};
 pub(crate) use held::{Held, read_held};
 pub(crate) use latency::Histogram;
+pub(crate) use programs::Look;
 pub(crate) use state::{Applied, Desired, Stamp};
 pub(crate) use task::{Task, clean, run_without_policy};

@@ -72,6 +72,8 @@ pub(crate) struct Pace {
     leftover_since: Option<Instant>,
     has_too_much_left: bool,
     doubt_since: Option<Instant>,
+    /// A reading that looked after this doubt was given up for a change.
+    is_given_up: bool,
     last_read: Instant,
     gap: Duration,
     last_recheck: Instant,
@@ -87,6 +89,7 @@ impl Pace {
             leftover_since: None,
             has_too_much_left: false,
             doubt_since: None,
+            is_given_up: false,
             last_read: now,
             gap: LEAST_GAP,
             last_recheck: now,
@@ -115,6 +118,7 @@ impl Pace {
     pub(crate) fn overdue(&self, now: Instant) -> Option<Turn> {
         let (at, turn) = self.next();
         let patience = match turn {
+            Turn::ReadBack if self.is_given_up => Duration::ZERO,
             Turn::ReadBack if self.doubt_since.is_some() => PATIENCE,
             Turn::CleanUp => LATEST_CLEAN_UP,
             _ => CHECK,
@@ -145,6 +149,7 @@ impl Pace {
     pub(crate) fn read_back(&mut self, start: Instant, now: Instant) {
         // What happened during the reading may not be in it.
         self.doubt_since = self.doubt_since.filter(|since| *since > start);
+        self.is_given_up = false;
         self.last_read = now;
         let cost = now.saturating_duration_since(start);
         self.gap = (cost * GAP_PER_COST).clamp(LEAST_GAP, MOST_GAP);
@@ -161,13 +166,27 @@ impl Pace {
         self.doubt_since.is_none_or(is_young)
     }
 
+    /// A reading was given up for a change. It is begun once more, after a while, and then it goes first: in a stream
+    /// of changes every reading would be given up, and each has three programs run.
+    pub(crate) fn gave_up(&mut self, now: Instant) {
+        self.doubt(now);
+        self.is_given_up = true;
+    }
+
     /// What is due first, and when.
     pub(crate) fn next(&self) -> (Instant, Turn) {
         if let Some(retry) = self.retry {
             return (retry, Turn::Apply);
         }
         let read = match self.doubt_since {
-            Some(since) => since.max(self.last_read + self.gap),
+            Some(since) => {
+                let begin = if self.is_given_up {
+                    since + PATIENCE
+                } else {
+                    since
+                };
+                begin.max(self.last_read + self.gap)
+            }
             None => self.last_read + CHECK,
         };
         let mut next = (read, Turn::ReadBack);
@@ -241,6 +260,36 @@ mod tests {
                 }
             }
             assert!((3..=bound).contains(&reads), "{reads} of {cost:?} each");
+        }
+    }
+
+    #[test]
+    fn a_reading_is_given_up_once_for_a_stream_of_changes_and_not_again() {
+        for is_doubted in [false, true] {
+            let start = Instant::now();
+            let mut pace = Pace::new(start);
+            let mut now = start + CHECK;
+            // Not what this is about, and due at the same time.
+            pace.rechecked(now);
+            if is_doubted {
+                pace.doubt(now);
+            }
+            let (mut given_up, mut read) = (0, 0);
+            for _ in 0..100 {
+                now += MS * 20;
+                let is_due = pace.next().0 <= now && pace.next().1 == Turn::ReadBack;
+                if pace.overdue(now).is_none() && !is_due {
+                    continue;
+                }
+                if pace.may_wait(now) {
+                    given_up += 1;
+                    pace.gave_up(now);
+                } else {
+                    read += 1;
+                    pace.read_back(now, now + MS * 100);
+                }
+            }
+            assert_eq!((given_up, read), (1, 1), "{is_doubted}");
         }
     }
 

@@ -239,9 +239,12 @@ impl Task {
         let has_written = !plans.is_empty();
         let kernel = if has_written {
             let start = Instant::now();
+            let peaks = plans.set_peaks();
             let (kernel, writers) = plans.write(programs, &mut self.ready).await?;
             self.ready_at = Some(Instant::now() + BREATH);
-            self.notices.wrote(writers, kernel.set_sizes());
+            if self.notices.wrote(writers, kernel.set_sizes(), &peaks) {
+                self.pace.doubt(Instant::now());
+            }
             let took = start.elapsed();
             info!(microseconds = took.as_micros(), "programmed policy");
             self.applied.send_modify(|state| {
@@ -299,7 +302,10 @@ impl Task {
         let mut desired = self.desired.clone();
         let fresh = tokio::select! {
             biased;
-            _ = desired.changed(), if may_wait => return,
+            _ = desired.changed(), if may_wait => {
+                self.pace.gave_up(Instant::now());
+                return;
+            }
             fresh = self.read() => fresh,
         };
         match fresh {

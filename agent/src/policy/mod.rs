@@ -20,4 +20,6 @@ mod words;
 pub(crate) use answer::answer;
 pub(crate) use cli::{PolicyArgs, run};
 pub(crate) use state::PolicyState;
-pub(crate) use view::{PolicyAnswer, PolicyQuestion};
+pub(crate) use view::{DirectionView, PolicyAnswer, PolicyQuestion, ShowView};
+#[cfg(test)]
+pub(crate) use view::{PolicyShown, RuleShown};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ::policy::Objects;
+use ::policy::{Objects, Pods};
 use api::NamespacedName;
 
 /// So many are named in an error.
@@ -52,7 +52,7 @@ impl<'a> Names<'a> {
     pub(super) fn holder(&self, address: IpAddr) -> Result<NamespacedName, String> {
         let holder = self.objects.holder(address);
         let host_network = || {
-            let mut pods = self.objects.pods.values().flat_map(BTreeMap::values);
+            let mut pods = self.objects.pods.values().flat_map(Pods::iter);
             pods.find(|pod| pod.pod_ips.contains(&address))
                 .map(|pod| pod.name.clone())
         };
@@ -97,10 +97,8 @@ impl<'a> Names<'a> {
     }
 
     fn unknown(&self, pod: &NamespacedName) -> String {
-        let of_objects = self.objects.pods.iter().flat_map(|(namespace, pods)| {
-            let name = move |name: &String| NamespacedName::new(namespace, name);
-            pods.keys().map(name)
-        });
+        let of_objects = self.objects.pods.values().flat_map(Pods::iter);
+        let of_objects = of_objects.map(|pod| pod.name.clone());
         let mut near: Vec<(usize, NamespacedName)> = of_objects
             .chain(self.attached.keys().map(|name| (*name).clone()))
             .filter_map(|other| Some((likeness(pod, &other)?, other)))

@@ -166,7 +166,9 @@ fn object_change(known: &Known, change: &Change) -> ObjectChange {
         | Key::IpamBlock(_)
         | Key::IpPool(_)
         | Key::IpReservation(_)
-        | Key::Secret(_) => {
+        | Key::Secret(_)
+        | Key::Service(_)
+        | Key::EndpointSlice(_) => {
             return ObjectChange {
                 object: change.key.to_string(),
                 change: "nothing that policies hang on".to_owned(),

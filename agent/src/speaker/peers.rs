@@ -24,52 +24,83 @@ type Peers = (
     BTreeMap<String, String>,
 );
 
+/// Peers by name, and which of them has an address: a reflector has thousands, and each is looked for.
+#[derive(Default)]
+struct Made {
+    peers: BTreeMap<String, Peer>,
+    by_address: BTreeMap<SocketAddr, String>,
+}
+
 /// How many peers one range may have.
 const RANGE_LIMIT: usize = 1024;
 /// How many paths a peer with ADD-PATH is sent.
 const ADD_PATHS: u8 = 8;
 
 pub(super) fn compile(view: &View<'_>) -> Peers {
-    let (mut peers, mut accepted, mut refused) =
-        (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+    let (mut made, mut accepted, mut refused) = (Made::default(), BTreeSet::new(), BTreeMap::new());
     for peer in view.peers {
-        match add_peer(view, peer, &mut peers) {
+        match add_peer(view, peer, &mut made) {
             Ok(true) => drop(accepted.insert(peer.name.clone())),
             Ok(false) => {}
             Err(why) => drop(refused.insert(peer.name.clone(), why)),
         }
     }
     if view.configuration.node_to_node_mesh_enabled {
-        add_mesh(view, &mut peers);
+        add_mesh(view, &mut made);
     }
-    (peers, accepted, refused)
+    (made.peers, accepted, refused)
+}
+
+impl Made {
+    fn add(&mut self, name: String, peer: Peer) {
+        if let Target::Address(address) = peer.target {
+            self.by_address.insert(address, name.clone());
+        }
+        self.peers.insert(name, peer);
+    }
+
+    /// Why nobody else may peer with this address, if a BGPPeer does: two sessions of one pair would end each other for
+    /// ever. A link-local address may be there once on each interface.
+    fn taken(&self, address: SocketAddr) -> Option<String> {
+        if matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local()) {
+            return None;
+        }
+        let name = self.by_address.get(&address)?;
+        let ip = address.ip();
+        Some(format!(
+            "{ip} is a peer already, by {name}: say all of it in one BGPPeer"
+        ))
+    }
 }
 
 /// Adds what a BGPPeer makes on this node; false if it does not concern it.
-fn add_peer(
-    view: &View<'_>,
-    peer: &BgpPeer,
-    into: &mut BTreeMap<String, Peer>,
-) -> Result<bool, String> {
+fn add_peer(view: &View<'_>, peer: &BgpPeer, into: &mut Made) -> Result<bool, String> {
     let selected = peer.node_selector.matches(&view.node.labels);
     if let PeerTarget::Nodes(selector) = &peer.target {
         // Both sides of the pair make the session, as in Calico.
         let named = selector.matches(&view.node.labels);
-        let mut concerned = selected;
+        let (mut concerned, mut clash) = (false, None);
         for other in others(view) {
             let wanted = (selected && selector.matches(&other.labels))
                 || (named && peer.node_selector.matches(&other.labels));
             if let (true, Some(address)) = (wanted, address_of(view, other)) {
+                if let Some(why) = into.taken(address) {
+                    clash = Some(why);
+                    continue;
+                }
                 let asn = Asn(own_as(other, view.configuration));
                 let mut node = one_of(view, peer, Target::Address(address), Some(asn))?;
                 // Who is whose client is said of the nodes of nodeSelector: to a client its reflector is none.
                 let reflects = selected && selector.matches(&other.labels);
                 node.session.route_reflector_client &= reflects;
-                into.insert(format!("{}/{}", peer.name, other.name), node);
+                into.add(format!("{}/{}", peer.name, other.name), node);
                 concerned = true;
             }
         }
-        return Ok(concerned);
+        return match clash {
+            Some(why) if !concerned => Err(why),
+            _ => Ok(concerned || selected),
+        };
     }
     if !selected {
         return Ok(false);
@@ -91,19 +122,18 @@ fn add_peer(
         },
         PeerTarget::Nodes(_) => return Ok(false),
     };
-    into.insert(peer.name.clone(), one_of(view, peer, target, None)?);
+    if let Target::Address(address) = target
+        && let Some(why) = into.taken(address)
+    {
+        return Err(why);
+    }
+    into.add(peer.name.clone(), one_of(view, peer, target, None)?);
     Ok(true)
 }
 
 /// The node-to-node mesh; a node that a BGPPeer already reaches is left to it.
-fn add_mesh(view: &View<'_>, into: &mut BTreeMap<String, Peer>) {
-    let taken: BTreeSet<IpAddr> = into
-        .values()
-        .filter_map(|peer| match &peer.target {
-            Target::Address(address) => Some(address.ip()),
-            _ => None,
-        })
-        .collect();
+fn add_mesh(view: &View<'_>, into: &mut Made) {
+    let taken: BTreeSet<IpAddr> = into.by_address.keys().map(SocketAddr::ip).collect();
     for other in others(view) {
         let Some(address) = address_of(view, other) else {
             continue;
@@ -125,7 +155,7 @@ fn add_mesh(view: &View<'_>, into: &mut BTreeMap<String, Peer>) {
             source: source(view, None, Some(address)),
             ..SocketOptions::default()
         };
-        into.insert(
+        into.add(
             format!("mesh/{}", other.name),
             Peer {
                 target: Target::Address(address),

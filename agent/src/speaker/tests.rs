@@ -119,6 +119,55 @@ fn the_mesh_joins_every_other_node_once() {
 }
 
 #[test]
+fn an_address_is_a_peer_once_and_the_later_name_says_why_not() {
+    let label = |name: &str| Selector::parse(&format!("kubernetes.io/hostname == '{name}'"));
+    let between = |name: &str, from: &str, to: &str| BgpPeer {
+        node_selector: label(from).unwrap(),
+        route_reflector_client: name == "clients",
+        ..BgpPeer::new(
+            name,
+            PeerTarget::Nodes(label(to).unwrap()),
+            PeerAs::Internal,
+        )
+    };
+    // Either would do alone, since both sides of a pair make its session.
+    let cluster = Cluster::without_mesh(
+        vec![node("n1", 1, None), node("n2", 2, None)],
+        vec![
+            between("clients", "n1", "n2"),
+            between("reflectors", "n2", "n1"),
+        ],
+    );
+    for (own, other) in [(0, "n2"), (1, "n1")] {
+        let seen = cluster.seen_from(own);
+        let names: Vec<_> = seen.config.peers.keys().cloned().collect();
+        assert_eq!(names, [format!("clients/{other}")]);
+        let why = &seen.refused["reflectors"];
+        assert!(why.contains(&format!("by clients/{other}")), "{why}");
+    }
+    let twice = |name: &str, address: &str| {
+        BgpPeer::new(
+            name,
+            PeerTarget::Address(address.parse().unwrap()),
+            PeerAs::Number(65000),
+        )
+    };
+    let peers = vec![
+        twice("a", "10.10.1.1:179"),
+        twice("b", "10.10.1.1:179"),
+        twice("c", "10.10.1.1:1179"),
+    ];
+    let seen = Cluster::without_mesh(vec![node("n1", 1, None)], peers).seen_from(0);
+    let names: Vec<_> = seen.config.peers.keys().cloned().collect();
+    assert_eq!(names, ["a", "c"]);
+    assert!(
+        seen.refused["b"].contains("10.10.1.1"),
+        "{:?}",
+        seen.refused
+    );
+}
+
+#[test]
 fn a_reflector_has_clients_and_its_clients_have_none() {
     let named = |name: &str| Selector::parse(&format!("kubernetes.io/hostname == '{name}'"));
     let peer = BgpPeer {

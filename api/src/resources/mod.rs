@@ -6,6 +6,7 @@ mod bgp_peer;
 pub(crate) mod cluster_network_policy;
 mod community;
 mod domain_name;
+pub(crate) mod endpoint_slice;
 mod graceful_restart;
 mod ip_pool;
 mod ip_reservation;
@@ -15,6 +16,7 @@ mod network_policy;
 pub(crate) mod node;
 pub(crate) mod pod;
 pub(crate) mod secret;
+pub(crate) mod service;
 
 pub use bgp_configuration::{BgpConfiguration, Multipath, PrefixAdvertisement};
 pub use bgp_filter::{BgpFilter, FilterPrefixes, FilterRule, RuleAction, RuleOperation};
@@ -25,6 +27,7 @@ pub use cluster_network_policy::{
 };
 pub use community::{Community, CommunityError};
 pub use domain_name::DomainName;
+pub use endpoint_slice::{AddressType, Endpoint, EndpointPort, EndpointSlice};
 pub use graceful_restart::GracefulRestart;
 pub use ip_pool::IpPool;
 pub use ip_reservation::IpReservation;
@@ -34,5 +37,6 @@ pub use network_policy::{IpBlock, NetworkPolicy, Peer, PolicyRule, Port, PortMat
 pub use node::Node;
 pub use pod::{ContainerPort, Pod};
 pub use secret::{Secret, SecretValue};
+pub use service::{Service, ServicePort, ServiceType, TrafficDistribution, TrafficPolicy};
 
 pub use crate::crd::{FilterPeerType, MatchOperator, NextHopMode, Role};

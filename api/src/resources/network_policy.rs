@@ -70,6 +70,18 @@ pub enum Protocol {
     Sctp,
 }
 
+impl Protocol {
+    /// Reads a `protocol` as Kubernetes writes it; absent is TCP. None of a word that is not known.
+    pub(crate) fn read(text: Option<&str>) -> Option<Self> {
+        match text {
+            None | Some("" | "TCP") => Some(Self::Tcp),
+            Some("UDP") => Some(Self::Udp),
+            Some("SCTP") => Some(Self::Sctp),
+            Some(_) => None,
+        }
+    }
+}
+
 /// One entry of `ports`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {

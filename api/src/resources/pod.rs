@@ -99,12 +99,7 @@ fn named_ports(spec: &manifest::Spec) -> Vec<ContainerPort> {
 }
 
 fn named_port(port: &manifest::Port) -> Option<ContainerPort> {
-    let protocol = match port.protocol.as_deref() {
-        None | Some("" | "TCP") => Protocol::Tcp,
-        Some("UDP") => Protocol::Udp,
-        Some("SCTP") => Protocol::Sctp,
-        Some(_) => return None,
-    };
+    let protocol = Protocol::read(port.protocol.as_deref())?;
     let number = u16::try_from(port.container_port)
         .ok()
         .filter(|port| *port > 0)?;

@@ -192,6 +192,7 @@ proptest! {
         let not = |e: &Expression| Expression::Not(Box::new(e.clone()));
         let both = Expression::and(vec![a.clone(), b.clone()]);
         let neither = Expression::or(vec![not(&a), not(&b)]);
+        let labels = Labels::from(labels);
         prop_assert_ne!(both.matches(&labels), neither.matches(&labels));
     }
 

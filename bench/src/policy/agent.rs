@@ -15,6 +15,7 @@ use tests::policy_lab::BackEnd;
 
 use super::cluster;
 use crate::daemon::beside;
+use crate::usage::with_programs;
 
 const METRICS: &str = "127.0.0.1:9179";
 
@@ -24,7 +25,7 @@ pub(crate) struct Node {
     pub(crate) netns: Netns,
     back_end: BackEnd,
     dir: tempfile::TempDir,
-    _pods: Vec<Sandbox>,
+    pods: Vec<Sandbox>,
 }
 
 impl Node {
@@ -62,9 +63,30 @@ impl Node {
             netns,
             back_end,
             dir,
-            _pods: pods,
+            pods,
         };
         Ok((node, took))
+    }
+
+    /// A node whose agent has another source and is not started yet.
+    pub(crate) fn with(
+        agent: Agent,
+        netns: Netns,
+        back_end: BackEnd,
+        dir: tempfile::TempDir,
+    ) -> Self {
+        Self {
+            agent,
+            netns,
+            back_end,
+            dir,
+            pods: Vec::new(),
+        }
+    }
+
+    /// Keeps an attached pod's namespace as long as the node.
+    pub(crate) fn hold(&mut self, pod: Sandbox) {
+        self.pods.push(pod);
     }
 
     /// Where the manifests are.
@@ -73,7 +95,7 @@ impl Node {
     }
 
     /// Takes every rule and set out of the kernel: as after a reboot.
-    pub(super) fn empty_kernel(&self) -> Result<()> {
+    pub(crate) fn empty_kernel(&self) -> Result<()> {
         let text: String = ["raw", "mangle", "filter"]
             .map(|table| format!("*{table}\nCOMMIT\n"))
             .concat();
@@ -101,22 +123,16 @@ impl Node {
 
     /// What the agent and the programs that it has run have used, in seconds.
     pub(super) fn processor_time(&self) -> Result<f64> {
-        let mut ticks = 0;
-        for pid in self.netns.processes()? {
-            let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-            // After the name in brackets: state is the first, utime the 12th; then stime, cutime, cstime.
-            let rest = text.rsplit(") ").next().unwrap_or_default();
-            let words = rest.split(' ').skip(11).take(4);
-            ticks += words
-                .filter_map(|word| word.parse::<u64>().ok())
-                .sum::<u64>();
+        let mut used = Duration::ZERO;
+        for process in self.netns.processes()? {
+            used += with_programs(process)?;
         }
-        Ok(ticks as f64 / 100.0)
+        Ok(used.as_secs_f64())
     }
 
     /// The agent's histogram of this name: upper bounds in seconds, and how many are at or below each.
-    pub(super) fn histogram(&self, name: &str) -> Result<Vec<(f64, f64)>> {
-        let page = self.netns.inside(metrics)??;
+    pub(crate) fn histogram(&self, name: &str) -> Result<Vec<(f64, f64)>> {
+        let page = self.netns.inside(|| get("/metrics"))??;
         let start = format!("{name}_bucket{{le=\"");
         let mut buckets = Vec::new();
         for line in page.lines().filter_map(|line| line.strip_prefix(&start)) {
@@ -140,10 +156,12 @@ pub(super) fn nudge(run_dir: &Path) -> Result<UnixStream> {
     Ok(stream)
 }
 
-fn metrics() -> Result<String> {
+/// A page of the agent of this thread's network namespace, with its head.
+pub(crate) fn get(path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(METRICS)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)

@@ -26,7 +26,7 @@ const ALONE: usize = 50;
 const ALONE_EVERY: Duration = Duration::from_millis(120);
 
 /// A histogram's buckets.
-type Buckets = Vec<(f64, f64)>;
+pub(crate) type Buckets = Vec<(f64, f64)>;
 
 pub(super) fn measure(row: NodeRow, effort: Effort) -> Result<Figures> {
     let head = [
@@ -181,7 +181,7 @@ fn churn(node: &Node, changes: usize) -> Result<Outcome> {
 }
 
 /// What came into a histogram since.
-fn since(now: &Buckets, then: &Buckets) -> Buckets {
+pub(crate) fn since(now: &Buckets, then: &Buckets) -> Buckets {
     let counts = now.iter().zip(then);
     counts.map(|(now, then)| (now.0, now.1 - then.1)).collect()
 }
@@ -264,7 +264,7 @@ impl Probe {
 }
 
 /// The value below which this part lies, interpolated in its bucket.
-fn of_histogram(buckets: &[(f64, f64)], part: f64) -> f64 {
+pub(crate) fn of_histogram(buckets: &[(f64, f64)], part: f64) -> f64 {
     let rank = buckets.last().map_or(0.0, |bucket| bucket.1) * part;
     let (mut low, mut below) = (0.0, 0.0);
     for (bound, count) in buckets {

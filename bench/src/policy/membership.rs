@@ -26,14 +26,14 @@ const IPSET_PROTOCOL: u8 = 6;
 const NOT_THERE: i32 = -4103;
 
 /// One set and one address, asked for again and again.
-pub(super) struct Membership {
+pub(crate) struct Membership {
     socket: OwnedFd,
     request: Vec<u8>,
 }
 
 impl Membership {
     /// Opens the socket inside the namespace.
-    pub(super) fn new(netns: &Netns, set: &str, address: Ipv4Addr) -> Result<Self> {
+    pub(crate) fn new(netns: &Netns, set: &str, address: Ipv4Addr) -> Result<Self> {
         let socket = netns.inside(|| {
             let raw = SockType::Raw;
             let netfilter = SockProtocol::NetlinkNetFilter;
@@ -49,7 +49,7 @@ impl Membership {
     }
 
     /// Whether the address is in the set now.
-    pub(super) fn is_there(&self) -> Result<bool> {
+    pub(crate) fn is_there(&self) -> Result<bool> {
         send(self.socket.as_raw_fd(), &self.request, MsgFlags::empty())?;
         let mut buffer = [0; 4096];
         let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;

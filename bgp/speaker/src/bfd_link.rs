@@ -3,18 +3,25 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::time::sleep_until;
 
 use crate::bfd::{self, BfdEvent, BfdHandle, BfdPeer, BfdSettings};
 use crate::config::{Config, Target};
 use crate::peer::Peer;
+
+/// How often a process that is waited for is looked for.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// BFD sessions, by the names of the peers they watch.
 #[derive(Default)]
 pub(crate) struct BfdLink {
     running: Option<Running>,
     watched: BTreeMap<String, BfdPeer>,
+    /// When the process that is waited for is looked for again.
+    look_at: Option<Instant>,
 }
 
 struct Running {
@@ -31,12 +38,25 @@ impl BfdLink {
             .iter()
             .filter_map(|(name, peer)| Some((name.to_string(), watch(config, name, peer)?)))
             .collect();
+        if watched.is_empty() {
+            self.look_at = None;
+        }
         if watched == self.watched || (self.running.is_none() && watched.is_empty()) {
             return;
         }
         if self.running.is_none() {
             match start(config) {
-                Ok(running) => self.running = Some(running),
+                Ok(running) => {
+                    self.running = Some(running);
+                    self.look_at = None;
+                }
+                Err(error) if config.bfd_awaited => {
+                    if self.look_at.is_none() {
+                        tracing::warn!(%error, "BFD's own process is waited for: until then peers are watched by hold timers alone");
+                    }
+                    self.look_at = Some(Instant::now() + LOOK);
+                    return;
+                }
                 Err(error) => {
                     tracing::error!(%error, "BFD cannot be started: peers are watched by hold timers alone");
                     return;
@@ -62,11 +82,18 @@ impl BfdLink {
         }
     }
 
-    /// The next event; never, as long as nobody is watched. `None`: BFD has ended, so `configure` must follow.
+    /// The next event; never, as long as nobody is watched. `None`: BFD has ended, or may be there now, so `configure` must
+    /// follow.
     pub(crate) async fn next(&mut self) -> Option<BfdEvent> {
         let event = match &mut self.running {
             Some(running) => running.events.recv().await,
-            None => std::future::pending().await,
+            None => match self.look_at {
+                Some(at) => {
+                    sleep_until(at.into()).await;
+                    return None;
+                }
+                None => std::future::pending().await,
+            },
         };
         if event.is_none() {
             tracing::error!("BFD has ended; it is started again");
@@ -114,9 +141,18 @@ fn start(config: &Config) -> io::Result<Running> {
                 });
             }
             Err(error) => {
+                if config.bfd_awaited {
+                    return Err(error);
+                }
                 tracing::warn!(socket = %socket.display(), %error, "BFD cannot be adopted, so it runs in this process");
             }
         }
+    }
+    if config.bfd_awaited {
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "nobody serves its socket",
+        ));
     }
     let (handle, events) = bfd::spawn(BfdSettings::default())?;
     Ok(Running {

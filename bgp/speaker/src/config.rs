@@ -32,6 +32,8 @@ pub struct Config {
     pub restart_time: Duration,
     /// Where a BFD process that outlives this one is adopted, if there is one (`portolan bfd`).
     pub bfd_socket: Option<PathBuf>,
+    /// That process is waited for, however long: BFD never runs in this one.
+    pub bfd_awaited: bool,
     /// Route events are wanted; false for a pure route reflector, which then keeps none.
     pub route_events: bool,
 }
@@ -53,6 +55,7 @@ impl Config {
             draining: false,
             restart_time: Duration::from_secs(120),
             bfd_socket: None,
+            bfd_awaited: false,
             route_events: true,
         }
     }

@@ -1,11 +1,17 @@
 //! How the API server is reached, and as whom.
 
-use std::path::Path;
+mod access;
+mod identity;
+mod line;
+mod stack;
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::Client;
 
 use crate::{ClusterSettings, Error};
+use access::Place;
+use stack::Stacks;
+
+pub(super) use identity::Disbelieved;
 
 /// The API server as this node speaks to it; cheap to clone.
 #[derive(Clone)]
@@ -21,34 +27,18 @@ pub(crate) struct Connection {
 impl Connection {
     /// Reads how to get there. Nothing is sent yet, so a server that is away is no error.
     pub(crate) async fn open(settings: &ClusterSettings) -> Result<Self, Error> {
-        let mut config = match &settings.kubeconfig {
-            Some(path) => from_file(path).await?,
-            None => Config::incluster().map_err(|error| {
-                Error::NoCluster(format!(
-                    "this process does not run in a pod of a cluster ({error}): name a --kubeconfig, or a directory with --manifests"
-                ))
-            })?,
+        let place = match &settings.kubeconfig {
+            Some(path) => Place::Kubeconfig(path.clone()),
+            None => Place::Pod,
         };
-        // Whoever asks knows how long to wait, and that others ask, too.
-        config.default_retry = false;
-        let client = Client::try_from(config)
-            .map_err(|error| Error::NoCluster(format!("cannot speak to the cluster: {error}")))?;
+        let stacks = Stacks::open(place).await.map_err(Error::NoCluster)?;
+        let service = tower::service_fn(move |request| stacks.clone().send(request));
         Ok(Self {
-            client,
+            client: Client::new(service, &settings.namespace),
             node: settings.node.clone(),
             namespace: settings.namespace.clone(),
         })
     }
-}
-
-async fn from_file(path: &Path) -> Result<Config, Error> {
-    let wrong = |error: &dyn std::error::Error| {
-        Error::NoCluster(format!("{} is no kubeconfig: {error}", path.display()))
-    };
-    let file = Kubeconfig::read_from(path).map_err(|error| wrong(&error))?;
-    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-        .await
-        .map_err(|error| wrong(&error))
 }
 
 impl std::fmt::Debug for Connection {

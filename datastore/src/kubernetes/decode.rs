@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::facts::ObjectFacts;
+use super::failure::Failure;
 use super::kind::Kind;
-use super::request::Failure;
 
 /// An object as the server has it.
 #[derive(Debug)]
@@ -68,21 +68,6 @@ struct Marks {
     initial_events_end: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Status {
-    code: u16,
-    reason: String,
-    message: String,
-    details: Option<Details>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Details {
-    retry_after_seconds: u64,
-}
-
 /// What of a kind is read.
 pub(super) struct Lens<'a> {
     pub(super) kind: Kind,
@@ -99,7 +84,10 @@ impl Lens<'_> {
             serde_json::from_slice(line).map_err(|error| unreadable(kind, &error))?;
         let text = read.object.get().as_bytes();
         if read.type_ == "ERROR" {
-            return Ok((WatchEvent::Error(refusal(None, text)), None));
+            return Ok((
+                WatchEvent::Error(Failure::refused_in_words(None, text)),
+                None,
+            ));
         }
         let metadata = metadata(kind, text)?;
         let version = metadata.resource_version.clone();
@@ -117,7 +105,7 @@ impl Lens<'_> {
             }
             other => {
                 let why = format!("a watch of {} has an event {other:?}", kind.name());
-                return Err(Failure::Broken(why));
+                return Err(Failure::Unanswered(why));
             }
         };
         Ok((event, Some(version).filter(|version| !version.is_empty())))
@@ -146,10 +134,9 @@ impl Lens<'_> {
             }),
             Err(error) => Err(error),
         };
-        // Of pods there are many, and Secrets are nobody's business.
-        let facts = match kind {
-            Kind::Pod | Kind::Secret => ObjectFacts::default(),
-            _ => ObjectFacts {
+        let facts = match kind.is_noted() {
+            false => ObjectFacts::default(),
+            true => ObjectFacts {
                 problem: resource.as_ref().err().map(ToString::to_string),
                 ..ObjectFacts::read(kind.name(), text)
             },
@@ -163,22 +150,6 @@ impl Lens<'_> {
     }
 }
 
-/// Reads what the server says instead of what was asked for.
-pub(super) fn refusal(code: Option<u16>, text: &[u8]) -> Failure {
-    let status: Status = serde_json::from_slice(text).unwrap_or_default();
-    let told = status.details.unwrap_or_default().retry_after_seconds;
-    let message = match status.message.is_empty() {
-        false => status.message,
-        true => String::from_utf8_lossy(text).chars().take(200).collect(),
-    };
-    Failure::Refused {
-        code: code.unwrap_or(status.code),
-        reason: status.reason,
-        message: message.trim().replace(char::is_control, " "),
-        retry_after: (told > 0).then(|| std::time::Duration::from_secs(told)),
-    }
-}
-
 fn metadata(kind: Kind, text: &[u8]) -> Result<Metadata, Failure> {
     let envelope: Envelope =
         serde_json::from_slice(text).map_err(|error| unreadable(kind, &error))?;
@@ -189,7 +160,7 @@ fn unreadable(kind: Kind, error: &serde_json::Error) -> Failure {
     // Not what it quotes: it may be a part of a Secret.
     let (line, column) = (error.line(), error.column());
     let what = kind.name();
-    Failure::Broken(format!(
+    Failure::Unanswered(format!(
         "the server sent a {what} that is no JSON (at {line}:{column})"
     ))
 }

@@ -256,6 +256,8 @@ impl Facts {
                 | Key::Pod(_)
                 | Key::NetworkPolicy(_)
                 | Key::ClusterNetworkPolicy(_)
+                | Key::Service(_)
+                | Key::EndpointSlice(_)
         );
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
         let before = match facts.clone() {

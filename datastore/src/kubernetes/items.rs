@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 
-use super::request::Failure;
+use super::failure::Failure;
 
 /// The longest object, and the longest rest of a list without its objects, in octets.
 const LONGEST: usize = 16 << 20;
@@ -52,7 +52,7 @@ impl Items {
             }
         }
         match self.item.len().max(self.shell.len()) > LONGEST {
-            true => Err(Failure::Broken(format!(
+            true => Err(Failure::Unanswered(format!(
                 "an object has more than {LONGEST} octets"
             ))),
             false => Ok(whole),
@@ -68,10 +68,10 @@ impl Items {
             _items: Option<[(); 0]>,
         }
         if self.depth != 0 || self.shell.is_empty() {
-            return Err(Failure::Broken("the list breaks off".to_owned()));
+            return Err(Failure::Unanswered("the list breaks off".to_owned()));
         }
         let list: List = serde_json::from_slice(&self.shell)
-            .map_err(|error| Failure::Broken(format!("this is no list: {error}")))?;
+            .map_err(|error| Failure::Unanswered(format!("this is no list: {error}")))?;
         Ok(list.metadata)
     }
 

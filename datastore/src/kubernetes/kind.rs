@@ -17,6 +17,8 @@ pub(super) enum Kind {
     Pod,
     NetworkPolicy,
     ClusterNetworkPolicy,
+    Service,
+    EndpointSlice,
 }
 
 /// What it means that the server does not know a kind.
@@ -31,7 +33,7 @@ pub(super) enum Absence {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::BgpConfiguration,
         Self::BgpFilter,
         Self::BgpPeer,
@@ -44,7 +46,22 @@ impl Kind {
         Self::Pod,
         Self::NetworkPolicy,
         Self::ClusterNetworkPolicy,
+        Self::Service,
+        Self::EndpointSlice,
     ];
+
+    /// Those that are read: what Services are made of, only for who serves them.
+    pub(super) fn read(services: bool) -> impl Iterator<Item = Self> {
+        let is_of_services = |kind: &Self| matches!(kind, Self::Service | Self::EndpointSlice);
+        Self::ALL
+            .into_iter()
+            .filter(move |kind| services || !is_of_services(kind))
+    }
+
+    /// Whether anybody writes about its objects. Of pods and slices there are many, and Secrets are nobody's business.
+    pub(super) fn is_noted(self) -> bool {
+        !matches!(self, Self::Pod | Self::Secret | Self::EndpointSlice)
+    }
 
     /// `kind` of its objects.
     pub(super) fn name(self) -> &'static str {
@@ -61,6 +78,8 @@ impl Kind {
             Self::Pod => "Pod",
             Self::NetworkPolicy => "NetworkPolicy",
             Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
         }
     }
 
@@ -78,13 +97,16 @@ impl Kind {
             Self::Pod => "pods",
             Self::NetworkPolicy => "networkpolicies",
             Self::ClusterNetworkPolicy => "clusternetworkpolicies",
+            Self::Service => "services",
+            Self::EndpointSlice => "endpointslices",
         }
     }
 
     /// `apiVersion` of its objects.
     pub(super) fn api_version(self) -> &'static str {
         match self {
-            Self::Secret | Self::Namespace | Self::Node | Self::Pod => "v1",
+            Self::Secret | Self::Namespace | Self::Node | Self::Pod | Self::Service => "v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
             Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
             _ => "portolan.io/v1alpha1",
@@ -122,6 +144,18 @@ impl Kind {
         }
     }
 
+    /// What of the collection is somebody else's: Services of another proxy, and endpoints that only the DNS tells
+    /// (semantics 117). An object that gets such a label is deleted, as far as a watch says.
+    pub(super) fn label_selector(self) -> Option<&'static str> {
+        match self {
+            Self::Service => {
+                Some("!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless")
+            }
+            Self::EndpointSlice => Some("!service.kubernetes.io/headless"),
+            _ => None,
+        }
+    }
+
     /// The key of the object with this name, `namespace/name` where its kind has namespaces.
     pub(super) fn key(self, name: &str) -> Key {
         let namespaced = || {
@@ -142,6 +176,8 @@ impl Kind {
             Self::Pod => Key::Pod(namespaced()),
             Self::NetworkPolicy => Key::NetworkPolicy(namespaced()),
             Self::ClusterNetworkPolicy => Key::ClusterNetworkPolicy(name()),
+            Self::Service => Key::Service(namespaced()),
+            Self::EndpointSlice => Key::EndpointSlice(namespaced()),
         }
     }
 }

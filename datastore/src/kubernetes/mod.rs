@@ -4,6 +4,7 @@ mod backoff;
 mod connection;
 mod decode;
 mod facts;
+mod failure;
 mod items;
 mod kind;
 mod pods;

@@ -5,7 +5,8 @@ use api::resources::Pod;
 use api::{NamespacedName, Resource};
 
 use super::Connection;
-use super::request::{Answer, Failure};
+use super::failure::Failure;
+use super::request::Answer;
 use crate::Error;
 
 /// Reads single pods; cheap to clone.

@@ -22,10 +22,16 @@ pub(super) struct Query {
 
 impl Query {
     pub(super) fn new(kind: Kind, namespace: &str) -> Self {
-        let selector = kind.field_selector().map(encoded);
+        let selectors = [
+            ("fieldSelector", kind.field_selector()),
+            ("labelSelector", kind.label_selector()),
+        ];
+        let selectors = selectors.into_iter().filter_map(|(name, selector)| {
+            selector.map(|text| format!("{name}={}&", encoded(text)))
+        });
         Self {
             path: kind.path(namespace),
-            always: selector.map_or_else(String::new, |text| format!("fieldSelector={text}&")),
+            always: selectors.collect(),
         }
     }
 

@@ -7,9 +7,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::Connection;
 use super::backoff::{Backoff, between};
 use super::decode::{Lens, WatchEvent};
+use super::failure::Failure;
 use super::kind::{Absence, Kind};
 use super::query::Query;
-use super::request::{Answer, Failure};
+use super::request::Answer;
 use super::told::Told;
 use super::world::Wanted;
 
@@ -257,7 +258,7 @@ impl Reflector {
             };
             let done = match line {
                 Ok(Some(line)) => self.take(&line, &mut is_list).await,
-                Ok(None) if is_list => Err(End::Failed(Failure::Broken(
+                Ok(None) if is_list => Err(End::Failed(Failure::Unanswered(
                     "the list breaks off".to_owned(),
                 ))),
                 Ok(None) => Err(End::Over),
@@ -300,7 +301,7 @@ impl Reflector {
     async fn listed(&mut self, version: String) -> Result<(), End> {
         if version.is_empty() {
             let why = "the server has sent a list without a resourceVersion".to_owned();
-            return Err(End::Failed(Failure::Broken(why)));
+            return Err(End::Failed(Failure::Unanswered(why)));
         }
         self.tell(Told::Listed(self.kind)).await?;
         self.at = Some(version);
@@ -430,7 +431,7 @@ impl Reflector {
     /// Asks the server, and notes whether it is there: a refusal is an answer, too.
     async fn ask(&self, path: &str) -> Result<Answer, Failure> {
         let answer = Answer::to(&self.connection.client, path).await;
-        let is_away = matches!(answer, Err(Failure::Broken(_)));
+        let is_away = matches!(answer, Err(Failure::Unanswered(_)));
         self.away.send_if_modified(|since| {
             let was_away = since.is_some();
             if was_away != is_away {

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 
-use super::decode;
+use super::failure::Failure;
 
 /// How long the server may take to begin an answer. It waits by itself until its cache is as new as was asked for.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -20,56 +20,6 @@ const LONGEST: usize = 16 << 20;
 
 /// The longest refusal that is read, in octets.
 const LONGEST_REFUSAL: usize = 64 << 10;
-
-/// Why there is no answer, or no more of it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Failure {
-    /// The server will not.
-    #[error("{message} ({code} {reason})")]
-    Refused {
-        /// The HTTP status.
-        code: u16,
-        /// Why, in one word.
-        reason: String,
-        /// Why, for people.
-        message: String,
-        /// How long it wants to be left alone.
-        retry_after: Option<Duration>,
-    },
-    /// It cannot be reached, breaks off, or says what cannot be understood.
-    #[error("{0}")]
-    Broken(String),
-}
-
-impl Failure {
-    /// What the watch was to go on from is not known any more (410).
-    pub(super) fn is_expired(&self) -> bool {
-        matches!(self, Self::Refused { code, reason, .. } if *code == 410 || reason == "Expired" || reason == "Gone")
-    }
-
-    /// The server has no such kind.
-    pub(super) fn is_not_found(&self) -> bool {
-        matches!(self, Self::Refused { code: 404, .. })
-    }
-
-    /// The server does not take such a request: a streamed list, say (422, or 400 by older ones).
-    pub(super) fn is_not_understood(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused {
-                code: 400 | 422,
-                ..
-            }
-        )
-    }
-
-    pub(super) fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Refused { retry_after, .. } => *retry_after,
-            Self::Broken(_) => None,
-        }
-    }
-}
 
 /// An answer's text as it comes in. Dropping it ends the request.
 pub(super) struct Answer {
@@ -85,15 +35,13 @@ impl Answer {
         let request = http::Request::get(path)
             .header(http::header::ACCEPT, "application/json")
             .body(Body::empty())
-            .map_err(|error| Failure::Broken(format!("{path} is no path: {error}")))?;
+            .map_err(|error| Failure::Unanswered(format!("{path} is no path: {error}")))?;
         let sent = tokio::time::timeout(ANSWER, client.send(request)).await;
         let Ok(sent) = sent else {
             let seconds = ANSWER.as_secs();
-            return Err(Failure::Broken(format!("no answer within {seconds} s")));
+            return Err(Failure::Unanswered(format!("no answer within {seconds} s")));
         };
-        let (head, body) = sent
-            .map_err(|error| Failure::Broken(reason_of(&error)))?
-            .into_parts();
+        let (head, body) = sent.map_err(|error| Failure::unsent(&error))?.into_parts();
         let mut answer = Self {
             body,
             buffer: BytesMut::new(),
@@ -104,13 +52,7 @@ impl Answer {
         }
         // What cannot be read of it does not matter.
         while answer.buffer.len() < LONGEST_REFUSAL && matches!(answer.more().await, Ok(true)) {}
-        let mut failure = decode::refusal(Some(head.status.as_u16()), &answer.buffer);
-        let header = head.headers.get(http::header::RETRY_AFTER);
-        let seconds = header.and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        if let Failure::Refused { retry_after, .. } = &mut failure {
-            *retry_after = seconds.map(Duration::from_secs).or(*retry_after);
-        }
-        Err(failure)
+        Err(Failure::refused(&head, &answer.buffer))
     }
 
     /// The next line, without its end; none at the answer's end. Can be dropped and called again.
@@ -124,14 +66,14 @@ impl Answer {
             }
             self.searched = self.buffer.len();
             if self.searched > LONGEST {
-                return Err(Failure::Broken(format!(
+                return Err(Failure::Unanswered(format!(
                     "an object has more than {LONGEST} octets"
                 )));
             }
             if !self.more().await? {
                 return match self.buffer.is_empty() {
                     true => Ok(None),
-                    false => Err(Failure::Broken("the answer breaks off".to_owned())),
+                    false => Err(Failure::Unanswered("the answer breaks off".to_owned())),
                 };
             }
         }
@@ -154,32 +96,18 @@ impl Answer {
             let next = tokio::time::timeout(SILENCE, self.body.frame()).await;
             let Ok(next) = next else {
                 let seconds = SILENCE.as_secs();
-                return Err(Failure::Broken(format!(
+                return Err(Failure::Unanswered(format!(
                     "the server has been silent for {seconds} s"
                 )));
             };
             let Some(frame) = next else { return Ok(false) };
-            let frame = frame.map_err(|error| Failure::Broken(reason_of(&error)))?;
+            let frame = frame.map_err(|error| Failure::unanswered(&error))?;
             if let Ok(data) = frame.into_data() {
                 self.buffer.extend_from_slice(&data);
                 return Ok(true);
             }
         }
     }
-}
-
-/// An error with what caused it, which the outer ones often leave out.
-fn reason_of(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let said = inner.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 /// Writes a value so that it can stand in a query (RFC 3986 §2.3).

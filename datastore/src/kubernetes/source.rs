@@ -30,7 +30,7 @@ pub async fn watch_kubernetes(settings: &ClusterSettings) -> Result<Source, Erro
     let (wanted, _) = watch::channel(Wanted::None);
     let away = watch::Sender::new(None);
     let mut readers = Vec::new();
-    for kind in Kind::ALL {
+    for kind in Kind::read(settings.services) {
         let (requests, request_reader) = mpsc::channel(1);
         readers.push(requests);
         let names = (kind == Kind::Secret).then(|| wanted.subscribe());
@@ -38,7 +38,7 @@ pub async fn watch_kubernetes(settings: &ClusterSettings) -> Result<Source, Erro
         let reflector = Reflector::new(connection, kind, told, request_reader, names);
         tokio::spawn(reflector.run());
     }
-    let world = World::new(facts.clone(), wanted);
+    let world = World::new(Kind::read(settings.services), facts.clone(), wanted);
     tokio::spawn(tell(world, told_reader, sender, problems));
     tokio::spawn(serve(refreshes, readers));
     Ok(Source {
@@ -90,15 +90,16 @@ async fn tell(
                 return;
             }
         }
+        // Before it is said that all is known.
+        if let Some(found) = world.problems() {
+            publish(&problems, found);
+        }
         if !is_in_sync && world.is_in_sync() {
             is_in_sync = true;
             world.facts().set_whole();
             if events.send(Event::InSync).await.is_err() {
                 return;
             }
-        }
-        if let Some(found) = world.problems() {
-            publish(&problems, found);
         }
         for reply in barriers {
             // Who went away needs no answer.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::resources::{IpPool, IpamBlock};
-use api::{Change, Key, Resource};
+use api::{Change, Key, LabelPool, Resource};
 use tokio::sync::watch;
 
 use super::decode::Object;
@@ -36,6 +36,8 @@ pub(super) struct World {
     facts: Facts,
     wanted: watch::Sender<Wanted>,
     hasher: RandomState,
+    /// Those of pods that were told.
+    labels: LabelPool,
 }
 
 /// The objects of one kind.
@@ -66,10 +68,15 @@ enum Sent {
 }
 
 impl World {
-    pub(super) fn new(facts: Facts, wanted: watch::Sender<Wanted>) -> Self {
-        let kinds = Kind::ALL.map(|kind| (kind, Objects::default()));
+    /// `kinds`: those that are read.
+    pub(super) fn new(
+        kinds: impl IntoIterator<Item = Kind>,
+        facts: Facts,
+        wanted: watch::Sender<Wanted>,
+    ) -> Self {
+        let kinds = kinds.into_iter().map(|kind| (kind, Objects::default()));
         Self {
-            kinds: kinds.into(),
+            kinds: kinds.collect(),
             blocks: BTreeMap::new(),
             refused_blocks: BTreeMap::new(),
             blocks_are_stale: false,
@@ -79,6 +86,7 @@ impl World {
             facts,
             wanted,
             hasher: RandomState::new(),
+            labels: LabelPool::default(),
         }
     }
 
@@ -201,7 +209,7 @@ impl World {
             return self.gone(kind, &name);
         }
         let key = kind.key(&name);
-        if is_noted(kind) {
+        if kind.is_noted() {
             self.facts.set(key.clone(), Some(facts));
         }
         let hasher = &self.hasher;
@@ -213,12 +221,15 @@ impl World {
         });
         known.list = list;
         match resource {
-            Ok(resource) => {
+            Ok(mut resource) => {
                 if self.invalid.remove(&key).is_some() {
                     self.problems_are_stale = true;
                 }
                 if known.told.differs(&resource, hasher) {
                     known.told = Sent::new(&resource, hasher);
+                    if let Resource::Pod(pod) = &mut resource {
+                        self.labels.share(&mut pod.labels);
+                    }
                     self.tell(kind, key, Some(resource));
                 }
             }
@@ -242,7 +253,7 @@ impl World {
             return;
         };
         let key = kind.key(name);
-        if is_noted(kind) {
+        if kind.is_noted() {
             self.facts.set(key.clone(), None);
         }
         if self.invalid.remove(&key).is_some() {
@@ -390,11 +401,6 @@ impl Sent {
     }
 }
 
-/// Whether anybody writes about objects of the kind.
-fn is_noted(kind: Kind) -> bool {
-    !matches!(kind, Kind::Pod | Kind::Secret)
-}
-
 /// Of kinds that there are many of. The hash's keys are this process's own: that two states of an object have the same
 /// one is left to chance, 1 in 2⁶⁴.
 fn print_of(resource: &Resource, hasher: &RandomState) -> Option<u64> {
@@ -402,6 +408,8 @@ fn print_of(resource: &Resource, hasher: &RandomState) -> Option<u64> {
         Resource::Pod(pod) => Some(hasher.hash_one(pod)),
         Resource::Node(node) => Some(hasher.hash_one(node)),
         Resource::Namespace(namespace) => Some(hasher.hash_one(namespace)),
+        Resource::Service(service) => Some(hasher.hash_one(service)),
+        Resource::EndpointSlice(slice) => Some(hasher.hash_one(slice)),
         _ => None,
     }
 }

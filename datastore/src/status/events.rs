@@ -80,6 +80,10 @@ impl From<&Key> for Regarding {
                 "ClusterNetworkPolicy",
                 name,
             ),
+            Key::Service(name) => Self::namespaced("v1", "Service", name),
+            Key::EndpointSlice(name) => {
+                Self::namespaced("discovery.k8s.io/v1", "EndpointSlice", name)
+            }
         }
     }
 }
@@ -102,6 +106,8 @@ impl Regarding {
             "Pod" => Key::Pod(namespaced()),
             "NetworkPolicy" => Key::NetworkPolicy(namespaced()),
             "ClusterNetworkPolicy" => Key::ClusterNetworkPolicy(name),
+            "Service" => Key::Service(namespaced()),
+            "EndpointSlice" => Key::EndpointSlice(namespaced()),
             _ => return None,
         })
     }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use api::Key;
 
-use crate::lab::{Lab, SILENCE};
+use crate::heard::Heard;
+use crate::lab::{Lab, SILENCE, pod_names};
 use crate::objects::{node, peer, pod, pool, secret};
 use crate::store::{Fault, Store};
 
@@ -36,7 +37,7 @@ async fn all_is_told_then_in_sync_then_changes() {
             store.put("nodes", node("n1"));
         })
         .await;
-        assert_eq!(lab.pods(), ["a", "b", "c", "d", "e", "f", "g"]);
+        assert_eq!(pod_names(&lab), ["a", "b", "c", "d", "e", "f", "g"]);
         assert_eq!(
             lab.told.last().unwrap(),
             "InSync",
@@ -47,7 +48,7 @@ async fn all_is_told_then_in_sync_then_changes() {
         assert_eq!(lab.problems(), [""; 0]);
         lab.store.put("pods", pod("h", "10.1.0.9"));
         lab.store.delete("pods", "default/a");
-        lab.until(|lab| lab.told.len() == 11).await;
+        lab.until("so", |lab| lab.told.len() == 11).await;
         assert_eq!(lab.told[9..], ["+Pod default/h", "-Pod default/a"]);
         lab.until_silent().await;
         assert_eq!(lab.told.len(), 11);
@@ -99,12 +100,12 @@ async fn a_first_list_that_is_cut_is_no_state_to_act_on() {
         .await;
         let is_streamed = lab.store.read(|state| state.streams_lists);
         let came = if is_streamed { 2 } else { 4 };
-        lab.until(|lab| lab.pods().len() == came).await;
+        lab.until("so", |lab| pod_names(lab).len() == came).await;
         assert!(!lab.is_in_sync(), "{:?}", lab.told);
         // What vanishes before the list is whole was told, and is taken back.
         lab.store.delete("pods", "default/a");
-        lab.until(|lab| lab.is_in_sync()).await;
-        assert_eq!(lab.pods(), ["b", "c", "d", "e"]);
+        lab.until_in_sync().await;
+        assert_eq!(pod_names(&lab), ["b", "c", "d", "e"]);
         assert_eq!(lab.told.last().unwrap(), "InSync");
     }
 }
@@ -126,7 +127,8 @@ async fn a_watch_that_has_expired_leads_to_a_list_told_as_differences() {
         lab.store.put("pods", pod("e", "10.1.0.5"));
         lab.store.compact();
         lab.store.with(|state| state.is_away = false);
-        lab.until(|lab| lab.pods() == ["a", "c", "d", "e"]).await;
+        lab.until("so", |lab| pod_names(lab) == ["a", "c", "d", "e"])
+            .await;
         lab.until_silent().await;
         let mut told = lab.told[before..].to_vec();
         told.sort();
@@ -174,8 +176,8 @@ async fn a_list_whose_next_page_has_expired_is_begun_anew() {
         );
     })
     .await;
-    lab.until(|lab| lab.is_in_sync()).await;
-    assert_eq!(lab.pods(), ["a", "b", "c", "d", "e"]);
+    lab.until_in_sync().await;
+    assert_eq!(pod_names(&lab), ["a", "b", "c", "d", "e"]);
     let asked = lab.store.asked("pods");
     let first_pages: Vec<bool> = asked
         .iter()
@@ -196,7 +198,7 @@ async fn a_server_that_asks_for_patience_is_given_it() {
         store.fault("pods", &[Fault::Status(429, Some(2))]);
     })
     .await;
-    lab.until(|lab| lab.is_in_sync()).await;
+    lab.until_in_sync().await;
     let asked = lab.store.asked("pods");
     assert_eq!(asked.len(), 2, "{asked:?}");
     let pause = asked[1].at - asked[0].at;
@@ -218,7 +220,7 @@ async fn a_server_that_fails_again_and_again_is_asked_less_and_less_often() {
         );
     })
     .await;
-    lab.until(|lab| lab.is_in_sync()).await;
+    lab.until_in_sync().await;
     let asked = lab.store.asked("pods");
     assert_eq!(asked.len(), 4, "{asked:?}");
     let least = [250, 500, 1000].map(Duration::from_millis);
@@ -238,7 +240,7 @@ async fn a_watch_goes_on_where_it_was_after_resets_and_garbage() {
     tokio::time::sleep(SILENCE).await;
     lab.store.put("pods", pod("b", "10.1.0.2"));
     lab.store.put("pods", pod("c", "10.1.0.3"));
-    lab.until(|lab| lab.pods().len() == 3).await;
+    lab.until("so", |lab| pod_names(lab).len() == 3).await;
     lab.until_silent().await;
     assert_eq!(lab.told[before..], ["+Pod default/b", "+Pod default/c"]);
     let asked = lab.store.asked("pods");
@@ -268,7 +270,7 @@ async fn while_the_server_is_away_nothing_is_told_and_afterwards_what_has_change
     );
     store.delete("pods", "default/a");
     store.with(|state| state.is_away = false);
-    lab.until(|lab| lab.pods() == ["b"]).await;
+    lab.until("so", |lab| pod_names(lab) == ["b"]).await;
     crate::lab::eventually(
         || lab.problems().is_empty(),
         || tokio::time::sleep(SILENCE / 10),
@@ -339,7 +341,11 @@ async fn a_refresh_is_answered_when_all_has_been_sent_whatever_is_under_way() {
             let name = format!("p{round}");
             lab.store.put("pods", pod(&name, "10.1.0.9"));
             lab.refresh().await;
-            assert!(lab.pods().contains(&name), "round {round}: {:?}", lab.told);
+            assert!(
+                pod_names(&lab).contains(&name),
+                "round {round}: {:?}",
+                lab.told
+            );
         }
     }
 }
@@ -358,7 +364,7 @@ async fn a_refresh_of_many_objects_lists_none_of_them_anew() {
     assert!(lab.state.contains_key(&Key::Node("n2".to_owned())));
     lab.store.put("pods", pod("new", "10.1.0.9"));
     lab.refresh().await;
-    assert!(lab.pods().contains(&"new".to_owned()));
+    assert!(pod_names(&lab).contains(&"new".to_owned()));
     let lists = |collection: &str| {
         let asked = lab.store.asked(collection);
         asked
@@ -425,23 +431,23 @@ async fn secrets_are_read_when_a_peer_means_them_and_no_others() {
         store.put("bgppeers", peer("tor", "meant"));
     })
     .await;
-    let secrets = |lab: &Lab| {
+    let secrets = |lab: &Heard| {
         let keys = lab.state.keys().filter(|key| matches!(key, Key::Secret(_)));
         keys.map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(secrets(&lab), ["Secret portolan/meant"], "before InSync");
     lab.store.put("bgppeers", peer("tor", "other"));
-    lab.until(|lab| secrets(lab) == ["Secret portolan/other"])
+    lab.until("so", |lab| secrets(lab) == ["Secret portolan/other"])
         .await;
     lab.store.put("secrets", secret("other", "bmV1"));
-    let count = |lab: &Lab| {
+    let count = |lab: &Heard| {
         lab.told
             .iter()
             .filter(|word| *word == "+Secret portolan/other")
             .count()
     };
-    lab.until(|lab| count(lab) == 2).await;
+    lab.until("so", |lab| count(lab) == 2).await;
     lab.store.delete("bgppeers", "tor");
-    lab.until(|lab| secrets(lab).is_empty()).await;
+    lab.until("so", |lab| secrets(lab).is_empty()).await;
     assert!(!format!("{:?}", lab.source.problems.borrow()).contains("aHV"));
 }

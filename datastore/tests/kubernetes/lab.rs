@@ -1,16 +1,16 @@
 //! A server, the source that watches it, and what came of it.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::future::Future;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Event, Key, Resource};
-use datastore::{ClusterSettings, NodeWrites, Source, watch_kubernetes};
+use datastore::{ClusterSettings, NodeWrites, watch_kubernetes};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
+use crate::heard::Heard;
 use crate::server::Server;
 use crate::store::Store;
 
@@ -21,11 +21,8 @@ pub(crate) const LONG: Duration = Duration::from_secs(20);
 pub(crate) const SILENCE: Duration = Duration::from_millis(700);
 
 pub(crate) struct Lab {
-    pub(crate) source: Source,
+    heard: Heard,
     pub(crate) store: Arc<Store>,
-    pub(crate) state: BTreeMap<Key, Resource>,
-    /// Every change as `+key` or `-key`, and `InSync`.
-    pub(crate) told: Vec<String>,
     _server: Server,
     _folder: TempDir,
 }
@@ -51,13 +48,12 @@ impl Lab {
             kubeconfig: Some(path),
             node: "n1".to_owned(),
             namespace: "portolan".to_owned(),
+            services: false,
             node_writes: NodeWrites::default(),
         };
         Self {
-            source: watch_kubernetes(&settings).await.unwrap(),
+            heard: Heard::new(watch_kubernetes(&settings).await.unwrap(), LONG),
             store: Arc::clone(&server.store),
-            state: BTreeMap::new(),
-            told: Vec::new(),
             _server: server,
             _folder: folder,
         }
@@ -66,83 +62,35 @@ impl Lab {
     /// One that is in sync.
     pub(crate) async fn in_sync(prepare: impl FnOnce(&Store)) -> Self {
         let mut lab = Self::start(prepare).await;
-        lab.until(|lab| lab.is_in_sync()).await;
+        lab.until_in_sync().await;
         lab
-    }
-
-    pub(crate) fn is_in_sync(&self) -> bool {
-        self.told.iter().any(|word| word == "InSync")
-    }
-
-    fn take(&mut self, event: Event) {
-        let Event::Change(change) = event else {
-            return self.told.push("InSync".to_owned());
-        };
-        let sign = if change.value.is_some() { '+' } else { '-' };
-        self.told.push(format!("{sign}{}", change.key));
-        match change.value {
-            Some(value) => self.state.insert(change.key, value),
-            None => self.state.remove(&change.key),
-        };
-    }
-
-    /// Takes events until a condition holds.
-    pub(crate) async fn until(&mut self, condition: impl Fn(&Self) -> bool) {
-        let waited = timeout(LONG, async {
-            while !condition(self) {
-                let event = self.source.events.recv().await.expect("the source lives");
-                self.take(event);
-            }
-        });
-        let result = waited.await;
-        let asked = self.store.read(|state| state.asked.len());
-        assert!(
-            result.is_ok(),
-            "told: {:?}\nrequests: {asked}\nproblems: {:?}",
-            self.told,
-            self.problems()
-        );
     }
 
     /// Takes events until none comes.
     pub(crate) async fn until_silent(&mut self) {
-        while let Ok(Some(event)) = timeout(SILENCE, self.source.events.recv()).await {
-            self.take(event);
-        }
+        self.heard.until_silent(SILENCE).await;
     }
+}
 
-    /// Has all read that the server holds now, and takes it in.
-    pub(crate) async fn refresh(&mut self) {
-        let refresh = self.source.refresh.clone();
-        let mut done = Box::pin(async move { refresh.refresh().await });
-        let waited = timeout(LONG, async {
-            loop {
-                tokio::select! {
-                    biased;
-                    Some(event) = self.source.events.recv() => self.take(event),
-                    () = &mut done => return,
-                }
-            }
-        });
-        waited.await.expect("the refresh is answered");
-        while let Ok(event) = self.source.events.try_recv() {
-            self.take(event);
-        }
-    }
+impl Deref for Lab {
+    type Target = Heard;
 
-    /// The names of the pods that are there.
-    pub(crate) fn pods(&self) -> Vec<String> {
-        let names = self.state.keys().filter_map(|key| match key {
-            Key::Pod(name) => Some(name.name.clone()),
-            _ => None,
-        });
-        names.collect()
+    fn deref(&self) -> &Heard {
+        &self.heard
     }
+}
 
-    pub(crate) fn problems(&self) -> Vec<String> {
-        let problems = self.source.problems.borrow();
-        problems.iter().map(ToString::to_string).collect()
+impl DerefMut for Lab {
+    fn deref_mut(&mut self) -> &mut Heard {
+        &mut self.heard
     }
+}
+
+/// The names of the pods that are there.
+pub(crate) fn pod_names(heard: &Heard) -> Vec<String> {
+    let keys = heard.keys("Pod").into_iter();
+    keys.filter_map(|key| Some(key.split_once('/')?.1.to_owned()))
+        .collect()
 }
 
 /// Waits until a condition of the server holds.

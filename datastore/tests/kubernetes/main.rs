@@ -7,6 +7,7 @@
 )]
 
 mod faults;
+mod heard;
 mod lab;
 mod objects;
 mod server;

@@ -62,7 +62,9 @@ impl<'a> Touched<'a> {
                 | Key::IpamBlock(_)
                 | Key::IpPool(_)
                 | Key::IpReservation(_)
-                | Key::Secret(_) => {}
+                | Key::Secret(_)
+                | Key::Service(_)
+                | Key::EndpointSlice(_) => {}
             }
         }
         touched

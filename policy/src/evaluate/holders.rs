@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use api::resources::{ContainerPort, Pod};
 use api::{Labels, NamespacedName};
 
-use crate::{Endpoint, Objects};
+use crate::{Endpoint, Objects, Pods};
 
 static NO_LABELS: Labels = Labels::new();
 
@@ -90,7 +90,7 @@ impl<'a> Holders<'a> {
             attached.extend(endpoint.addresses.iter().copied());
             holders.take_endpoint(objects, endpoint, here);
         }
-        let pods = || objects.pods.values().flat_map(BTreeMap::values);
+        let pods = || objects.pods.values().flat_map(Pods::iter);
         for pod in pods().filter(|pod| !has_own_endpoint(objects, pod)) {
             holders.take_pod(pod, &attached);
         }

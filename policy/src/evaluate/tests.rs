@@ -7,6 +7,8 @@ mod tiers;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use api::labels::Requirement;
 use api::resources::*;
@@ -14,13 +16,39 @@ use api::{LabelSelector, Labels, NamespacedName};
 use netfilter::InterfaceName;
 
 use super::*;
-use crate::Endpoint;
+use crate::{Endpoint, Pods};
 
 fn labels(text: &str) -> Labels {
     let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
     pairs
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect()
+}
+
+/// A pod that is put in its place when this is dropped.
+struct Edited<'a> {
+    pods: &'a mut Pods,
+    pod: Pod,
+}
+
+impl Deref for Edited<'_> {
+    type Target = Pod;
+
+    fn deref(&self) -> &Pod {
+        &self.pod
+    }
+}
+
+impl DerefMut for Edited<'_> {
+    fn deref_mut(&mut self) -> &mut Pod {
+        &mut self.pod
+    }
+}
+
+impl Drop for Edited<'_> {
+    fn drop(&mut self) {
+        self.pods.insert(Arc::new(self.pod.clone()));
+    }
 }
 
 /// All of `key=value` or `key`.
@@ -118,7 +146,7 @@ impl World {
         self.objects.nodes.insert(name.to_owned(), node);
     }
 
-    fn pod(&mut self, name: &str, of: &str, node: &str, addresses: &[&str]) -> &mut Pod {
+    fn pod(&mut self, name: &str, of: &str, node: &str, addresses: &[&str]) -> Edited<'_> {
         let name = named(name);
         let pod = Pod {
             name: name.clone(),
@@ -131,9 +159,8 @@ impl World {
             fixed_ips: Vec::new(),
             named_ports: Vec::new(),
         };
-        let of_namespace = self.objects.pods.entry(name.namespace).or_default();
-        of_namespace.insert(name.name.clone(), pod);
-        of_namespace.get_mut(&name.name).unwrap()
+        let pods = self.objects.pods.entry(name.namespace).or_default();
+        Edited { pods, pod }
     }
 
     fn attach(&mut self, interface: &str, pod: &str, uid: &str, addresses: &[&str]) {
@@ -146,14 +173,11 @@ impl World {
         self.objects.endpoints.insert(interface, endpoint);
     }
 
-    fn edit(&mut self, pod: &str) -> &mut Pod {
+    fn edit(&mut self, pod: &str) -> Edited<'_> {
         let name = named(pod);
-        self.objects
-            .pods
-            .get_mut(&name.namespace)
-            .unwrap()
-            .get_mut(&name.name)
-            .unwrap()
+        let pods = self.objects.pods.get_mut(&name.namespace).unwrap();
+        let pod = Pod::clone(pods.get(&name.name).unwrap());
+        Edited { pods, pod }
     }
 
     fn named_port(&mut self, pod: &str, name: &str, protocol: Protocol, port: u16) {

@@ -79,7 +79,7 @@ impl Population {
         &'a self,
         choice: &'a PodChoice,
     ) -> Box<dyn Iterator<Item = &'a Person> + 'a> {
-        let matches = |person: &&Person| choice.pods.matches(&person.labels);
+        let matches = |person: &&Person| choice.pods.matches(person.labels());
         match &choice.namespaces {
             NamespaceChoice::Own(namespace) => {
                 Box::new(self.of_namespace(namespace).filter(matches))

@@ -102,7 +102,7 @@ impl LiveSets {
         population: &Population,
         output: &mut Output,
     ) {
-        let Some(namespace) = old.or(new).map(|one| &one.namespace) else {
+        let Some(namespace) = old.or(new).map(Person::namespace) else {
             return;
         };
         let of_namespace = population.labels(namespace);
@@ -177,7 +177,7 @@ impl LiveSet {
         match &self.meaning {
             Meaning::Pods(choice) | Meaning::Ports(choice, ..) => {
                 for person in population.chosen(choice) {
-                    add(self.meaning.members(&person.addresses, &person.ports));
+                    add(self.meaning.members(person.addresses(), person.ports()));
                 }
             }
             Meaning::Nodes(selector) => {
@@ -198,12 +198,13 @@ impl LiveSet {
 
     /// What a pod brings; an address that it has twice counts twice.
     fn brings(&self, person: &Person, of_namespace: Option<&Labels>) -> Vec<Member> {
-        let chosen = choice(&self.meaning)
-            .is_some_and(|choice| choice.chooses(&person.namespace, of_namespace, &person.labels));
+        let chosen = choice(&self.meaning).is_some_and(|choice| {
+            choice.chooses(person.namespace(), of_namespace, person.labels())
+        });
         if !chosen {
             return Vec::new();
         }
-        let mut members = self.meaning.members(&person.addresses, &person.ports);
+        let mut members = self.meaning.members(person.addresses(), person.ports());
         members.retain(|member| is_of(self.family, member));
         members
     }

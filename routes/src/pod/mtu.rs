@@ -145,7 +145,11 @@ fn alias(text: &str) -> LinkAttribute {
 }
 
 /// Reads the other end of a veth without entering its namespace.
-fn other_end(host: &mut Conn, index: u32, namespace: i32) -> Result<Option<LinkInfo>, Error> {
+pub(crate) fn other_end(
+    host: &mut Conn,
+    index: u32,
+    namespace: i32,
+) -> Result<Option<LinkInfo>, Error> {
     let mut question = LinkMessage::default();
     question.header.index = index;
     let place = LinkAttribute::IfNetnsId(namespace);

@@ -11,7 +11,7 @@ use netlink_packet_route::address::{
 };
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth,
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    LinkAttribute, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
@@ -66,14 +66,6 @@ pub(super) fn pair(link: &PodLink, netns: RawFd) -> Request {
         RouteNetlinkMessage::NewLink(host),
         NLM_F_CREATE | NLM_F_EXCL,
     )
-}
-
-pub(super) fn up(index: u32) -> RouteNetlinkMessage {
-    let mut link = LinkMessage::default();
-    link.header.index = index;
-    link.header.flags = LinkFlags::Up;
-    link.header.change_mask = LinkFlags::Up;
-    RouteNetlinkMessage::SetLink(link)
 }
 
 /// The host end's switches, to be set while it is down.
@@ -223,7 +215,7 @@ fn pod_route(index: u32, gateway: IpAddr) -> RouteMessage {
     route
 }
 
-pub(super) fn family(address: IpAddr) -> AddressFamily {
+pub(crate) fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() {
         AddressFamily::Inet
     } else {

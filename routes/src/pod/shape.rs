@@ -7,7 +7,7 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, LinkAttribute, LinkInfo, LinkMessage,
 };
 
-use super::{PodLink, Steps, request};
+use super::{PodLink, Steps};
 use crate::batch::{Attributes, attribute, nested, word};
 use crate::conn::Conn;
 use crate::links::{self, LINK_PREFIX, SHAPER_PREFIX};
@@ -104,7 +104,7 @@ pub(super) fn apply(host: &mut Conn, link: &PodLink, index: u32) -> Result<(), E
             "the shaper's settings".into()
         });
         add_bucket(&mut steps, device, shaping, mtu, "the pod's sending");
-        steps.add(request::up(device), 0, || "setting the shaper up".into());
+        steps.add(links::up(device), 0, || "setting the shaper up".into());
         steps.add_with(
             (RTM_NEWQDISC, NLM_F_EXCL_CREATE),
             || format!("the classifier of {name}"),

@@ -59,7 +59,7 @@ impl TargetState {
 pub(super) fn several(target: &Target) -> &[Gateway] {
     match target {
         Target::Gateways(gateways) => gateways,
-        Target::Interface(_) | Target::Blackhole => &[],
+        Target::Onlink { .. } | Target::Interface(_) | Target::Blackhole => &[],
     }
 }
 
@@ -178,10 +178,10 @@ impl RouteTable {
         };
         let shape = match target {
             Target::Blackhole => Ok(Shape::Blackhole),
-            Target::Interface(name) => match indexes.get(name) {
-                Some(index) => Ok(Shape::Device(*index)),
-                None => Err(format!("no interface {name:?}").into()),
-            },
+            Target::Interface(name) => index_of(indexes, name).map(Shape::Device),
+            Target::Onlink { interface, gateway } => {
+                index_of(indexes, interface).map(|link| onlink(*gateway, link))
+            }
             Target::Gateways(gateways) => {
                 let gateways = gateways.clone();
                 self.shape_of(id, &gateways, writes)
@@ -279,7 +279,10 @@ impl RouteTable {
         let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
         for target in wanted.iter().filter_map(|id| self.targets.value(*id)) {
             match target {
-                Target::Interface(name) => {
+                Target::Interface(name)
+                | Target::Onlink {
+                    interface: name, ..
+                } => {
                     names.insert(name.clone());
                 }
                 Target::Gateways(gateways) if gateways.len() > 1 => {
@@ -305,6 +308,19 @@ impl RouteTable {
             }
         }
     }
+}
+
+fn index_of(indexes: &BTreeMap<String, u32>, name: &str) -> Result<u32, Arc<str>> {
+    let found = indexes.get(name).copied();
+    found.ok_or_else(|| format!("no interface {name:?}").into())
+}
+
+/// A link-local gateway is on its link in any case, and the kernel does not say the flag of it again.
+fn onlink(gateway: IpAddr, link: u32) -> Shape {
+    if is_link_local(gateway) {
+        return Shape::Gateways(vec![Gateway::new(gateway).on_link(link)]);
+    }
+    Shape::Onlink(gateway, link)
 }
 
 fn is_link_local(address: IpAddr) -> bool {

@@ -161,7 +161,10 @@ impl RouteTable {
     fn needs_plan(&self, target: Id) -> bool {
         let plan = self.targets.extra(target).map(|state| &state.plan);
         matches!(plan, Some(Plan::Unknown))
-            || matches!(self.targets.value(target), Some(Target::Interface(_)))
+            || matches!(
+                self.targets.value(target),
+                Some(Target::Interface(_) | Target::Onlink { .. })
+            )
     }
 
     fn step(

@@ -26,6 +26,7 @@ fn cases() -> Vec<(IpNet, Shape)> {
         ("10.1.0.0/16", gateways(&[("fe80::1", Some(7), 1)])),
         ("2001:db8:1::/48", gateways(&v6)),
         ("2001:db8:1::/48", gateways(&[("fe80::1", Some(7), 1)])),
+        ("10.1.0.0/26", Shape::Onlink([192, 0, 2, 1].into(), 7)),
         ("10.1.0.4/32", Shape::Device(7)),
         ("2001:db8:1::4/128", Shape::Device(7)),
         ("10.1.0.0/24", Shape::Blackhole),

@@ -13,7 +13,7 @@ use tests::reach::{Server, Transport, Verdict, attempt, server_at};
 use tests::wait::eventually;
 
 use crate::fabric::{Fabric, Link};
-use crate::{ControlPlane, Options, Place, Scratch};
+use crate::{ControlPlane, Options, Place, Scratch, refused};
 
 /// How long what is asked of an API server may take until it shows, on a machine that does much else.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -88,8 +88,9 @@ impl AgentLab {
             ..Options::default()
         });
         plane.install_crds();
+        let kubeconfig = account(&plane)?;
+        plane.kubectl(&["create", "namespace", "shop"]);
         for namespace in ["portolan", "shop"] {
-            plane.kubectl(&["create", "namespace", namespace]);
             // Nobody makes it here, and a Pod wants it.
             let account = ["create", "serviceaccount", "default", "-n", namespace];
             plane.try_kubectl(&account)?;
@@ -106,7 +107,7 @@ impl AgentLab {
                 scratch.path(),
                 scratch.path(),
             )?;
-            let agent = agent.with_kubeconfig(plane.admin_kubeconfig());
+            let agent = agent.with_kubeconfig(&kubeconfig);
             let plugin = binaries()?.join("portolan-cni");
             nodes.push(AgentNode {
                 agent,
@@ -257,6 +258,20 @@ impl AgentLab {
         .with_context(|| logs().join("\n"))
     }
 
+    /// That the agents have asked for much and were never refused for want of a right.
+    ///
+    /// # Errors
+    /// When one was.
+    pub fn ensure_no_refusals(&self) -> Result<()> {
+        let user = "system:serviceaccount:portolan:portolan-agent";
+        let requests = self.plane.requests().into_iter();
+        let asked: Vec<_> = requests.filter(|request| request.user == user).collect();
+        ensure!(asked.len() > 24, "only {} requests", asked.len());
+        let refused = refused(&asked);
+        ensure!(refused.is_empty(), "{refused:?}");
+        Ok(())
+    }
+
     /// An object as JSON.
     ///
     /// # Errors
@@ -267,6 +282,19 @@ impl AgentLab {
             .try_kubectl(&[&["get", "-o", "json"], words].concat())?;
         Ok(serde_json::from_str(&text)?)
     }
+}
+
+/// Makes the account that deploy/ gives agents, with its rights and those of `not-ready-taint`: agents here do with these.
+fn account(plane: &ControlPlane) -> Result<PathBuf> {
+    plane.try_apply(include_str!("../../../deploy/kubernetes/namespace.yaml"))?;
+    plane.try_apply(include_str!("../../../deploy/kubernetes/rbac.yaml"))?;
+    let role = "clusterrole/portolan-agent";
+    let rule = json!([{
+        "op": "add", "path": "/rules/-",
+        "value": {"apiGroups": [""], "resources": ["nodes"], "verbs": ["patch"]},
+    }]);
+    plane.try_kubectl(&["patch", role, "--type=json", "-p", &rule.to_string()])?;
+    Ok(plane.service_account_kubeconfig("portolan", "portolan-agent"))
 }
 
 /// How many of so many attempts of one pod to reach another end so.

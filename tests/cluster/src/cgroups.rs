@@ -22,16 +22,9 @@ impl CgroupRoot {
     /// # Errors
     /// When the machine has no cgroup v1 hierarchies, or a group can't be made.
     pub fn new(name: &str) -> Result<Self> {
-        let hierarchies = hierarchies(&std::fs::read_to_string("/proc/mounts")?);
-        ensure!(
-            hierarchies
-                .iter()
-                .any(|path| path.join("release_agent").exists()),
-            "no cgroup v1 hierarchy is mounted: the test cluster has been made for hybrid machines only"
-        );
         let root = Self {
             name: name.to_owned(),
-            hierarchies,
+            hierarchies: mounted()?,
         };
         root.make()?;
         Ok(root)
@@ -102,6 +95,14 @@ impl Drop for CgroupRoot {
     }
 }
 
+/// The hierarchies of this machine.
+///
+/// # Errors
+/// When it has none of version 1.
+pub fn mounted() -> Result<Vec<PathBuf>> {
+    hierarchies(&std::fs::read_to_string("/proc/mounts")?)
+}
+
 /// A new cpuset is empty, and nothing can be put into it, until it is told what it has.
 fn inherit_cpuset(parent: &Path, group: &Path) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
@@ -114,7 +115,7 @@ fn inherit_cpuset(parent: &Path, group: &Path) -> Result<()> {
 }
 
 /// Groups are folders whose files can't be deleted: children first, then the folder itself.
-fn remove_tree(group: &Path) -> Result<()> {
+pub(crate) fn remove_tree(group: &Path) -> Result<()> {
     for entry in std::fs::read_dir(group)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
@@ -125,18 +126,25 @@ fn remove_tree(group: &Path) -> Result<()> {
 }
 
 /// The mount points of cgroup v1, each once, and of version 2 beside them, in which runc makes groups of the same name.
-fn hierarchies(mounts: &str) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = mounts
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split(' ');
-            let (_, point, kind) = (words.next()?, words.next()?, words.next()?);
-            (kind == "cgroup" || kind == "cgroup2").then(|| PathBuf::from(point))
-        })
-        .collect();
+fn hierarchies(mounts: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut is_hybrid = false;
+    for line in mounts.lines() {
+        let mut words = line.split(' ');
+        let (_, point, kind) = (words.next(), words.next(), words.next());
+        if let (Some(point), Some("cgroup" | "cgroup2")) = (point, kind) {
+            found.push(PathBuf::from(point));
+            is_hybrid |= kind == Some("cgroup");
+        }
+    }
+    ensure!(
+        is_hybrid,
+        "this machine has cgroup version 2 alone, and the nodes of the test cluster want the hierarchies of version 1: boot it \
+         with systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1, or mount them"
+    );
     found.sort();
     found.dedup();
-    found
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -151,12 +159,23 @@ cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0
 cgroup /sys/fs/cgroup/pids cgroup rw,pids 0 0
 cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0
 ",
-        );
+        )
+        .unwrap();
         let expected = [
             "/sys/fs/cgroup/cpu,cpuacct",
             "/sys/fs/cgroup/pids",
             "/sys/fs/cgroup/unified",
         ];
         assert_eq!(found, expected.map(PathBuf::from));
+    }
+
+    #[test]
+    fn a_machine_of_version_2_alone_is_told_what_to_do() {
+        let mounts = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\nproc /proc proc rw 0 0\n";
+        let said = hierarchies(mounts).unwrap_err().to_string();
+        assert!(
+            said.contains("systemd.unified_cgroup_hierarchy=0"),
+            "{said}"
+        );
     }
 }

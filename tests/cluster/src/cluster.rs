@@ -11,11 +11,11 @@ use tests::wait::eventually;
 
 use crate::fabric::{Fabric, Link};
 use crate::host::Host;
-use crate::kubelet::Addresses;
+use crate::kubelet::{Addresses, ProxyMode};
 use crate::node::Node;
 use crate::{
     ControlPlane, Options as PlaneOptions, Place, Programs, Scratch, containerd, dns, image,
-    kubelet,
+    kubelet, leftovers, programs,
 };
 
 /// Of both families.
@@ -33,6 +33,24 @@ pub const FIRST_AS: u32 = 64512;
 
 /// How long a node may take until it is known to the API server, on a machine that does much else.
 const REGISTRATION: Duration = Duration::from_secs(120);
+
+/// How a node comes up.
+#[derive(Clone, Copy, Debug)]
+pub struct Boot<'a> {
+    /// What its Node is registered with, if it is not there yet: `key=value:effect`, by commas.
+    pub taints: &'a str,
+    /// Its kube-proxy; without one nothing serves Services there.
+    pub proxy: Option<ProxyMode>,
+}
+
+impl Default for Boot<'_> {
+    fn default() -> Self {
+        Self {
+            taints: "",
+            proxy: Some(ProxyMode::Iptables),
+        }
+    }
+}
 
 /// A running cluster; dropping it ends everything.
 #[derive(Debug)]
@@ -57,10 +75,16 @@ impl Cluster {
         let host = Host::take()?;
         let started = Instant::now();
         let programs = Programs::find();
-        let scratch = Scratch::new("ptl-cluster-")?;
+        let scratch = Scratch::new(&leftovers::prefix()?)?;
         let fabric = Fabric::start(2)?;
         let mut all = image::make_all(&programs, scratch.path())?;
-        all.extend_from_slice(images);
+        for image in images {
+            // A node sees this folder and the cache, and nothing else of /tmp.
+            let name = image.file_name().context("an image without a name")?;
+            let seen = scratch.path().join(name);
+            std::fs::copy(image, &seen)?;
+            all.push(seen);
+        }
         let plane = ControlPlane::start(PlaneOptions {
             controller_manager: true,
             scheduler: true,
@@ -103,6 +127,12 @@ impl Cluster {
         &self.fabric
     }
 
+    /// The same, to start more of the ToR's daemons.
+    #[must_use]
+    pub fn fabric_mut(&mut self) -> &mut Fabric {
+        &mut self.fabric
+    }
+
     /// A node by its name.
     ///
     /// # Panics
@@ -110,6 +140,16 @@ impl Cluster {
     #[must_use]
     pub fn node(&mut self, name: &str) -> &mut Node {
         let found = self.nodes.iter_mut().find(|node| node.name() == name);
+        found.unwrap_or_else(|| panic!("no node {name}"))
+    }
+
+    /// A node by its name, to run something on it.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    #[must_use]
+    pub fn on(&self, name: &str) -> &Node {
+        let found = self.nodes.iter().find(|node| node.name() == name);
         found.unwrap_or_else(|| panic!("no node {name}"))
     }
 
@@ -178,14 +218,46 @@ impl Cluster {
     /// # Errors
     /// When it doesn't come up.
     pub fn boot(&mut self, name: &str) -> Result<()> {
+        self.boot_as(name, Boot::default())
+    }
+
+    /// The same with a word about how.
+    ///
+    /// # Errors
+    /// When it doesn't come up.
+    pub fn boot_as(&mut self, name: &str, boot: Boot<'_>) -> Result<()> {
         let position = self.nodes.iter().position(|node| node.name() == name);
         let mut node = self.nodes.remove(position.context(name.to_owned())?);
         let link = Link(name.trim_start_matches('n').parse()?);
         let booted = node
             .power_on()
-            .and_then(|()| self.start_programs(&mut node, link, &[]));
+            .and_then(|()| self.start_programs(&mut node, link, &[], boot));
         self.nodes.push(node);
         booted
+    }
+
+    /// Starts the kube-proxy of a node in this mode, in place of the one that runs, if one does.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start_proxy(&mut self, name: &str, mode: ProxyMode) -> Result<()> {
+        let found = self.nodes.iter_mut().find(|node| node.name() == name);
+        let node = found.with_context(|| format!("no node {name}"))?;
+        if node.check_running("kube-proxy").is_ok() {
+            node.stop_program("kube-proxy")?;
+        }
+        kubelet::start_proxy(node, &self.plane, &self.programs, POD_CIDRS, mode)
+    }
+
+    /// Runs helm with these words, where the control plane is, and gives its output.
+    ///
+    /// # Errors
+    /// When it isn't in the cache, or fails; the error holds what it said.
+    pub fn helm(&self, args: &[&str]) -> Result<String> {
+        let kubeconfig = self.plane.admin_kubeconfig().to_string_lossy();
+        let words = [&["--kubeconfig", &*kubeconfig][..], args].concat();
+        let helm = programs::helm()?;
+        self.fabric.outside().run(&helm.to_string_lossy(), &words)
     }
 
     /// One after the other, so that n1 gets the first Pod CIDR.
@@ -194,7 +266,7 @@ impl Cluster {
         let netns = self.fabric.plug(&name, link)?;
         let scratch = self.scratch.path();
         let mut node = Node::start(&name, netns, scratch, &[self.cache(), scratch])?;
-        let started = self.start_programs(&mut node, link, images);
+        let started = self.start_programs(&mut node, link, images, Boot::default());
         self.nodes.push(node);
         started.map_err(|error| anyhow!("{error:#}\n{}", self.logs()))?;
         self.tell(&format!("{name}: registered"));
@@ -202,7 +274,13 @@ impl Cluster {
     }
 
     /// Each node is in an AS of its own, as its annotation says: a ToR passes on what one says to the other.
-    fn start_programs(&self, node: &mut Node, link: Link, images: &[PathBuf]) -> Result<()> {
+    fn start_programs(
+        &self,
+        node: &mut Node,
+        link: Link,
+        images: &[PathBuf],
+        boot: Boot<'_>,
+    ) -> Result<()> {
         let name = node.name().to_owned();
         containerd::start(node, &self.cache().join("bin"), images)?;
         let at = Addresses {
@@ -210,8 +288,11 @@ impl Cluster {
             v6: link.v6(),
         };
         let labels = format!("rack=r{}", link.0);
-        kubelet::start(node, &self.plane, &self.programs, at, &labels, &DNS)?;
-        kubelet::start_proxy(node, &self.plane, &self.programs, POD_CIDRS)?;
+        let words = (labels.as_str(), boot.taints);
+        kubelet::start(node, &self.plane, &self.programs, at, words, &DNS)?;
+        if let Some(mode) = boot.proxy {
+            kubelet::start_proxy(node, &self.plane, &self.programs, POD_CIDRS, mode)?;
+        }
         eventually(REGISTRATION, &format!("Node {name}"), || {
             node.check_running("kubelet")?;
             let found = self.get(&["node", &name])?;

@@ -11,16 +11,16 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::process::Process;
 use tests::wait::eventually;
 
-pub use requests::Request;
+pub use requests::{Request, refused};
 
 use crate::certificates::Authority;
 use crate::programs::Programs;
 use crate::scratch::Scratch;
-use crate::site::{Place, Site};
+use crate::site::{ETCD, Place, Site};
 use crate::spawner;
 use kubeconfig::{Kubeconfig, User};
 
@@ -156,6 +156,12 @@ impl ControlPlane {
         format!("https://{}", self.site.api_server())
     }
 
+    /// Where its etcd listens, without TLS; in its network namespace, where it has one.
+    #[must_use]
+    pub fn etcd(&self) -> std::net::SocketAddr {
+        self.site.private(ETCD)
+    }
+
     /// A new kubeconfig for a client certificate of `user` in `groups`.
     ///
     /// # Panics
@@ -174,8 +180,22 @@ impl ControlPlane {
     /// When the API server gives none.
     #[must_use]
     pub fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> PathBuf {
+        self.token_kubeconfig(namespace, name, &[])
+    }
+
+    /// The same with a token as a kubelet gets it for a pod, which must be there and bound to a node.
+    ///
+    /// # Panics
+    /// When the API server gives none.
+    #[must_use]
+    pub fn pod_kubeconfig(&self, namespace: &str, name: &str, pod: &str) -> PathBuf {
+        let bound = ["--bound-object-kind=Pod", "--bound-object-name", pod];
+        self.token_kubeconfig(namespace, name, &bound)
+    }
+
+    fn token_kubeconfig(&self, namespace: &str, name: &str, more: &[&str]) -> PathBuf {
         let args = ["-n", namespace, "create", "token", name, "--duration=24h"];
-        let token = self.kubectl(&args).trim().to_owned();
+        let token = self.kubectl(&[&args, more].concat()).trim().to_owned();
         let path = self.next_kubeconfig();
         self.kubeconfig(User::Token(token))
             .write(&path)
@@ -237,6 +257,28 @@ impl ControlPlane {
         kubeconfig::output_of(command, Some(input))
     }
 
+    /// Runs the words of a shell as an administrator's machine would, in the folder `dir`: kubectl and the programs of the
+    /// folders `path` are found. The answer is what it wrote to both streams, the standard output first.
+    ///
+    /// # Errors
+    /// When a command of it fails, or it takes longer than five minutes.
+    pub fn shell(
+        &self,
+        dir: &Path,
+        script: &str,
+        path: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<String> {
+        let mut command = self.site.command(Path::new("timeout"));
+        command.args(["300", "bash", "-euo", "pipefail", "-c", script]);
+        let own = self.programs.dir().display();
+        let path = format!("{own}:{}:/usr/sbin:/usr/bin:/sbin:/bin", path.join(":"));
+        command.current_dir(dir).env("PATH", path);
+        command.env("KUBECONFIG", &self.admin).env("HOME", dir);
+        command.envs(variables.iter().copied());
+        kubeconfig::output_of(command, None)
+    }
+
     /// Installs the definitions of our own kinds, and waits until the API server serves them.
     ///
     /// # Panics
@@ -285,6 +327,30 @@ impl ControlPlane {
     pub fn start_api_server(&self) {
         self.try_start_api_server()
             .unwrap_or_else(|error| panic!("{error:#}"));
+    }
+
+    /// Has etcd forget every state but the newest: a watch, or a page, of before is answered with 410 by a server that does
+    /// not remember it itself.
+    ///
+    /// # Panics
+    /// When etcd doesn't do so.
+    pub fn compact(&self) {
+        let ask = |path: &str, body: &Value| -> Result<Value> {
+            let mut command = self.site.command(Path::new("curl"));
+            let url = format!("http://{}/v3/kv/{path}", self.site.private(ETCD));
+            command.args(["-sSf", "--max-time", "30", "-d", &body.to_string(), &url]);
+            let answer = kubeconfig::output_of(command, None)?;
+            serde_json::from_str(&answer).with_context(|| answer.clone())
+        };
+        let compacted = ask("range", &json!({ "key": "AA==" })).and_then(|answer| {
+            let revision = answer.pointer("/header/revision");
+            let revision = revision.with_context(|| answer.to_string())?;
+            ask(
+                "compaction",
+                &json!({ "revision": revision, "physical": true }),
+            )
+        });
+        compacted.unwrap_or_else(|error| panic!("etcd: {error:#}"));
     }
 
     /// All that the API server has logged.
@@ -359,7 +425,9 @@ impl ControlPlane {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn kubectl_command(&self, kubeconfig: &Path) -> Command {
+    /// A command that is kubectl with this kubeconfig.
+    #[must_use]
+    pub fn kubectl_command(&self, kubeconfig: &Path) -> Command {
         let mut command = self.site.command(&self.programs.path("kubectl"));
         command.arg("--kubeconfig").arg(kubeconfig);
         // What it remembers of a server is named by the server's address, which other clusters have, too.

@@ -83,6 +83,14 @@ impl Fabric {
         &self.frr
     }
 
+    /// Starts the ToR's BFD, without sessions: bgpd asks for them.
+    ///
+    /// # Errors
+    /// When it doesn't come up.
+    pub fn start_bfdd(&mut self) -> Result<()> {
+        self.frr.start_bfdd(&self.tor, "")
+    }
+
     /// The ToR.
     #[must_use]
     pub fn tor(&self) -> &Netns {

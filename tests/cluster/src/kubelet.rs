@@ -19,7 +19,17 @@ pub struct Addresses {
     pub v6: Ipv6Addr,
 }
 
-/// Starts the kubelet; the Node object is there once it has found the API server.
+/// How kube-proxy makes Services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyMode {
+    /// By iptables, in the back end that the node's `iptables` is.
+    Iptables,
+    /// By tables of its own in nftables.
+    Nftables,
+}
+
+/// Starts the kubelet; the Node object is there once it has found the API server. Its Node is registered with the labels and
+/// `taints` (`key=value:effect`), both by commas.
 ///
 /// # Errors
 /// When it can't be started.
@@ -28,7 +38,7 @@ pub fn start(
     plane: &ControlPlane,
     programs: &Programs,
     at: Addresses,
-    labels: &str,
+    (labels, taints): (&str, &str),
     dns: &[IpAddr],
 ) -> Result<()> {
     let name = node.name().to_owned();
@@ -52,6 +62,7 @@ pub fn start(
         format!("--hostname-override={name}"),
         format!("--node-ip={},{}", at.v4, at.v6),
         format!("--node-labels={labels}"),
+        format!("--register-with-taints={taints}"),
     ];
     node.start_program("kubelet", &programs.path("kubelet"), &args)
 }
@@ -65,7 +76,12 @@ pub fn start_proxy(
     plane: &ControlPlane,
     programs: &Programs,
     pod_cidrs: &str,
+    mode: ProxyMode,
 ) -> Result<()> {
+    let mode = match mode {
+        ProxyMode::Iptables => "iptables",
+        ProxyMode::Nftables => "nftables",
+    };
     let kubeconfig = plane.kubeconfig_for("system:kube-proxy", &[]);
     node.write(
         "/etc/kubernetes/proxy.kubeconfig",
@@ -75,7 +91,7 @@ pub fn start_proxy(
         "--kubeconfig=/etc/kubernetes/proxy.kubeconfig".to_owned(),
         format!("--hostname-override={}", node.name()),
         format!("--cluster-cidr={pod_cidrs}"),
-        "--proxy-mode=iptables".to_owned(),
+        format!("--proxy-mode={mode}"),
         // Those sysctls can be written in the first network namespace alone.
         "--conntrack-max-per-core=0".to_owned(),
         "--conntrack-min=0".to_owned(),
@@ -111,7 +127,6 @@ fn config(cgroup_root: &str, dns: &[IpAddr]) -> String {
         "nodeStatusUpdateFrequency": "5s",
         "nodeStatusReportFrequency": "30s",
         "shutdownGracePeriod": "0s",
-        "registerWithTaints": [],
     })
     .to_string()
 }

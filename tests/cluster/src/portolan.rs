@@ -1,6 +1,6 @@
 //! Portolan in a running cluster, deployed as its users do it: the image loaded, `kubectl apply -k`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -10,6 +10,7 @@ use tests::wait::eventually;
 use crate::Programs;
 use crate::cluster::Cluster;
 use crate::fabric::{Link, TOR_AS};
+use crate::kustomization::deploy;
 
 /// The Namespace of the agent.
 pub const NAMESPACE: &str = "portolan";
@@ -20,11 +21,15 @@ pub const AGENT: &str = "daemonset/portolan-agent";
 /// How long nodes may take to be Ready after it was applied, on a machine that does much else.
 const READY: Duration = Duration::from_secs(180);
 
-/// The image's tar, which `scripts/image` makes.
+/// The image's tar, which `scripts/image` makes: where it puts it, or where `PORTOLAN_IMAGE` says, to it and to us.
 ///
 /// # Errors
 /// When it isn't there.
 pub fn image() -> Result<PathBuf> {
+    if let Some(image) = std::env::var_os("PORTOLAN_IMAGE").map(PathBuf::from) {
+        ensure!(image.is_file(), "no {}", image.display());
+        return Ok(image);
+    }
     let programs = Programs::find();
     let cache = programs.dir().ancestors().nth(2).unwrap_or(programs.dir());
     let image = cache.join("images/portolan.tar");
@@ -67,9 +72,8 @@ impl Cluster {
     /// # Errors
     /// When it is refused, or a node doesn't become Ready: says what the agents' pods are about.
     pub fn deploy_portolan(&self) -> Result<()> {
-        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kubernetes");
         let plane = self.plane();
-        plane.try_kubectl(&["apply", "-k", &deploy.to_string_lossy()])?;
+        plane.try_kubectl(&["apply", "-k", &deploy("kubernetes")])?;
         let established = ["wait", "--for=condition=Established", "crd", "--all"];
         plane.try_kubectl(&[&established[..], &["--timeout=60s"]].concat())?;
         plane.try_apply(&peers())?;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::{Result, ensure};
+
 /// The version of Kubernetes that is tested against, without `v`.
 pub(crate) const VERSION: &str = include_str!("../../../scripts/kubernetes-version");
 
@@ -58,6 +60,20 @@ impl Programs {
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
+}
+
+/// Helm, which `scripts/fetch-helm` builds.
+///
+/// # Errors
+/// When it isn't in the user's cache.
+pub fn helm() -> Result<PathBuf> {
+    let helm = cache().join("bin/helm");
+    ensure!(
+        helm.is_file(),
+        "no {}: run scripts/fetch-helm",
+        helm.display()
+    );
+    Ok(helm)
 }
 
 /// The project's folder in the user's cache.

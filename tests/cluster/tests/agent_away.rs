@@ -94,6 +94,7 @@ fn an_api_server_that_is_away_for_a_minute_takes_nothing_with_it_and_is_caught_u
         })
         .unwrap();
     }
+    lab.ensure_no_refusals().unwrap();
 }
 
 fn flows<'a>(

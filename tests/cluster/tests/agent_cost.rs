@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use cluster::{ControlPlane, Options, Place, Request, Scratch};
@@ -12,6 +12,7 @@ use serde_json::json;
 use tests::agent::binaries;
 use tests::netns::Netns;
 use tests::process::Process;
+use tests::rack::say;
 use tests::require_root;
 use tests::wait::{eventually, pause};
 
@@ -19,6 +20,9 @@ const AGENT: &str = "system:serviceaccount:portolan:portolan-agent";
 const SOON: Duration = Duration::from_secs(120);
 /// Shorter than any watch lives.
 const QUIET: Duration = Duration::from_secs(60);
+
+/// 30 s until a silent connection is asked whether it is there, 15 s for the answer, and a reader's first pauses.
+const VANISHED: Duration = Duration::from_secs(60);
 
 /// Requests by verb and resource.
 type Costs = BTreeMap<(String, String), usize>;
@@ -103,6 +107,76 @@ impl Lab {
             Ok(())
         })
     }
+}
+
+/// The local ports of the agent's connections to the API server.
+fn ports(lab: &Lab) -> Result<Vec<String>> {
+    let words = ["-Htnp", "state", "established", "dport", "=", ":26443"];
+    let found = lab.netns.run("ss", &words)?;
+    let ours = found.lines().filter(|line| line.contains("\"portolan\""));
+    let ports = ours.map(|line| {
+        let local = line.split_whitespace().nth(2).context("a local address")?;
+        let (_, port) = local.rsplit_once(':').context("a port")?;
+        Ok(port.to_owned())
+    });
+    ports.collect()
+}
+
+fn a_sync_asks_for_each_kind_once(lab: &Lab) {
+    let before = lab.asked().len();
+    lab.sync().unwrap();
+    let costs = costs(&lab.asked().split_off(before));
+    say(&format!("a sync: {costs:?}"));
+    assert!(costs.len() >= 10, "{costs:?}");
+    assert!(costs.values().all(|count| *count == 1), "{costs:#?}");
+}
+
+/// No packet of it arrives any more, in either direction, and nobody says so.
+fn a_connection_that_vanishes_is_made_again(lab: &Lab) {
+    let before = ports(lab).unwrap();
+    assert_eq!(before.len(), 1, "one for all kinds: {before:?}");
+    let port = before.first().unwrap();
+    let asked = lab.asked().len();
+    let drop_its_packets = |command: &str| {
+        for which in ["--sport", "--dport"] {
+            let rule = [
+                "-w", command, "INPUT", "-p", "tcp", which, port, "-j", "DROP",
+            ];
+            lab.netns.run("iptables", &rule).unwrap();
+        }
+    };
+    drop_its_packets("-I");
+    let began = Instant::now();
+    eventually(VANISHED, "another connection", || {
+        let now = ports(lab)?;
+        ensure!(now.len() == 1 && now != before, "{now:?}");
+        Ok(())
+    })
+    .unwrap();
+    say(&format!(
+        "a connection that has vanished: another after {:?}",
+        began.elapsed()
+    ));
+    // Every watch goes on from where it was; none is listed anew.
+    eventually(SOON, "the watches", || {
+        let asked = lab.asked().split_off(asked);
+        let goes_on = |request: &&Request| {
+            request.verb == "watch" && request.uri.contains("&resourceVersion=")
+        };
+        let kinds: BTreeSet<&str> = asked
+            .iter()
+            .filter(goes_on)
+            .map(|request| request.resource.as_str())
+            .collect();
+        ensure!(kinds.len() >= 10, "{kinds:?}");
+        let lists = asked.iter().filter(|request| !goes_on(request)).count();
+        ensure!(lists == 0, "{:?}", costs(&asked));
+        Ok(())
+    })
+    .unwrap();
+    // Or whoever is given its port next has vanished, too.
+    drop_its_packets("-D");
+    lab.sync().unwrap();
 }
 
 fn make_node(plane: &ControlPlane, number: u8) {
@@ -215,6 +289,8 @@ fn a_settled_agent_asks_the_api_server_nothing() {
     })
     .unwrap();
     lab.settle("").unwrap();
+    a_sync_asks_for_each_kind_once(&lab);
+    a_connection_that_vanishes_is_made_again(&lab);
 
     // From here on: nothing, whatever others do.
     make_node(&lab.plane, 2);

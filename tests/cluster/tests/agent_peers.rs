@@ -82,6 +82,7 @@ fn secrets_labels_and_addresses_change_sessions_live_and_only_those_they_concern
     rest.check(&lab);
 
     addresses_by_annotation(&lab);
+    lab.ensure_no_refusals().unwrap();
 }
 
 /// Sessions that are to stay: their time goes on.

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cluster::Programs;
+use cluster::kustomization::Kustomization;
+use cluster::{Programs, programs};
 use serde_json::{Value, json};
 
 type Objects = BTreeMap<String, Value>;
@@ -61,32 +62,12 @@ fn kustomize(folder: &Path) -> Objects {
 
 /// Renders a kustomization that stands in no folder of the project; its paths begin with `deploy/`.
 fn kustomization(text: &str) -> Objects {
-    let dir = tempfile::tempdir().unwrap();
-    let folder = dir.path().canonicalize().unwrap();
-    // Kustomize takes no absolute path.
-    let up = "../".repeat(folder.components().count() - 1);
-    let there = format!(
-        "{up}{}/deploy/",
-        root().to_str().unwrap().trim_start_matches('/')
-    );
-    let text = text.replace("deploy/", &there);
-    std::fs::write(folder.join("kustomization.yaml"), text).unwrap();
-    kustomize(&folder)
+    kustomize(Kustomization::new(text).unwrap().folder())
 }
 
 fn helm(settings: &str) -> Objects {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"),
-        PathBuf::from,
-    );
-    let helm = cache.join("portolan/bin/helm");
-    assert!(
-        helm.is_file(),
-        "no {}: run scripts/fetch-helm",
-        helm.display()
-    );
     let words = "template portolan deploy/helm/portolan --namespace portolan --include-crds --kube-version 1.34.4 --set";
-    let mut command = Command::new(helm);
+    let mut command = Command::new(programs::helm().unwrap());
     command.current_dir(root()).args(words.split(' '));
     objects(&output(
         command.arg(format!("namespace.create=true,{settings}")),
@@ -112,6 +93,7 @@ fn the_chart_and_the_kustomization_make_the_same_objects() {
         ("bfd", "bfd.enabled=true"),
         ("not-ready-taint", "notReadyTaint=true"),
         ("api-server", "apiServer.host=192.0.2.10"),
+        ("own-node-writes", "ownNodeWrites=true"),
     ] {
         let text = format!(
             "resources: [deploy/kubernetes]\ncomponents: [deploy/components/{component}]\n{IMAGE}"
@@ -127,7 +109,7 @@ fn overlays_hold_the_agent_and_valid_objects_of_ours() {
     for (overlay, ours) in [
         ("full-mesh", 1),
         ("tor-per-rack", 3),
-        ("route-reflectors", 4),
+        ("route-reflectors", 3),
     ] {
         let rendered = kustomize(&root().join("deploy/overlays").join(overlay));
         assert!(
@@ -211,6 +193,55 @@ fn no_container_is_privileged_and_each_has_the_capabilities_that_it_is_there_for
 }
 
 #[test]
+fn each_container_sees_of_its_node_what_the_page_says_and_writes_nothing_else() {
+    let rendered = kustomize(&root().join("deploy/kubernetes"));
+    let pod = &rendered["DaemonSet portolan portolan-agent"]["spec"]["template"]["spec"];
+    let list = |value: &Value| value.as_array().unwrap().clone();
+    let volumes = list(&pod["volumes"]);
+    let mut seen = Vec::new();
+    for container in list(&pod["containers"]) {
+        for mount in list(&container["volumeMounts"]) {
+            let volume = volumes.iter().find(|one| one["name"] == mount["name"]);
+            let path = volume.unwrap()["hostPath"]["path"].as_str();
+            let how = if mount["readOnly"] == true {
+                "ro"
+            } else {
+                "rw"
+            };
+            // What is no folder of the node is the token.
+            let path = path.unwrap_or_else(|| mount["name"].as_str().unwrap());
+            seen.push(format!(
+                "{}: {path} {how}",
+                container["name"].as_str().unwrap()
+            ));
+        }
+    }
+    assert_eq!(
+        seen,
+        [
+            "agent: /var/lib/portolan rw",
+            "agent: /run/portolan rw",
+            "agent: /run/xtables.lock rw",
+            "agent: /proc/sys/net rw",
+            "agent: token ro",
+            "cni: /run/portolan rw",
+            "cni: /opt/cni/bin rw",
+            "cni: /etc/cni/net.d rw",
+            "cni: /etc/iproute2/rt_protos.d rw",
+        ]
+    );
+    let page = std::fs::read_to_string(root().join("docs/install.md")).unwrap();
+    for seen in seen.iter().filter(|seen| !seen.contains("token")) {
+        let (container, path) = seen.split_once(": ").unwrap();
+        let path = path.trim_end_matches(" rw");
+        let row = page
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{container}`")));
+        assert!(row.is_some_and(|row| row.contains(path)), "{seen}");
+    }
+}
+
+#[test]
 fn the_page_s_kustomization_renders_and_its_paths_are_there() {
     let page = std::fs::read_to_string(root().join("docs/install.md")).unwrap();
     let mut examples = 0;
@@ -218,7 +249,13 @@ fn the_page_s_kustomization_renders_and_its_paths_are_there() {
         let rendered = kustomization(part.split("```").next().unwrap());
         let agent = &rendered["DaemonSet portolan portolan-agent"]["spec"]["template"]["spec"]["containers"]
             [0];
-        assert_eq!(agent["image"], "registry.example/net/portolan:1");
+        let daemons = rendered.values().filter(|one| one["kind"] == "DaemonSet");
+        let containers = daemons.flat_map(|one| {
+            let list = &one["spec"]["template"]["spec"]["containers"];
+            list.as_array().unwrap()
+        });
+        let images: Vec<_> = containers.map(|one| &one["image"]).collect();
+        assert_eq!(images, ["registry.example/net/portolan:1"; 3]);
         let args: Vec<_> = agent["args"]
             .as_array()
             .unwrap()
@@ -226,6 +263,7 @@ fn the_page_s_kustomization_renders_and_its_paths_are_there() {
             .filter_map(Value::as_str)
             .collect();
         assert_eq!(args.last(), Some(&"--iptables=nft"));
+        assert!(args.contains(&"--bfd=process"), "{args:?}");
         assert!(
             args.contains(&"--remove-taint=portolan.io/not-ready"),
             "{args:?}"

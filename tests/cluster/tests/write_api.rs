@@ -73,6 +73,7 @@ impl Agent {
             kubeconfig: Some(kubeconfig),
             node: node.to_owned(),
             namespace: "portolan".to_owned(),
+            services: false,
             node_writes: NodeWrites {
                 condition: true,
                 remove_taints: vec![TAINT.to_owned()],

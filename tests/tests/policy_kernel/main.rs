@@ -22,7 +22,7 @@ mod world;
 use std::time::Instant;
 
 use api::NamespacedName;
-use api::resources::NetworkPolicy;
+use api::resources::{NetworkPolicy, Pod};
 use netfilter::Effort;
 use policy::{EgressToOwnNode, Settings};
 use tests::require_root;
@@ -162,13 +162,12 @@ fn the_prober_sees_every_packet_without_policies_and_none_under_default_deny() {
         };
         world.objects.policies.insert(name, policy);
     }
-    for pod in world
-        .objects
-        .pods
-        .values_mut()
-        .flat_map(|pods| pods.values_mut())
-    {
-        pod.finished = false;
+    let pods: Vec<Pod> = world.pods().cloned().collect();
+    for pod in pods {
+        world.insert_pod(Pod {
+            finished: false,
+            ..pod
+        });
     }
     trial
         .replace(world, Effort::Exact, Vec::new(), "closed")

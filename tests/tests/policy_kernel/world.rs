@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use api::resources::*;
 use api::{Change, Key, NamespacedName, Resource};
 use netfilter::InterfaceName;
-use policy::{Endpoint, Objects};
+use policy::{Endpoint, Objects, Pods};
 
 use crate::lab::{Place, REMOTES, SLOTS, interface_of, remote_address, slot_address};
 use crate::random_number::Random;
@@ -139,19 +140,18 @@ impl World {
         let pods: Vec<NamespacedName> = self.pods().map(|pod| pod.name.clone()).collect();
         let name = pods[random.below(pods.len())].clone();
         let of = random.pick(&POD_LABELS);
-        if let Some(pod) = self
-            .objects
-            .pods
-            .get_mut(&name.namespace)
-            .and_then(|all| all.get_mut(&name.name))
-        {
-            pod.labels = labels(of);
+        if let Some(pod) = self.objects.pod(&name).cloned() {
+            self.insert_pod(Pod {
+                labels: labels(of),
+                ..pod
+            });
         }
         format!("pod {name} is labelled {of:?}")
     }
 
     pub(crate) fn pods(&self) -> impl Iterator<Item = &Pod> {
-        self.objects.pods.values().flat_map(BTreeMap::values)
+        let of_namespaces = self.objects.pods.values();
+        of_namespaces.flat_map(Pods::iter).map(AsRef::as_ref)
     }
 
     /// Whether a local pod that is there holds an address at its place.
@@ -277,13 +277,13 @@ impl World {
         self.insert_pod(pod);
     }
 
-    fn insert_pod(&mut self, pod: Pod) {
+    pub(crate) fn insert_pod(&mut self, pod: Pod) {
         let name = pod.name.clone();
         self.objects
             .pods
             .entry(name.namespace)
             .or_default()
-            .insert(name.name, pod);
+            .insert(Arc::new(pod));
     }
 
     fn remove_local(&mut self, slot: usize) {
@@ -398,8 +398,9 @@ fn services(random: &mut Random) -> Vec<Service> {
 }
 
 fn flat(objects: &Objects) -> BTreeMap<NamespacedName, Pod> {
-    let pods = objects.pods.values().flat_map(BTreeMap::values);
-    pods.map(|pod| (pod.name.clone(), pod.clone())).collect()
+    let pods = objects.pods.values().flat_map(Pods::iter);
+    pods.map(|pod| (pod.name.clone(), (**pod).clone()))
+        .collect()
 }
 
 fn difference<K: Ord, V: PartialEq>(

@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("policy", &["api", "netfilter"]),
     ("services", &["api", "netfilter"]),
     ("ipam", &["api"]),
+    ("overlay", &["api"]),
     ("datastore", &["api"]),
     ("cni-spec", &[]),
     ("cni-plugin", &["cni-spec"]),
@@ -30,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "datastore",
             "ipam",
             "netfilter",
+            "overlay",
             "policy",
             "reconcile",
             "routes",
@@ -38,12 +40,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("tests", &["api", "netfilter", "policy"]),
     ("cluster", &["api", "datastore", "tests"]),
+    ("vm", &["tests"]),
     (
         "bench",
         &[
             "api",
             "bgp-speaker",
             "bgp-proto",
+            "cluster",
+            "datastore",
             "netfilter",
             "policy",
             "tests",
@@ -60,6 +65,7 @@ const PURE: &[&str] = &[
     "policy",
     "services",
     "ipam",
+    "overlay",
     "cni-spec",
 ];
 

@@ -21,6 +21,7 @@ const PURE_FOLDERS: &[&str] = &[
     "netfilter",
     "policy",
     "ipam",
+    "overlay",
     "cni/spec",
 ];
 

@@ -111,10 +111,10 @@ fn pools<'a>(cluster: &Cluster<'a>, advert: &Input) -> Vec<&'a Input> {
         .map(selectors::parse)
         .collect();
     let wanted = |pool: &&Input| {
-        let labels: Labels = pool
+        let labels: Option<BTreeMap<String, String>> = pool
             .get("metadata.labels")
-            .and_then(|labels| serde_json::from_value(labels.clone()).ok())
-            .unwrap_or_default();
+            .and_then(|labels| serde_json::from_value(labels.clone()).ok());
+        let labels = Labels::from(labels.unwrap_or_default());
         (names.is_empty() && by_label.is_empty())
             || names.contains(&pool.name.as_str())
             || by_label

@@ -101,7 +101,7 @@ fn replace(value: &mut Value, number: &mut usize, word: &Value) {
 }
 
 fn labels() -> impl Strategy<Value = Labels> {
-    prop::collection::btree_map("[a-c]", "[x-z]", 0..4)
+    prop::collection::btree_map("[a-c]", "[x-z]", 0..4).prop_map(Labels::from)
 }
 
 fn selector() -> impl Strategy<Value = Value> {
@@ -115,7 +115,7 @@ fn selector() -> impl Strategy<Value = Value> {
         },
     );
     (labels(), prop::collection::vec(expression, 0..3)).prop_map(
-        |(labels, expressions)| json!({"matchLabels": labels, "matchExpressions": expressions}),
+        |(labels, expressions)| json!({"matchLabels": *labels, "matchExpressions": expressions}),
     )
 }
 

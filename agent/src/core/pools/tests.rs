@@ -1,6 +1,6 @@
 //! Plans of addresses: what a node gives, has and takes next, whatever came first.
 
-use api::crd::AllowedUse;
+use api::crd::{AllowedUse, Encapsulation};
 use api::{Labels, Selector};
 use proptest::prelude::*;
 
@@ -220,14 +220,14 @@ fn a_changed_block_size_is_refused_by_name_and_the_blocks_stay_in_use() {
 
 #[test]
 fn what_is_not_built_is_said_and_fails_nothing() {
-    let mut vxlan = pool("pods", "10.48.0.0/16", 26);
-    vxlan.encapsulation = Encapsulation::Vxlan;
-    vxlan.nat_outgoing = true;
-    let plan = Cluster::of(vec![vxlan], Vec::new()).plan(0);
+    let mut wireguard = pool("pods", "10.48.0.0/16", 26);
+    wireguard.encapsulation = Encapsulation::WireGuard;
+    wireguard.nat_outgoing = true;
+    let plan = Cluster::of(vec![wireguard], Vec::new()).plan(0);
     assert_eq!(
         plan.problems,
         [
-            "IPPool pods: encapsulation Vxlan is not built yet: packets to its pods travel as they are, by the routes of BGP",
+            "IPPool pods: encapsulation WireGuard is not built yet: packets to its pods travel as they are, by the routes of BGP",
             "IPPool pods: natOutgoing is not built yet: what its pods send to the outside bears their own addresses",
         ]
     );

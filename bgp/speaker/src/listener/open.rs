@@ -111,12 +111,25 @@ pub(super) async fn open_until_open(state: &State) -> Arc<TcpListener> {
                 return socket;
             }
             Err(error) => {
-                tracing::warn!(%address, %error, "cannot listen, trying again");
-                state.set_error(Some(format!("cannot listen on {address}: {error}")));
+                let way_out = way_out(address, &error);
+                tracing::warn!(%address, %error, "cannot listen, trying again{way_out}");
+                state.set_error(Some(format!(
+                    "cannot listen on {address}: {error}{way_out}"
+                )));
             }
         }
         sleep(wait).await;
         wait = (wait * 2).min(LAST_RETRY);
+    }
+}
+
+/// What to do about it, where that is known.
+fn way_out(address: SocketAddr, error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied if address.port() < 1024 => {
+            ": ports below 1024 need the capability NET_BIND_SERVICE: add it to securityContext.capabilities of the container"
+        }
+        _ => "",
     }
 }
 

@@ -16,7 +16,7 @@ impl Lab {
     fn new() -> Self {
         let facts = Facts::new("n1");
         let (sender, wanted) = watch::channel(None);
-        let world = World::new(facts.clone(), sender);
+        let world = World::new(Kind::ALL, facts.clone(), sender);
         Self {
             world,
             wanted,

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use api::crd::{BgpNodeStatusStatus, NodeSession};
 use serde_json::{Value, json};
 
-use super::calls::{Calls, Failure, without_nulls};
+use super::calls::{Calls, without_nulls};
+use crate::kubernetes::failure::Failure;
 
 const API_VERSION: &str = "portolan.io/v1alpha1";
 const COLLECTION: &str = "/apis/portolan.io/v1alpha1/bgpnodestatuses";

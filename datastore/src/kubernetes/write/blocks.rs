@@ -6,8 +6,9 @@ use api::resources::IpamBlock;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::calls::{Calls, Failure};
+use super::calls::Calls;
 use crate::Claim;
+use crate::kubernetes::failure::Failure;
 
 pub(crate) const PATH: &str = "/apis/portolan.io/v1alpha1/ipamblocks";
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
-use kube::core::Status;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use crate::kubernetes::failure::Failure;
 
 /// The field manager of every write.
 pub(crate) const FIELD_MANAGER: &str = "portolan-agent";
@@ -24,71 +25,20 @@ const MOST_PATIENCE: Duration = Duration::from_secs(30);
 /// The largest answer that is read, in octets.
 const LARGEST_ANSWER: usize = 8 << 20;
 
-/// Why a request was not carried out.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Failure {
-    /// The server's answer.
-    #[error("{message} ({code} {reason})")]
-    Refused {
-        /// The HTTP status.
-        code: u16,
-        /// `reason` of the answer's Status, if it is one.
-        reason: String,
-        /// What the server says.
-        message: String,
-        /// How long it wants to be left alone.
-        retry_after: Option<Duration>,
-    },
-    /// There is no answer, or none that can be read.
-    #[error("{0}")]
-    Unanswered(String),
-}
-
-impl Failure {
-    /// The object, or its namespace, or its kind, is not there.
-    pub(crate) fn is_not_found(&self) -> bool {
-        self.has_code(404)
-    }
-
-    /// Someone else was faster.
-    pub(crate) fn is_conflict(&self) -> bool {
-        self.has_code(409)
-    }
-
-    /// The patch's test did not hold: what it was made from has changed.
-    pub(crate) fn is_failed_test(&self) -> bool {
-        self.has_code(422)
-    }
-
-    /// The same request would be refused again, whenever it is sent.
-    pub(crate) fn is_final(&self) -> bool {
-        match self {
-            Self::Refused { code, .. } => {
-                (400..500).contains(code) && !matches!(code, 401 | 408 | 409 | 425 | 429)
+/// How long to wait before the same request is sent again at once; `None` where that is the caller's business.
+fn patience(failure: &Failure, attempt: u32) -> Option<Duration> {
+    let pause = jittered(PAUSE * 2_u32.saturating_pow(attempt));
+    match failure {
+        Failure::Unanswered(_) => Some(pause),
+        Failure::Refused {
+            code, retry_after, ..
+        } => match (code, retry_after) {
+            (429 | 503, Some(wanted)) => {
+                (*wanted <= MOST_PATIENCE).then(|| *wanted + jittered(PAUSE))
             }
-            Self::Unanswered(_) => false,
-        }
-    }
-
-    fn has_code(&self, wanted: u16) -> bool {
-        matches!(self, Self::Refused { code, .. } if *code == wanted)
-    }
-
-    /// How long to wait before the same request is sent again at once; `None` where that is the caller's business.
-    fn patience(&self, attempt: u32) -> Option<Duration> {
-        let pause = jittered(PAUSE * 2_u32.saturating_pow(attempt));
-        match self {
-            Self::Unanswered(_) => Some(pause),
-            Self::Refused {
-                code, retry_after, ..
-            } => match (code, retry_after) {
-                (429 | 503, Some(wanted)) => {
-                    (*wanted <= MOST_PATIENCE).then(|| *wanted + jittered(PAUSE))
-                }
-                (429 | 500 | 502..=504, _) => Some(pause),
-                _ => None,
-            },
-        }
+            (429 | 500 | 502..=504, _) => Some(pause),
+            _ => None,
+        },
     }
 }
 
@@ -132,9 +82,7 @@ impl Calls {
         path: &str,
         object: &Value,
     ) -> Result<T, Failure> {
-        let path = format!("{path}?fieldManager={FIELD_MANAGER}");
-        let json = Some(("application/json", object));
-        self.send(request(Method::POST, &path, json)).await
+        self.whole(Method::POST, path, object).await
     }
 
     /// Replaces an object that has not changed since its `resourceVersion`.
@@ -143,9 +91,7 @@ impl Calls {
         path: &str,
         object: &Value,
     ) -> Result<T, Failure> {
-        let path = format!("{path}?fieldManager={FIELD_MANAGER}");
-        let json = Some(("application/json", object));
-        self.send(request(Method::PUT, &path, json)).await
+        self.whole(Method::PUT, path, object).await
     }
 
     /// Server-side apply, without force: what others have set is theirs.
@@ -188,6 +134,17 @@ impl Calls {
         Ok(())
     }
 
+    async fn whole<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        object: &Value,
+    ) -> Result<T, Failure> {
+        let path = format!("{path}?fieldManager={FIELD_MANAGER}");
+        let json = Some(("application/json", object));
+        self.send(request(method, &path, json)).await
+    }
+
     async fn patch(&self, path: &str, how: &str, patch: &Value) -> Result<(), Failure> {
         let path = format!("{path}?fieldManager={FIELD_MANAGER}");
         let json = Some((how, patch));
@@ -207,7 +164,7 @@ impl Calls {
                 }
                 Err(failure) => failure,
             };
-            let patience = failure.patience(attempt);
+            let patience = patience(&failure, attempt);
             attempt += 1;
             match patience {
                 Some(pause) if attempt < ATTEMPTS => tokio::time::sleep(pause).await,
@@ -219,60 +176,20 @@ impl Calls {
     async fn once(&self, request: Request<Vec<u8>>) -> Result<Vec<u8>, Failure> {
         let in_time = tokio::time::timeout(ATTEMPT, async {
             let sent = self.client.send(request.map(Body::from)).await;
-            let answer = sent.map_err(|error| Failure::Unanswered(reason_of(&error)))?;
+            let answer = sent.map_err(|error| Failure::unsent(&error))?;
             let (head, body) = answer.into_parts();
             let body = Limited::new(body, LARGEST_ANSWER).collect().await;
-            let body = body.map_err(|error| Failure::Unanswered(reason_of(&*error)))?;
+            let body = body.map_err(|error| Failure::unanswered(&*error))?;
             let body = body.to_bytes().to_vec();
             match head.status.is_success() {
                 true => Ok(body),
-                false => Err(refusal(&head, &body)),
+                false => Err(Failure::refused(&head, &body)),
             }
         });
         in_time.await.unwrap_or_else(|_| {
             let seconds = ATTEMPT.as_secs();
             Err(Failure::Unanswered(format!("no answer within {seconds} s")))
         })
-    }
-}
-
-/// An error with what caused it, which the outer ones often leave out.
-fn reason_of(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let said = inner.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = inner.source();
-    }
-    text
-}
-
-fn refusal(head: &http::response::Parts, body: &[u8]) -> Failure {
-    let status: Option<Status> = serde_json::from_slice(body).ok();
-    let header = head.headers.get(http::header::RETRY_AFTER);
-    let seconds = header
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.trim().parse().ok());
-    let told = status
-        .as_ref()
-        .and_then(|status| Some(u64::from(status.details.as_ref()?.retry_after_seconds)))
-        .filter(|seconds| *seconds > 0);
-    let plain = || {
-        let text: String = String::from_utf8_lossy(body).chars().take(256).collect();
-        text.trim().to_owned()
-    };
-    let (reason, message) = match status {
-        Some(status) => (status.reason, status.message),
-        None => (String::new(), plain()),
-    };
-    Failure::Refused {
-        code: head.status.as_u16(),
-        reason,
-        message,
-        retry_after: seconds.or(told).map(Duration::from_secs),
     }
 }
 
@@ -315,13 +232,7 @@ impl Retry {
             Self::LAST
         };
         let pause = jittered(doubled.min(last));
-        match failure {
-            Failure::Refused {
-                retry_after: Some(wanted),
-                ..
-            } => pause.max(*wanted),
-            _ => pause,
-        }
+        pause.max(failure.retry_after().unwrap_or_default())
     }
 
     /// Notes a success.

@@ -7,9 +7,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::calls::{Calls, Failure};
+use super::calls::Calls;
 use super::text;
 use crate::ObjectCondition;
+use crate::kubernetes::failure::Failure;
 use crate::kubernetes::{ObjectFacts, Rest};
 
 /// The condition of all our kinds.
@@ -136,7 +137,9 @@ fn place(key: &Key) -> Option<(&'static str, &'static str, &str)> {
         | Key::Node(_)
         | Key::Pod(_)
         | Key::NetworkPolicy(_)
-        | Key::ClusterNetworkPolicy(_) => None,
+        | Key::ClusterNetworkPolicy(_)
+        | Key::Service(_)
+        | Key::EndpointSlice(_) => None,
     }
 }
 

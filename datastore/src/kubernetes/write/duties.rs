@@ -9,11 +9,12 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::calls::{Calls, Failure, Retry, up_to};
+use super::calls::{Calls, Retry, up_to};
 use super::conditions::{self, Patch, Wanted};
 use super::lease::{Hold, Lease};
 use super::orphans::{self, Orphan, Orphans};
 use crate::ObjectCondition;
+use crate::kubernetes::failure::Failure;
 use crate::kubernetes::{Connection, Facts};
 
 /// How long the holder waits for more, and for its own view to settle, before it writes.

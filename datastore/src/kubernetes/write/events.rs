@@ -8,8 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::calls::{Calls, Failure, up_to, without_nulls};
+use super::calls::{Calls, up_to, without_nulls};
 use super::text;
+use crate::kubernetes::failure::Failure;
 use crate::{EventRecord, EventType, Regarding};
 
 /// `reportingController` of all our Events.

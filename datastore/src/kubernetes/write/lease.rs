@@ -8,7 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::calls::{Calls, Failure};
+use super::calls::Calls;
+use crate::kubernetes::failure::Failure;
 
 /// The Lease's name.
 pub(crate) const NAME: &str = "portolan-status";

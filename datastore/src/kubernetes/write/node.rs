@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::calls::{Calls, Failure, Retry, without_nulls};
+use super::calls::{Calls, Retry, without_nulls};
 use super::duties::{now, until};
 use super::text;
 use crate::NodeHealth;
 use crate::kubernetes::Facts;
+use crate::kubernetes::failure::Failure;
 
 /// The condition that says whether the node's pods are reached (semantics 154).
 const CONDITION: &str = "NetworkUnavailable";

@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::blocks::{self, Release};
-use super::calls::{Calls, Failure};
+use super::calls::Calls;
+use crate::kubernetes::failure::Failure;
 
 /// How long a node is missing before its blocks are given back: it may be registered again.
 pub(crate) const GRACE: Duration = Duration::from_secs(300);

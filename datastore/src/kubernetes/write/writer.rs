@@ -9,11 +9,12 @@ use tracing::warn;
 
 use super::bgp_status::{self, Pace};
 use super::blocks::{self, Release};
-use super::calls::{Calls, Failure, Retry, up_to};
+use super::calls::{Calls, Retry, up_to};
 use super::duties::{self, now, spread, until};
 use super::events::{self, Ledger, Next};
 use super::node::{NodeWrites, Teller};
 use crate::blocks::Claim;
+use crate::kubernetes::failure::Failure;
 use crate::kubernetes::{Connection, Facts};
 use crate::status::bounded_events;
 use crate::{Error, EventRecord, NodeHealth, ObjectCondition, Regarding};

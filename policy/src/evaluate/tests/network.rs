@@ -296,8 +296,7 @@ fn rule_37_what_goes_to_the_own_node_is_judged_only_where_that_is_wished() {
 #[test]
 fn rule_39_a_host_network_pod_is_no_subject_and_no_peer() {
     let mut world = World::new();
-    let host = world.pod("a/host", "app=y", "n2", &[NODE2]);
-    host.host_network = true;
+    world.pod("a/host", "app=y", "n2", &[NODE2]).host_network = true;
     world.policy("a/deny", "", Some(vec![]), Some(vec![]));
     ingress_from(&mut world, pods(Some(""), "app=y"));
     assert!(!world.tcp(NODE2, X, 80), "its labels are not its node's");
@@ -358,8 +357,7 @@ fn rule_45_a_finished_pod_is_no_subject_and_no_peer() {
 #[test]
 fn rule_47_a_pod_made_anew_under_its_name_does_not_lend_its_labels_to_the_old_one() {
     let mut world = World::new();
-    let new = world.pod("a/y", "app=allowed", "n2", &["10.0.1.77"]);
-    new.uid = "new".into();
+    world.pod("a/y", "app=allowed", "n2", &["10.0.1.77"]).uid = "new".into();
     world.attach("ptl2", "a/y", "old", &[Y, "fd00::2"]);
     ingress_from(&mut world, pods(None, "app=allowed"));
     assert!(!world.tcp(Y, X, 80), "the old one is a peer without labels");

@@ -140,7 +140,8 @@ fn any_world() -> impl Strategy<Value = World> {
                 pods.into_iter().enumerate()
             {
                 if object {
-                    let pod = world.pod(name, "app=x", if host { "n1" } else { "n2" }, &[address]);
+                    let mut pod =
+                        world.pod(name, "app=x", if host { "n1" } else { "n2" }, &[address]);
                     (pod.host_network, pod.finished, pod.uid) = (host, finished, uid.to_owned());
                 }
                 if local {

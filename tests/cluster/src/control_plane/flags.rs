@@ -9,11 +9,14 @@ use super::{ISSUER, Options};
 use crate::certificates::{Authority, Identity, token_key};
 use crate::site::{CONTROLLER_MANAGER, ETCD, ETCD_PEER, SCHEDULER, Site};
 
-/// Every request with who asked it, without what it held.
+/// Every request with who asked it, without what it held; of deletions of our objects with what they insist on.
 const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
+- level: Request
+  verbs: [delete]
+  resources: [{group: portolan.io}]
 - level: Metadata
 ";
 

@@ -51,7 +51,7 @@ impl Kubeconfig {
     }
 }
 
-/// Runs a command to its end and gives both its streams, the standard output first.
+/// Runs a command (kubectl, curl) to its end and gives both its streams, the standard output first.
 pub(super) fn output_of(mut command: Command, input: Option<&str>) -> Result<String> {
     let mut child = command
         .stdin(Stdio::piped())
@@ -69,7 +69,13 @@ pub(super) fn output_of(mut command: Command, input: Option<&str>) -> Result<Str
             .get_args()
             .map(|arg| arg.to_string_lossy())
             .collect();
-        bail!("kubectl {}: {}: {said}", args.join(" "), output.status);
+        let program = Path::new(command.get_program()).display();
+        let before = String::from_utf8_lossy(&output.stdout);
+        bail!(
+            "{program} {}: {}: {before}{said}",
+            args.join(" "),
+            output.status
+        );
     }
     written?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned() + &said)

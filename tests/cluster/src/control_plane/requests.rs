@@ -29,6 +29,30 @@ pub struct Request {
     pub at: String,
 }
 
+/// Of these requests, oldest first, those that were refused for want of a right and never granted later: a server that
+/// has just been started doesn't know its roles yet.
+#[must_use]
+pub fn refused(requests: &[Request]) -> Vec<&Request> {
+    let what = |one: &Request| {
+        let words = [
+            &one.user,
+            &one.verb,
+            &one.resource,
+            &one.namespace,
+            &one.name,
+        ];
+        words.map(Clone::clone)
+    };
+    let is_granted_later = |number: usize, refused: &Request| {
+        let mut later = requests.iter().skip(number + 1);
+        later.any(|one| one.code < 300 && what(one) == what(refused))
+    };
+    let all = requests.iter().enumerate();
+    all.filter(|(number, one)| one.code == 403 && !is_granted_later(*number, one))
+        .map(|(_, one)| one)
+        .collect()
+}
+
 /// Reads the log; a line that is being written is left out.
 pub(super) fn read(log: &Path) -> Result<Vec<Request>> {
     let text = std::fs::read_to_string(log)?;
@@ -72,4 +96,32 @@ fn request(event: &Value) -> Request {
 fn word(event: &Value, pointer: &str) -> String {
     let value = event.pointer(pointer).and_then(Value::as_str);
     value.unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_granted_later_was_not_refused_for_good() {
+        let request = |verb: &str, name: &str, code| Request {
+            user: "agent".to_owned(),
+            agent: "portolan".to_owned(),
+            verb: verb.to_owned(),
+            resource: "nodes/status".to_owned(),
+            namespace: String::new(),
+            name: name.to_owned(),
+            uri: String::new(),
+            code,
+            at: String::new(),
+        };
+        let requests = [
+            request("patch", "n1", 403),
+            request("patch", "n2", 200),
+            request("patch", "n2", 403),
+            request("get", "n1", 200),
+            request("patch", "n1", 200),
+        ];
+        assert_eq!(refused(&requests), [&requests[2]]);
+    }
 }

@@ -29,7 +29,7 @@ fn session(cluster: &Cluster, link: Link) -> String {
     frr.session_state(&link.v4().to_string()).unwrap()
 }
 
-fn wait_established(cluster: &Cluster, link: Link) {
+pub(crate) fn wait_established(cluster: &Cluster, link: Link) {
     eventually(
         PATIENCE,
         &format!("the session with {}", link.v4()),
@@ -86,7 +86,7 @@ fn set_secret(cluster: &Cluster, password: &str) {
     ));
 }
 
-fn set_tor(cluster: &Cluster, words: &str) {
+pub(crate) fn set_tor(cluster: &Cluster, words: &str) {
     let router = format!("router bgp {TOR_AS}");
     cluster
         .fabric()

@@ -104,15 +104,14 @@ pub(crate) fn a_node_is_drained_and_deleted_and_comes_back(cluster: &mut Cluster
         Ok(())
     });
     assert_eq!(lost, 0, "of {sent}");
-    assert_eq!(
-        cluster
-            .pods(SHOP, "app=web")
-            .unwrap()
-            .iter()
-            .filter(|pod| pod.node == "n1")
-            .count(),
-        2
-    );
+    // The status that a rollout is waited for by may be older than the drain.
+    eventually(Duration::from_secs(60), "both pods on n1", || {
+        let pods = cluster.pods(SHOP, "app=web")?;
+        let here = pods.iter().filter(|pod| pod.node == "n1").count();
+        ensure!(here == 2, "{here} of {pods:?}");
+        Ok(())
+    })
+    .unwrap();
     service_answers(cluster, "n1");
     cluster.tell("n2 is drained");
 

@@ -30,6 +30,28 @@ spec:
     ports: [{port: http}]
 ";
 
+/// Policy holds for a Service's address, too: it judges the pod that answers, not the address that was asked.
+pub(crate) fn services_by_name_are_denied_and_allowed(cluster: &mut Cluster) {
+    let client = client_on(cluster, "n2");
+    let url = curl("http://web/hostname");
+    let wait = |cluster: &Cluster, expected: usize| {
+        eventually(
+            IN_FORCE,
+            &format!("{expected} answers"),
+            || -> Result<()> {
+                let count = cluster.count(&client, &url, PROBES)?;
+                ensure!(count == expected, "{count}");
+                Ok(())
+            },
+        )
+        .unwrap();
+    };
+    cluster.plane().apply(WEB_FROM_FRIENDS);
+    wait(cluster, 0);
+    cluster.kubectl(&["-n", SHOP, "delete", "networkpolicy", "web-from-friends"]);
+    wait(cluster, PROBES);
+}
+
 /// How many probes of each of the four ways, in both families, were answered.
 fn answered(cluster: &Cluster, from: &str) -> Vec<usize> {
     let client = client_on(cluster, from);

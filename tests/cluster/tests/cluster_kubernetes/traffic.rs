@@ -1,9 +1,9 @@
 //! Probes between pods of both nodes and the network outside, at a planned rate while something happens.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use cluster::cluster::Cluster;
 use cluster::fabric::Link;
 use tests::flow::{Flow, Kind, measure};
@@ -17,6 +17,20 @@ use crate::workloads::client_on;
 /// Probes per second of each flow.
 const RATE: u32 = 50;
 
+/// What happens, and that it was over while probes were still sent: else nothing of its end was measured.
+pub(crate) fn within(
+    duration: Duration,
+    change: impl FnOnce() -> Result<()>,
+) -> impl FnOnce() -> Result<()> {
+    move || {
+        let start = Instant::now();
+        change()?;
+        let took = start.elapsed();
+        ensure!(took < duration, "{took:?}: measured for {duration:?} only");
+        Ok(())
+    }
+}
+
 struct End {
     netns: Netns,
     v4: IpAddr,
@@ -28,7 +42,7 @@ struct End {
 pub(crate) struct Traffic {
     n1: End,
     n2: Option<End>,
-    outside: Server,
+    _outside: Server,
 }
 
 impl Traffic {
@@ -37,7 +51,7 @@ impl Traffic {
         Self {
             n1: end(cluster, "n1"),
             n2: Some(end(cluster, "n2")),
-            outside: Server::start(cluster.fabric().outside()).unwrap(),
+            _outside: Server::start(cluster.fabric().outside()).unwrap(),
         }
     }
 
@@ -46,7 +60,7 @@ impl Traffic {
         Self {
             n1: end(cluster, "n1"),
             n2: None,
-            outside: Server::start(cluster.fabric().outside()).unwrap(),
+            _outside: Server::start(cluster.fabric().outside()).unwrap(),
         }
     }
 
@@ -58,9 +72,9 @@ impl Traffic {
         duration: Duration,
         during: impl FnOnce() -> Result<()>,
     ) -> (u64, u64) {
-        let _ = &self.outside;
         let outside = cluster.fabric().outside();
-        let mut flows = vec![
+        let mut flows = self.between_nodes();
+        flows.extend([
             flow(
                 "outside to n1",
                 outside,
@@ -79,16 +93,35 @@ impl Traffic {
                 Kind::EstablishedTcp,
                 (outside, Link(0).v4().into()),
             ),
-        ];
-        if let Some(n2) = &self.n2 {
-            let (from, to) = (&self.n1.netns, (&n2.netns, n2.v4));
-            flows.push(flow("n1 to n2", from, Kind::NewTcp, to));
-            flows.push(flow("n1 to n2", from, Kind::EstablishedTcp, to));
-            let (from, to) = (&n2.netns, (&self.n1.netns, self.n1.v6));
-            flows.push(flow("n2 to n1, IPv6", from, Kind::Udp, to));
-        }
+        ]);
         let outcomes = measure(&flows, duration, during).unwrap();
         sum(title, &flows, &outcomes).unwrap()
+    }
+
+    /// The same with the flows between the nodes' pods alone, where the ToR may know nothing of pods.
+    pub(crate) fn send_between_nodes(
+        &self,
+        title: &str,
+        duration: Duration,
+        during: impl FnOnce() -> Result<()>,
+    ) -> (u64, u64) {
+        let flows = self.between_nodes();
+        assert_eq!(flows.len(), 3, "of two nodes");
+        let outcomes = measure(&flows, duration, during).unwrap();
+        sum(title, &flows, &outcomes).unwrap()
+    }
+
+    fn between_nodes(&self) -> Vec<(&Netns, Flow)> {
+        let Some(n2) = &self.n2 else {
+            return Vec::new();
+        };
+        let (one, two) = (&self.n1.netns, &n2.netns);
+        let to_two = (two, n2.v4);
+        vec![
+            flow("n1 to n2", one, Kind::NewTcp, to_two),
+            flow("n1 to n2", one, Kind::EstablishedTcp, to_two),
+            flow("n2 to n1, IPv6", two, Kind::Udp, (one, self.n1.v6)),
+        ]
     }
 
     /// Proves that a loss would be seen: the ToR forwards nothing of IPv4 for a fifth of a second.

@@ -110,6 +110,11 @@ pub(crate) fn deployments_run_on_both_nodes_and_their_pods_reach_each_other(clus
     cluster.wait_rollout(SHOP, "deployment/web");
     cluster.wait_rollout(SHOP, "daemonset/client");
     cluster.tell("two Deployments rolled out");
+    answers_between_all(cluster);
+}
+
+/// The clients of both nodes get an answer of the web server on each, in both families, whenever they ask.
+pub(crate) fn answers_between_all(cluster: &Cluster) {
     let mut tried = 0;
     for from in ["n1", "n2"] {
         let client = client_on(cluster, from);

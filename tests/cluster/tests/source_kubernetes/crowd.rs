@@ -10,7 +10,7 @@ use crate::watched::{Watched, plane, requests};
 const PODS: usize = 2_400;
 
 /// kubectl's own limit makes one of them slow: some at once.
-fn fill(plane: &ControlPlane) {
+pub(crate) fn fill(plane: &ControlPlane) {
     plane.apply(
         "{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: default}}",
     );

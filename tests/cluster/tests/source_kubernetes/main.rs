@@ -2,5 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod crowd;
+#[path = "../../../../datastore/tests/kubernetes/heard.rs"]
+mod heard;
 mod outages;
+mod refused;
+mod rotation;
+mod services;
 mod watched;

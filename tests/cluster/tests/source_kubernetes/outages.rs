@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use api::{Key, NamespacedName, Resource};
 
+use crate::heard::Heard;
 use crate::watched::{Watched, plane, requests};
 
 const NAMES: &str = "{apiVersion: v1, kind: Namespace, metadata: {name: portolan}}\n---\n";
@@ -35,6 +36,7 @@ async fn a_cluster_is_read_by_streamed_lists_alone_and_definitions_that_come_lat
     let mut watched = Watched::start(&plane).await;
     watched.until_in_sync().await;
     assert_eq!(watched.keys("NetworkPolicy"), ["default/p"]);
+    assert_eq!(watched.connections(), 1, "of all kinds together");
     assert_eq!(watched.keys("Namespace").len(), 5, "{:?}", watched.told);
     let problems = watched.problems();
     assert_eq!(problems.len(), 1, "{problems:?}");
@@ -66,14 +68,14 @@ async fn a_cluster_is_read_by_streamed_lists_alone_and_definitions_that_come_lat
     watched.refresh().await;
     assert_eq!(watched.keys("BGPPeer"), ["tor"]);
     assert_eq!(watched.keys("IPPool"), ["pods"]);
-    let named = |watched: &Watched| watched.keys("Secret") == ["portolan/tor"];
+    let named = |watched: &Heard| watched.keys("Secret") == ["portolan/tor"];
     watched.until("the Secret that is meant", named).await;
     assert_eq!(watched.problems(), [""; 0]);
 
     // Rotated live.
     let key = Key::Secret(NamespacedName::new("portolan", "tor"));
     plane.apply(&secret("tor", "changed"));
-    let is_new = |watched: &Watched| match watched.state.get(&key) {
+    let is_new = |watched: &Heard| match watched.state.get(&key) {
         Some(Resource::Secret(secret)) => secret.get("p").is_some_and(|p| p.expose() == b"changed"),
         _ => false,
     };
@@ -106,7 +108,7 @@ async fn a_server_that_is_stopped_and_started_changes_nothing_and_then_what_has_
     plane.start_api_server();
     plane.apply(&policy("b", "db"));
     plane.kubectl(&["delete", "networkpolicy", "a"]);
-    let done = |watched: &Watched| watched.keys("NetworkPolicy") == ["default/b"];
+    let done = |watched: &Heard| watched.keys("NetworkPolicy") == ["default/b"];
     watched.until("the deletion", done).await;
     watched.refresh().await;
     let told: Vec<&String> = watched.told[before..]
@@ -131,12 +133,13 @@ async fn what_happened_while_the_line_was_cut_and_was_compacted_is_told_as_diffe
         watched.cut();
         plane.kubectl(&["delete", "networkpolicy", "a"]);
         plane.apply(&(policy("b", "db") + &policy("d", "web")));
-        // A new server's cache begins with its start: what was before is too old for it, as after a compaction.
+        plane.compact();
+        // It remembers itself what etcd has forgotten, until it is another.
         plane.stop_api_server();
         plane.start_api_server();
         watched.mend();
         let names = ["default/b", "default/c", "default/d"];
-        let done = |watched: &Watched| watched.keys("NetworkPolicy") == names;
+        let done = |watched: &Heard| watched.keys("NetworkPolicy") == names;
         watched.until("the differences", done).await;
         watched.refresh().await;
         let mut told: Vec<&str> = watched.told[before..].iter().map(String::as_str).collect();
@@ -151,12 +154,17 @@ async fn what_happened_while_the_line_was_cut_and_was_compacted_is_told_as_diffe
             ],
             "{gates}"
         );
-        let expired = plane.requests().into_iter().filter(|request| {
-            request.resource == "networkpolicies" && request.uri.contains("&resourceVersion=")
-        });
-        assert!(
-            expired.count() > 0,
-            "{gates}: the watch was tried from where it was"
-        );
+        let asked = requests(&plane, "networkpolicies");
+        let asked: Vec<&str> = asked.iter().map(|(_, uri)| uri.as_str()).collect();
+        let resumes = |uri: &&str| uri.contains("watch=1") && uri.contains("&resourceVersion=");
+        let resumed = asked.iter().position(resumes);
+        let list = match gates {
+            "" => "sendInitialEvents",
+            _ => "limit=500",
+        };
+        let lists = asked.iter().skip(resumed.unwrap());
+        let lists = lists.filter(|uri| uri.contains(list)).count();
+        // One because of the 410, and one for the refresh.
+        assert_eq!(lists, 2, "{gates}: {asked:?}");
     }
 }

@@ -1,16 +1,18 @@
 //! A source that watches a control plane, through a proxy that can be cut, and what came of it.
 
-use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use api::{Event, Key, Resource};
 use cluster::{ControlPlane, Options};
-use datastore::{ClusterSettings, NodeWrites, Source, watch_kubernetes};
+use datastore::{ClusterSettings, NodeWrites, watch_kubernetes};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::timeout;
+
+use crate::heard::Heard;
 
 /// How long a busy machine may take.
 const LONG: Duration = Duration::from_secs(90);
@@ -26,12 +28,10 @@ pub(crate) fn plane(feature_gates: &str, flags: &[&str]) -> ControlPlane {
 }
 
 pub(crate) struct Watched {
-    pub(crate) source: Source,
-    pub(crate) state: BTreeMap<Key, Resource>,
-    /// Every change as `+key` or `-key`, and `InSync`.
-    pub(crate) told: Vec<String>,
-    line: watch::Sender<bool>,
-    _folder: TempDir,
+    heard: Heard,
+    connections: Arc<AtomicUsize>,
+    line: watch::Sender<Line>,
+    _folder: Option<TempDir>,
 }
 
 impl Watched {
@@ -40,102 +40,89 @@ impl Watched {
     }
 
     pub(crate) async fn start_as(plane: &ControlPlane, kubeconfig: &Path) -> Self {
-        let (line, port) = proxy(plane.url().trim_start_matches("https://")).await;
+        Self::open_as(plane, kubeconfig, settings).await
+    }
+
+    /// One that reads Services and EndpointSlices, too.
+    pub(crate) async fn start_with_services(plane: &ControlPlane) -> Self {
+        let with_services = |kubeconfig| ClusterSettings {
+            services: true,
+            ..settings(kubeconfig)
+        };
+        Self::open_as(plane, plane.admin_kubeconfig(), with_services).await
+    }
+
+    /// With a kubeconfig made in this folder from one whose files are there; the line is whole at the start, or cut.
+    pub(crate) async fn start_in(
+        plane: &ControlPlane,
+        kubeconfig: &Path,
+        folder: &Path,
+        is_whole: bool,
+    ) -> Self {
+        Self::open(plane, kubeconfig, folder, is_whole, settings).await
+    }
+
+    async fn open_as(
+        plane: &ControlPlane,
+        kubeconfig: &Path,
+        settings: impl Fn(PathBuf) -> ClusterSettings,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kubeconfig");
+        let mut watched = Self::open(plane, kubeconfig, folder.path(), true, settings).await;
+        watched._folder = Some(folder);
+        watched
+    }
+
+    async fn open(
+        plane: &ControlPlane,
+        kubeconfig: &Path,
+        folder: &Path,
+        is_whole: bool,
+        settings: impl Fn(PathBuf) -> ClusterSettings,
+    ) -> Self {
+        let (connections, line, port) =
+            proxy(plane.url().trim_start_matches("https://"), is_whole).await;
+        let path = folder.join("proxied");
         let text = std::fs::read_to_string(kubeconfig).unwrap();
         let text = text.replace(&plane.url(), &format!("https://127.0.0.1:{port}"));
         std::fs::write(&path, text).unwrap();
         Self {
-            source: watch_kubernetes(&settings(path)).await.unwrap(),
-            state: BTreeMap::new(),
-            told: Vec::new(),
+            heard: Heard::new(watch_kubernetes(&settings(path)).await.unwrap(), LONG),
+            connections,
             line,
-            _folder: folder,
+            _folder: None,
         }
+    }
+
+    /// How many connections have been made.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Cuts every connection, and lets none through until [`Self::mend`].
     pub(crate) fn cut(&self) {
-        self.line.send_replace(false);
+        self.line.send_modify(|line| {
+            line.is_whole = false;
+            line.cuts += 1;
+        });
     }
 
     pub(crate) fn mend(&self) {
-        self.line.send_replace(true);
+        self.line.send_modify(|line| line.is_whole = true);
     }
+}
 
-    fn take(&mut self, event: Event) {
-        let Event::Change(change) = event else {
-            return self.told.push("InSync".to_owned());
-        };
-        let sign = if change.value.is_some() { '+' } else { '-' };
-        self.told.push(format!("{sign}{}", change.key));
-        match change.value {
-            Some(value) => self.state.insert(change.key, value),
-            None => self.state.remove(&change.key),
-        };
+impl Deref for Watched {
+    type Target = Heard;
+
+    fn deref(&self) -> &Heard {
+        &self.heard
     }
+}
 
-    /// Takes events until a condition holds; how long that took.
-    pub(crate) async fn until(
-        &mut self,
-        what: &str,
-        condition: impl Fn(&Self) -> bool,
-    ) -> Duration {
-        let began = Instant::now();
-        let waited = timeout(LONG, async {
-            while !condition(self) {
-                let event = self.source.events.recv().await.expect("the source lives");
-                self.take(event);
-            }
-        });
-        if waited.await.is_err() {
-            let told = &self.told[self.told.len().saturating_sub(30)..];
-            panic!(
-                "not {what}; told last: {told:?}; problems: {:?}",
-                self.problems()
-            );
-        }
-        began.elapsed()
-    }
-
-    pub(crate) async fn until_in_sync(&mut self) -> Duration {
-        let in_sync = |watched: &Self| watched.told.iter().any(|word| word == "InSync");
-        self.until("in sync", in_sync).await
-    }
-
-    /// Has all read that the server holds now, and takes it in; how long that took.
-    pub(crate) async fn refresh(&mut self) -> Duration {
-        let began = Instant::now();
-        let refresh = self.source.refresh.clone();
-        let mut done = Box::pin(async move { refresh.refresh().await });
-        let waited = timeout(LONG, async {
-            loop {
-                tokio::select! {
-                    biased;
-                    Some(event) = self.source.events.recv() => self.take(event),
-                    () = &mut done => return,
-                }
-            }
-        });
-        waited.await.expect("the refresh is answered");
-        while let Ok(event) = self.source.events.try_recv() {
-            self.take(event);
-        }
-        began.elapsed()
-    }
-
-    /// The keys of a kind that are there, as text.
-    pub(crate) fn keys(&self, kind: &str) -> Vec<String> {
-        let keys = self.state.keys().map(ToString::to_string);
-        let start = format!("{kind} ");
-        keys.filter_map(|key| Some(key.strip_prefix(&start)?.to_owned()))
-            .collect()
-    }
-
-    pub(crate) fn problems(&self) -> Vec<String> {
-        let problems = self.source.problems.borrow();
-        problems.iter().map(ToString::to_string).collect()
+impl DerefMut for Watched {
+    fn deref_mut(&mut self) -> &mut Heard {
+        &mut self.heard
     }
 }
 
@@ -144,21 +131,34 @@ pub(crate) fn settings(kubeconfig: PathBuf) -> ClusterSettings {
         kubeconfig: Some(kubeconfig),
         node: "n1".to_owned(),
         namespace: "portolan".to_owned(),
+        services: false,
         node_writes: NodeWrites::default(),
     }
 }
 
-/// Passes bytes on while the line is whole; its end that cuts it, and its port.
-async fn proxy(server: &str) -> (watch::Sender<bool>, u16) {
-    let (line, whole) = watch::channel(true);
+/// The state of a proxy's line.
+#[derive(Clone, Copy)]
+struct Line {
+    is_whole: bool,
+    /// How often it has been cut: who is late sees a cut that has been mended.
+    cuts: usize,
+}
+
+/// Passes bytes on while the line is whole. How many connections there have been, its end that cuts it, and its port.
+async fn proxy(server: &str, is_whole: bool) -> (Arc<AtomicUsize>, watch::Sender<Line>, u16) {
+    let (line, state) = watch::channel(Line { is_whole, cuts: 0 });
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = server.to_owned();
+    let made = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&made);
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
-            let (server, mut whole) = (server.clone(), whole.clone());
+            let (server, mut state) = (server.clone(), state.clone());
+            count.fetch_add(1, Ordering::Relaxed);
+            let Line { is_whole, cuts } = *state.borrow();
             tokio::spawn(async move {
-                if !*whole.borrow() {
+                if !is_whole {
                     return;
                 }
                 let Ok(mut server) = TcpStream::connect(server).await else {
@@ -167,12 +167,12 @@ async fn proxy(server: &str) -> (watch::Sender<bool>, u16) {
                 tokio::select! {
                     // How a connection ends is its two ends' business.
                     _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                    _ = whole.wait_for(|whole| !*whole) => {}
+                    _ = state.wait_for(|line| line.cuts != cuts) => {}
                 }
             });
         }
     });
-    (line, port)
+    (made, line, port)
 }
 
 /// Requests for a collection that the server has answered, as its audit log has them: verb and query.

@@ -1,0 +1,73 @@
+//! Every check by name, and when it speaks up: the table of docs/doctor.md and of `portolan doctor --list`.
+
+use super::finding::Check;
+
+macro_rules! checks {
+    ($($id:ident $name:literal $speaks_when:literal)*) => {
+        $(pub(super) const $id: Check = Check { name: $name, speaks_when: $speaks_when };)*
+        /// All of them, in the order in which they are printed.
+        pub(crate) const ALL: &[&Check] = &[$(&$id),*];
+    };
+}
+
+checks! {
+    AGENT_ANSWERS "agent-answers" "no agent answers on agent.sock in --run-dir within two seconds"
+    AGENT_NAMESPACE "agent-namespace" "the agent is in another network namespace than this command"
+    AGENT_VERSION "agent-version" "the agent that runs is of another release than this command"
+    AGENT_READY "agent-ready" "the agent waits for something, or says of itself what is wrong"
+    AGENT_SOURCE "agent-source" "the API server does not answer this node, or the manifests have mistakes"
+    CNI_PLUGIN "cni-plugin" "the plugin is not in the runtime's folder, does not run, or is of another release"
+    CNI_CONFIG "cni-config" "the first network configuration by name is missing, another's, damaged, or leads to another agent"
+    CNI_STATUS "cni-status" "the plugin, asked as the runtime does, says that no pod can be attached"
+    FORWARDING "forwarding" "the kernel does not forward, at all or for packets of one interface"
+    RP_FILTER "rp-filter" "reverse path filtering is strict on an uplink, and there are several uplinks"
+    CONNTRACK_ROOM "conntrack-room" "the table of connections is filled to nine tenths or more"
+    IPTABLES_BACKEND "iptables-backend" "rules of others, or of ours, are in both iptables back ends"
+    FORWARD_ACCEPT "forward-accept" "the policy of FORWARD is DROP, and no rule of ours accepts what policy allowed"
+    JUMPS_FIRST "jumps-first" "the way into our chains is missing, or others' rules come before it"
+    MARK_CLASH "mark-clash" "a rule of others writes or reads bits of packet marks that are ours"
+    BGP_SESSION "bgp-session" "a session is not Established"
+    BGP_LISTENER "bgp-listener" "BGP cannot listen on its address"
+    BGP_RESTART "bgp-graceful-restart" "an Established peer does not keep our routes while the agent restarts"
+    BFD "bfd" "BFD with a peer was up and went down; otherwise it says where BFD runs, and what C is"
+    ROUTE_MISSING "route-missing" "a pod's route, or one that BGP chose, is not in the kernel"
+    ROUTE_FOREIGN "route-foreign" "a route of others takes packets that are to go by a route of ours"
+    ROUTE_DEAD "route-dead" "a route of ours leads to links that are down"
+    POD_LINK "pod-link" "an attachment has no interface, or one that is down; or an interface has no attachment"
+    POD_MTU "pod-mtu" "a pod's interface takes larger packets than the way out, or its two ends differ"
+    POLICY_ISOLATES "policy-isolates" "a pod is isolated by NetworkPolicy, and no rule allows anything"
+    POLICY_DROPS "policy-drops" "policy denied packets within the last minute"
+    SERVICE_PROXY "service-proxy" "there is a cluster, and nothing programs its Services on this node"
+    SERVICE_ENDPOINTS "service-endpoints" "kube-proxy refuses a Service because it has no endpoints"
+    DNS "dns" "the cluster's DNS does not answer this node, or does not know the name"
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_different_and_of_small_letters() {
+        let names: BTreeSet<&str> = ALL.iter().map(|check| check.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        let is_plain = |name: &&str| name.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+        assert!(names.iter().all(is_plain), "{names:?}");
+    }
+
+    #[test]
+    fn the_page_has_every_check_with_these_words() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/doctor.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let rows = page.lines().filter(|line| line.starts_with("| `"));
+        let on_page: Vec<String> = rows
+            .map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" | "))
+            .collect();
+        let wanted: Vec<String> = ALL
+            .iter()
+            .map(|check| format!("| `{}` | {}", check.name, check.speaks_when))
+            .collect();
+        assert_eq!(on_page, wanted);
+    }
+}

@@ -1,0 +1,21 @@
+//! `portolan doctor`: looks at what users look at by hand when pods cannot talk, and says what mends it; it changes nothing.
+
+mod agent;
+mod bgp;
+mod bound;
+mod catalog;
+mod cli;
+mod cni;
+mod denials;
+mod examine;
+mod finding;
+mod firewall;
+mod listing;
+mod name_service;
+mod pods;
+mod scene;
+mod services;
+mod switches;
+mod ways;
+
+pub(crate) use cli::{DoctorArgs, run};

@@ -1,0 +1,186 @@
+//! Checks of Services: something programs them on this node, and those that kube-proxy refuses for lack of endpoints.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::bound;
+use super::catalog::{SERVICE_ENDPOINTS, SERVICE_PROXY};
+use super::finding::Finding;
+use super::listing::{Listing, comment, target};
+use crate::exec;
+use crate::report::Report;
+
+/// kube-proxy's chain of all Services.
+const SERVICES: &str = "KUBE-SERVICES";
+/// What kube-proxy writes beside the rule that refuses.
+const NO_ENDPOINTS: &str = " has no endpoints";
+/// How many Services are told.
+const TOLD: usize = 16;
+
+/// What there is besides rules of iptables.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    /// Why there should be Services; none where nothing says so.
+    cluster: Option<String>,
+    /// kube-proxy's map of Services without endpoints in its own nftables tables, if it has those.
+    nftables: Option<String>,
+    /// The kernel's IPVS holds something.
+    has_ipvs: bool,
+}
+
+impl Facts {
+    /// Looks.
+    pub(super) fn gather(report: Option<&Report>, kubelet_config: &Path) -> Self {
+        let mut sources = report.into_iter().flat_map(|report| &report.sources);
+        let cluster = if sources.any(|source| source.kind == "kubernetes") {
+            Some("the agent asks an API server".to_owned())
+        } else if kubelet_config.is_file() {
+            Some(format!("{} is there", kubelet_config.display()))
+        } else {
+            None
+        };
+        let ipvs = std::fs::read_to_string("/proc/net/ip_vs").unwrap_or_default();
+        Self {
+            cluster,
+            nftables: nftables(),
+            // Three lines of heading.
+            has_ipvs: ipvs.lines().count() > 3,
+        }
+    }
+}
+
+/// Both families' maps; none where kube-proxy has no tables, or there is no `nft` to ask with.
+fn nftables() -> Option<String> {
+    let map = |family| {
+        let words = ["list", "map", family, "kube-proxy", "no-endpoint-services"];
+        let asked = bound::asynchronous(async move { exec::run("nft", &words, None).await });
+        asked.ok().and_then(Result::ok)
+    };
+    match (map("ip"), map("ip6")) {
+        (None, None) => None,
+        (v4, v6) => Some([v4, v6].into_iter().flatten().collect()),
+    }
+}
+
+/// Judges.
+pub(super) fn judge(facts: &Facts, listings: &Result<Vec<Listing>, String>) -> Vec<Finding> {
+    let listings = match listings {
+        Ok(listings) => listings,
+        Err(why) => {
+            return [&SERVICE_PROXY, &SERVICE_ENDPOINTS]
+                .map(|check| check.skipped(format!("rules cannot be read: {why}")))
+                .into();
+        }
+    };
+    let mut findings = vec![proxy(facts, listings)];
+    findings.extend(refused(facts, listings));
+    findings
+}
+
+fn proxy(facts: &Facts, listings: &[Listing]) -> Finding {
+    let by_iptables = listings
+        .iter()
+        .find(|listing| listing.chain("nat", SERVICES).is_some());
+    if let Some(listing) = by_iptables {
+        return SERVICE_PROXY.ok(format!("{SERVICES} is there ({})", listing.program()));
+    }
+    if facts.nftables.is_some() {
+        return SERVICE_PROXY.ok("kube-proxy's nftables tables are there");
+    }
+    if facts.has_ipvs {
+        return SERVICE_PROXY.ok("IPVS holds Services");
+    }
+    match &facts.cluster {
+        None => SERVICE_PROXY.skipped("nothing says that this is a node of a cluster"),
+        Some(why) => SERVICE_PROXY.failure(
+            format!("nothing programs Services on this node, and {why}"),
+            "kube-proxy is not running here, or has not written anything yet: no pod of this node reaches a Service, the DNS's \
+             first of all (an eBPF replacement of kube-proxy is not seen by this check)",
+            "kubectl -n kube-system rollout restart daemonset/kube-proxy",
+        ),
+    }
+}
+
+fn refused(facts: &Facts, listings: &[Listing]) -> Vec<Finding> {
+    let mut ports: BTreeSet<String> = BTreeSet::new();
+    for listing in listings {
+        for (chain, rule) in listing.others() {
+            let refuses = matches!(target(rule), Some("REJECT" | "DROP"));
+            let said = comment(rule).and_then(|said| said.strip_suffix(NO_ENDPOINTS));
+            if let Some(port) = said.filter(|_| refuses && chain.name.starts_with("KUBE-")) {
+                ports.insert(port.to_owned());
+            }
+        }
+    }
+    ports.extend(of_map(facts.nftables.as_deref().unwrap_or_default()));
+    let findings = ports.iter().take(TOLD).map(|port| {
+        let (service, _) = port.split_once(':').unwrap_or((port, ""));
+        let (namespace, name) = service.split_once('/').unwrap_or(("", service));
+        SERVICE_ENDPOINTS.warning(
+            format!("Service {port} has no endpoints, and connections to it are refused"),
+            "its selector matches no pod, its pods are not ready, or it has no selector and nobody wrote its EndpointSlice",
+            format!("kubectl -n {namespace} get endpointslices,pods -o wide; kubectl -n {namespace} describe service {name}"),
+        )
+    });
+    let findings = findings.collect();
+    SERVICE_ENDPOINTS.or_ok(findings, "kube-proxy refuses no Service")
+}
+
+/// The comments of a map's elements.
+fn of_map(text: &str) -> Vec<String> {
+    let mut ports = Vec::new();
+    let elements = text.split("elements = {").skip(1);
+    for part in elements {
+        let inside = part.split('}').next().unwrap_or_default();
+        let quoted = inside.split("comment \"").skip(1);
+        ports.extend(quoted.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+    }
+    ports
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Verdict;
+    use super::super::listing::tests::nft;
+    use super::*;
+
+    const PROXY: &str = "*nat\n:KUBE-SERVICES - [0:0]\nCOMMIT\n*filter\n:FORWARD ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\n\
+        -A KUBE-SERVICES -d 10.96.0.11/32 -p tcp -m comment --comment \"shop/web:http has no endpoints\" -m tcp --dport 80 -j REJECT\n\
+        -A FORWARD -m comment --comment \"not/kube has no endpoints\" -j REJECT\nCOMMIT\n";
+
+    #[test]
+    fn a_service_without_endpoints_is_named_by_kube_proxys_comment() {
+        let findings = judge(&Facts::default(), &Ok(vec![nft(PROXY)]));
+        assert_eq!(findings.len(), 2);
+        assert_eq!(findings[0].verdict, Verdict::Ok);
+        assert!(findings[1].what.starts_with("Service shop/web:http "));
+        assert!(
+            findings[1]
+                .remedy
+                .ends_with("kubectl -n shop describe service web")
+        );
+    }
+
+    #[test]
+    fn without_any_proxy_a_cluster_fails_and_a_lone_node_is_skipped() {
+        let verdict = |facts: &Facts| judge(facts, &Ok(vec![nft("")]))[0].verdict;
+        let mut facts = Facts::default();
+        assert_eq!(verdict(&facts), Verdict::Skipped);
+        facts.cluster = Some("x".to_owned());
+        assert_eq!(verdict(&facts), Verdict::Failure);
+        facts.has_ipvs = true;
+        assert_eq!(verdict(&facts), Verdict::Ok);
+    }
+
+    #[test]
+    fn the_nftables_mode_tells_by_its_map() {
+        let map = "table ip kube-proxy {\n map no-endpoint-services {\n comment \"vmap to drop\"\n elements = { 10.96.0.11 . tcp . 80 comment \"a/b:p\" : goto reject-chain,\n 10.96.0.12 . tcp . 80 comment \"a/c\" : drop }\n }\n}\n";
+        let facts = Facts {
+            nftables: Some(map.to_owned()),
+            ..Facts::default()
+        };
+        let findings = judge(&facts, &Ok(vec![nft("")]));
+        assert_eq!(findings[0].verdict, Verdict::Ok);
+        assert!(findings[1].what.contains("a/b:p") && findings[2].what.contains("a/c"));
+    }
+}

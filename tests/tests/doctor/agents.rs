@@ -1,0 +1,201 @@
+//! What is wrong with the agent: elsewhere, of another release, misinformed, dead, or kept from its work.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::clinic::{Clinic, look, of};
+
+const MISTAKE: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {namespace: shop, name: wrong}
+spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Sideways]}
+";
+
+/// From another namespace, and at an agent of another release.
+pub(crate) fn agent_elsewhere(clinic: &mut Clinic) {
+    let run_dir = clinic.lab.nodes[0].agent.run_dir();
+    let words = clinic.words(&run_dir);
+    let (findings, code) = look(clinic.lab.outside.command(&clinic.program), &words);
+    let found = of(&findings, "agent-namespace").remove(0);
+    assert_eq!((found["verdict"].as_str(), code), (Some("failure"), 1));
+    let kernels = of(&findings, "forwarding").remove(0);
+    assert_eq!(kernels["verdict"], "skipped");
+    let remedy = found["remedy"].as_str().unwrap();
+    // It ends with 1 where anything is wrong; here only its words count.
+    let text = clinic
+        .lab
+        .outside
+        .run("bash", &["-c", &format!("{remedy}; true")]);
+    let again: Value = serde_json::from_str(&text.unwrap()).unwrap();
+    let again = again["findings"].as_array().unwrap();
+    assert_eq!(of(again, "agent-namespace")[0]["verdict"], "ok");
+    clinic.tried.insert("agent-namespace".to_owned());
+    clinic.mended += 1;
+
+    let older = clinic.path("older");
+    fs::create_dir(&older).unwrap();
+    let _older = older_agent(&older, &run_dir);
+    let (findings, _) = look(
+        clinic.node().command(&clinic.program),
+        &clinic.words(&older),
+    );
+    let found = of(&findings, "agent-version").remove(0);
+    assert_eq!(found["verdict"], "warning", "{found}");
+    assert!(found["what"].as_str().unwrap().contains("0.0.0-older"));
+    clinic.tried.insert("agent-version".to_owned());
+    clinic.is_well("agent-version");
+}
+
+/// Passes questions on, and says that the answer is of another release.
+pub(crate) fn older_agent(folder: &Path, real: &Path) -> std::thread::JoinHandle<()> {
+    let listener = UnixListener::bind(folder.join("agent.sock")).unwrap();
+    let real = real.join("agent.sock");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut question = String::new();
+            // One that only looks who is there asks nothing.
+            let asked = BufReader::new(&stream).read_line(&mut question);
+            if !matches!(asked, Ok(count) if count > 0) {
+                continue;
+            }
+            let mut agent = UnixStream::connect(&real).unwrap();
+            agent.write_all(question.as_bytes()).unwrap();
+            let mut answer = String::new();
+            BufReader::new(agent).read_line(&mut answer).unwrap();
+            let version = format!("\"version\":\"{}\"", env!("CARGO_PKG_VERSION"));
+            let older = answer.replace(&version, "\"version\":\"0.0.0-older\"");
+            let _ = stream.write_all(older.as_bytes());
+        }
+    })
+}
+
+pub(crate) fn source(clinic: &mut Clinic) {
+    clinic.lab.drop_manifest("mistake.yaml", MISTAKE).unwrap();
+    let remedy = clinic.finds("agent-source", "warning", "wrong");
+    assert!(clinic.run(&remedy).unwrap().contains("wrong"));
+    fs::remove_file(clinic.lab.manifests().join("mistake.yaml")).unwrap();
+    clinic.is_well("agent-source");
+}
+
+/// What the agent would heal at once is found when it is dead, too.
+pub(crate) fn without_an_agent(clinic: &mut Clinic) {
+    clinic.kill_agent();
+    let remedy = clinic.finds("agent-answers", "failure", "nobody listens on");
+    assert!(
+        remedy.starts_with("kubectl -n portolan delete pod -l app.kubernetes.io/name=portolan"),
+        "{remedy}"
+    );
+    let remedy = clinic.finds("cni-status", "failure", "STATUS");
+    assert!(remedy.starts_with("portolan status --run-dir"), "{remedy}");
+    let (_, web) = clinic.lab.place("shop/web", false).unwrap();
+    clinic.ip(&format!("route del {web}"));
+    clinic.found_and_mended(
+        "route-missing",
+        "failure",
+        &format!("no route to {web} of Pod shop/web"),
+    );
+    let rule = clinic
+        .run("iptables-nft-save -t filter | grep -- '-A FORWARD.*ACCEPT'")
+        .unwrap();
+    clinic.run("iptables-nft -P FORWARD DROP").unwrap();
+    clinic.is_well("forward-accept");
+    clinic
+        .run(&format!(
+            "iptables-nft {}",
+            rule.trim().replacen("-A", "-D", 1)
+        ))
+        .unwrap();
+    clinic.found_and_mended(
+        "forward-accept",
+        "failure",
+        "iptables-nft: the policy of FORWARD is DROP",
+    );
+    clinic
+        .run("iptables-nft -I FORWARD 1 -i none -j ACCEPT")
+        .unwrap();
+    clinic.found_and_mended(
+        "jumps-first",
+        "warning",
+        "FORWARD has 1 rules before ours, the first is `-i none -j ACCEPT`",
+    );
+    clinic
+        .run("iptables-nft -D FORWARD -i none -j ACCEPT")
+        .unwrap();
+    clinic.ip("route add default via 10.10.1.1");
+    let end = clinic.host_end(0);
+    clinic.ip(&format!("link set {end} mtu 9000"));
+    clinic.found_and_mended(
+        "pod-mtu",
+        "failure",
+        &format!("{end} has an MTU of 9000, the way out by uplink takes 1500"),
+    );
+    clinic.ip(&format!("link set {end} mtu 1400"));
+    clinic.found_and_mended(
+        "pod-mtu",
+        "failure",
+        &format!("the pod's end of {end} has an MTU of 1500, the host's of 1400"),
+    );
+    clinic.ip("route del default");
+    clinic.lab.tor.ip("link set node1 down").unwrap();
+    let remedy = clinic.finds("route-dead", "failure", "lead to uplink, which is down");
+    assert!(clinic.run(&remedy).unwrap().contains("NO-CARRIER"));
+    clinic.lab.tor.ip("link set node1 up").unwrap();
+    clinic.is_well("route-dead");
+    clinic.start_agent();
+    clinic.is_well("agent-answers");
+    clinic.is_well("cni-status");
+}
+
+/// An agent that starts where its port is taken, and where rules are in both back ends.
+pub(crate) fn start_with_obstacles(clinic: &mut Clinic) {
+    clinic.kill_agent();
+    clinic
+        .run(
+            "iptables-nft -A FORWARD -i none -j ACCEPT; iptables-legacy -A FORWARD -i none -j DROP",
+        )
+        .unwrap();
+    let taken = ["0.0.0.0:179", "[::]:179"];
+    let hold = || {
+        taken
+            .into_iter()
+            .filter_map(|at| TcpListener::bind(at).ok())
+            .collect::<Vec<_>>()
+    };
+    let held = clinic.node().inside(hold).unwrap();
+    assert!(!held.is_empty());
+    let node = clinic.lab.node_mut(0).unwrap();
+    node.agent.start(&node.netns).unwrap();
+    let remedy = clinic.finds("bgp-listener", "failure", "BGP does not listen on");
+    assert!(clinic.run(&remedy).unwrap().contains(":179"), "{remedy}");
+    let remedy = clinic.finds(
+        "agent-ready",
+        "failure",
+        "the agent is not ready: policy is not in the kernel",
+    );
+    assert!(
+        clinic
+            .run(&remedy)
+            .unwrap()
+            .contains("both iptables back ends")
+    );
+    clinic.found_and_mended(
+        "iptables-backend",
+        "failure",
+        "rules of others are in both back ends",
+    );
+    drop(held);
+    clinic
+        .run("iptables-nft -D FORWARD -i none -j ACCEPT")
+        .unwrap();
+    clinic.kill_agent();
+    clinic.start_agent();
+    clinic.is_well("bgp-listener");
+    clinic.is_well("agent-ready");
+}

@@ -1,0 +1,374 @@
+//! Two nodes in one subnet and a third in another, and between them a router that knows no pods and counts those it sees.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tests::agent::{Agent, binaries};
+use tests::cni::{Plugin, Sandbox, addresses};
+use tests::flow::{Flow, Kind};
+use tests::netns::Netns;
+use tests::rack::Rack;
+use tests::reach::{Server, Transport, Verdict, attempt, server_at};
+use tests::wait::eventually;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+/// The tunnel's device.
+pub(crate) const TUNNEL: &str = "vxlan.portolan";
+
+/// What the nodes have for addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Underlay {
+    V4,
+    V6,
+}
+
+#[derive(Debug)]
+pub(crate) struct Pod {
+    _server: Server,
+    sandbox: Sandbox,
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+impl Pod {
+    pub(crate) fn netns(&self) -> &Netns {
+        &self.sandbox.netns
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Station {
+    pub(crate) agent: Agent,
+    pub(crate) netns: Netns,
+}
+
+#[derive(Debug)]
+pub(crate) struct Lab {
+    // In the order of their ends: pods before nodes, namespaces last.
+    pub(crate) pods: Vec<Pod>,
+    pub(crate) stations: Vec<Station>,
+    router: Netns,
+    rack: Rack,
+    underlay: Underlay,
+    tag: String,
+}
+
+/// The manifests of both pools.
+pub(crate) fn pools(encapsulation: &str) -> String {
+    let pool = |name: &str, cidr: &str, size: u8| {
+        format!(
+            "apiVersion: portolan.io/v1alpha1\nkind: IPPool\nmetadata: {{name: {name}}}\nspec: {{cidr: \"{cidr}\", blockSize: {size}, encapsulation: {encapsulation}}}\n"
+        )
+    };
+    let v6 = pool("pods6", "fd48::/112", 122);
+    format!("{}---\n{v6}", pool("pods", "10.48.0.0/16", 26))
+}
+
+/// The pools that docs/overlay.md shows.
+pub(crate) fn pools_of_the_docs() -> Result<String> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/overlay.md");
+    let text = std::fs::read_to_string(page)?;
+    let block = text.split("```yaml\n").nth(1).context("an example")?;
+    Ok(block.split("```").next().context("its end")?.to_owned())
+}
+
+impl Lab {
+    /// Agents started, one pod a node attached.
+    pub(crate) fn start(tag: &str, underlay: Underlay, pools: &str) -> Result<Self> {
+        let rack = Rack::new(tag)?;
+        let router = rack.machine("router")?;
+        for segment in [1, 2] {
+            let (link, port) = (format!("eth{segment}"), format!("r{segment}"));
+            rack.plug((&router, &link), (&format!("s{segment}"), &port), None)?;
+            router.ip(&format!("addr add 10.71.{segment}.254/24 dev {link}"))?;
+            router.ip(&format!("addr add fd71:{segment}::fe/64 dev {link} nodad"))?;
+        }
+        let mut lab = Self {
+            pods: Vec::new(),
+            stations: Vec::new(),
+            router,
+            rack,
+            underlay,
+            tag: tag.to_owned(),
+        };
+        lab.guard_router()?;
+        lab.rack.manifest(
+            "namespace.yaml",
+            "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n",
+        )?;
+        lab.rack.manifest("pools.yaml", pools)?;
+        for number in 1..=3 {
+            lab.add_node(number)?;
+        }
+        for station in &mut lab.stations {
+            station.agent.start(&station.netns)?;
+        }
+        for station in &mut lab.stations {
+            station.agent.wait_synced()?;
+        }
+        for node in 0..3 {
+            lab.attach(node)?;
+        }
+        lab.wait_synced()?;
+        Ok(lab)
+    }
+
+    fn add_node(&mut self, number: u8) -> Result<()> {
+        let segment = if number < 3 { 1 } else { 2 };
+        let name = format!("node{number}");
+        let netns = self.rack.machine(&name)?;
+        let (of, port) = (format!("s{segment}"), format!("p{number}"));
+        self.rack.plug((&netns, "eth0"), (&of, &port), None)?;
+        let router = match self.underlay {
+            Underlay::V4 => {
+                netns.ip(&format!("addr add 10.71.{segment}.{number}/24 dev eth0"))?;
+                format!("10.71.{segment}.254")
+            }
+            Underlay::V6 => {
+                netns.ip(&format!(
+                    "addr add fd71:{segment}::{number}/64 dev eth0 nodad"
+                ))?;
+                format!("fd71:{segment}::fe")
+            }
+        };
+        netns.ip(&format!("route add default via {router}"))?;
+        let address = self.address(usize::from(number) - 1);
+        self.rack.manifest(
+            &format!("{name}.yaml"),
+            &format!(
+                "apiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\n  annotations: {{portolan.io/router-id: 10.0.0.{number}}}\nstatus:\n  addresses: [{{type: InternalIP, address: \"{address}\"}}]\n"
+            ),
+        )?;
+        let folder = self.rack.manifests();
+        let dir = folder.parent().context("the rack's folder")?;
+        let program = binaries()?.join("portolan");
+        let agent = Agent::new(&name, &program, &netns, dir, &folder)?;
+        self.stations.push(Station { agent, netns });
+        Ok(())
+    }
+
+    /// What bears a pod's address is counted and dropped.
+    fn guard_router(&self) -> Result<()> {
+        for (program, range) in [("iptables", "10.48.0.0/16"), ("ip6tables", "fd48::/112")] {
+            for end in ["-s", "-d"] {
+                self.router.run(
+                    program,
+                    &["-t", "raw", "-A", "PREROUTING", end, range, "-j", "DROP"],
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Packets with pods' addresses that the router saw.
+    pub(crate) fn seen_by_router(&self) -> Result<u64> {
+        let v4 = counted(&self.router, "iptables")?;
+        Ok(v4 + counted(&self.router, "ip6tables")?)
+    }
+
+    /// A node's own address.
+    pub(crate) fn address(&self, node: usize) -> IpAddr {
+        let (number, segment) = (node + 1, if node < 2 { 1 } else { 2 });
+        let text = match self.underlay {
+            Underlay::V4 => format!("10.71.{segment}.{number}"),
+            Underlay::V6 => format!("fd71:{segment}::{number}"),
+        };
+        text.parse().unwrap()
+    }
+
+    /// Counts what the first node sends to another in VXLAN, from now on.
+    pub(crate) fn count_vxlan(&self, to: usize) -> Result<()> {
+        let to = self.address(to).to_string();
+        let rule = [
+            "-t", "mangle", "-A", "OUTPUT", "-p", "udp", "--dport", "4789", "-d", &to,
+        ];
+        self.stations[0].netns.run(self.iptables(), &rule).map(drop)
+    }
+
+    /// What was counted to that node.
+    pub(crate) fn vxlan_sent(&self, to: usize) -> Result<u64> {
+        let text = self.stations[0]
+            .netns
+            .run(self.iptables(), &["-t", "mangle", "-nvxL", "OUTPUT"])?;
+        let to = self.address(to).to_string();
+        let line = text.lines().find(|line| line.contains(&to));
+        let line = line.with_context(|| format!("no rule for {to}: {text}"))?;
+        let count = line.split_whitespace().next().context("a count")?;
+        Ok(count.parse()?)
+    }
+
+    fn iptables(&self) -> &'static str {
+        match self.underlay {
+            Underlay::V4 => "iptables",
+            Underlay::V6 => "ip6tables",
+        }
+    }
+
+    pub(crate) fn manifest(&self, name: &str, text: &str) -> Result<()> {
+        self.rack.manifest(name, text)
+    }
+
+    pub(crate) fn remove_manifest(&self, name: &str) -> Result<()> {
+        Ok(std::fs::remove_file(self.rack.manifests().join(name))?)
+    }
+
+    pub(crate) fn wait_synced(&mut self) -> Result<()> {
+        let mut stations = self.stations.iter_mut();
+        stations.try_for_each(|station| station.agent.wait_synced())
+    }
+
+    fn attach(&mut self, node: usize) -> Result<()> {
+        let station = &self.stations[node];
+        let plugin = Plugin {
+            program: binaries()?.join("portolan-cni"),
+            socket: station.agent.cni_socket(),
+            version: "1.0.0".to_owned(),
+        };
+        let sandbox = Sandbox::new(&self.tag, "shop", &format!("pod{}", node + 1))?;
+        let answer = plugin
+            .call("ADD", &station.netns, &sandbox, None)?
+            .success();
+        let mut addresses = addresses(&answer.with_context(|| station.agent.log_end())?);
+        addresses.sort_by_key(IpAddr::is_ipv6);
+        ensure!(addresses.len() == 2, "{addresses:?}");
+        self.pods.push(Pod {
+            _server: Server::start(&sandbox.netns)?,
+            sandbox,
+            addresses,
+        });
+        Ok(())
+    }
+
+    /// Waits until every pod reaches every other by both families.
+    pub(crate) fn all_reach_all(&self) -> Result<()> {
+        for from in 0..3 {
+            for to in (0..3).filter(|to| *to != from) {
+                for address in &self.pods[to].addresses {
+                    self.reaches(self.pods[from].netns(), *address)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn reaches(&self, from: &Netns, to: IpAddr) -> Result<()> {
+        eventually(PATIENCE, &format!("{} to reach {to}", from.name()), || {
+            let verdict = attempt(from, server_at(to), Transport::Tcp, Duration::from_secs(1))?;
+            ensure!(verdict == Verdict::Answered, "{verdict:?}");
+            Ok(())
+        })
+    }
+
+    /// Flows between the pods of two nodes: of each kind and family one.
+    pub(crate) fn flows(&self, from: usize, to: usize, rate: u32) -> Vec<(&Netns, Flow)> {
+        let (from, to) = (&self.pods[from], &self.pods[to]);
+        let mut flows = Vec::new();
+        for address in &to.addresses {
+            for kind in [Kind::Udp, Kind::NewTcp, Kind::EstablishedTcp] {
+                let flow = Flow {
+                    name: format!("to {address}"),
+                    kind,
+                    is_allowed: true,
+                    to: server_at(*address),
+                    server: to.netns().name().to_owned(),
+                    rate,
+                };
+                flows.push((from.netns(), flow));
+            }
+        }
+        flows
+    }
+
+    /// The MTU of a pod.
+    pub(crate) fn pod_mtu(&self, pod: usize) -> Result<u32> {
+        let links = self.pods[pod].netns().ip_json("link show dev eth0")?;
+        let mtu = links.pointer("/0/mtu").and_then(serde_json::Value::as_u64);
+        Ok(u32::try_from(mtu.context("no MTU")?)?)
+    }
+
+    /// Sends a datagram of the pod's MTU, which the kernel gives DF, and returns who sent it as the other pod sees it.
+    pub(crate) fn sends_whole(&self, from: usize, to: IpAddr, receiver: usize) -> Result<IpAddr> {
+        let headers = if to.is_ipv4() { 28 } else { 48 };
+        let size = usize::try_from(self.pod_mtu(from)?)? - headers;
+        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let server = self.pods[receiver]
+            .netns()
+            .inside(|| -> Result<UdpSocket> {
+                let socket = UdpSocket::bind(SocketAddr::new(to, 0))?;
+                socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+                Ok(socket)
+            })??;
+        let at = server.local_addr()?;
+        self.pods[from].netns().inside(|| -> Result<()> {
+            let socket = UdpSocket::bind(any)?;
+            socket.send_to(&vec![7; size], at)?;
+            Ok(())
+        })??;
+        let mut buffer = vec![0; 65_536];
+        let (length, sender) = server.recv_from(&mut buffer)?;
+        ensure!(length == size, "{length} instead of {size}");
+        Ok(sender.ip())
+    }
+
+    /// Packets that a node cut into pieces.
+    pub(crate) fn fragments(&self, node: usize) -> Result<u64> {
+        let text = self.stations[node]
+            .netns
+            .run("cat", &["/proc/net/snmp", "/proc/net/snmp6"])?;
+        let mut ip = text.lines().filter_map(|line| line.strip_prefix("Ip: "));
+        let (names, values) = (ip.next().context("Ip:")?, ip.next().context("Ip:")?);
+        let mut both = names.split_whitespace().zip(values.split_whitespace());
+        let v4 = both
+            .find(|(name, _)| *name == "FragCreates")
+            .context("FragCreates")?;
+        let v6 = text.lines().find(|line| line.starts_with("Ip6FragCreates"));
+        let v6 = v6
+            .and_then(|line| line.split_whitespace().nth(1))
+            .context("Ip6FragCreates")?;
+        Ok(v4.1.parse::<u64>()? + v6.parse::<u64>()?)
+    }
+
+    /// Runs `bridge` on the first node.
+    pub(crate) fn bridge(&self, words: &str) -> String {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        self.stations[0].netns.run("bridge", &words).unwrap()
+    }
+
+    /// Forwarding and permanent neighbour entries of a node's tunnel.
+    pub(crate) fn entries(&self, node: usize) -> Result<String> {
+        let netns = &self.stations[node].netns;
+        let mut text = netns.run("bridge", &["fdb", "show", "dev", TUNNEL])?;
+        text.push_str(&netns.ip(&format!("-4 neigh show dev {TUNNEL} nud permanent"))?);
+        text.push_str(&netns.ip(&format!("-6 neigh show dev {TUNNEL} nud permanent"))?);
+        let mut lines: Vec<&str> = text.lines().map(str::trim).collect();
+        lines.sort_unstable();
+        Ok(lines.join("\n"))
+    }
+
+    /// Routes by a node's tunnel.
+    pub(crate) fn tunnelled(&self, node: usize) -> Result<Vec<String>> {
+        let netns = &self.stations[node].netns;
+        let mut text = netns.ip(&format!("-4 route show dev {TUNNEL} proto 179"))?;
+        text.push_str(&netns.ip(&format!("-6 route show dev {TUNNEL} proto 179"))?);
+        Ok(text.lines().map(|line| line.trim().to_owned()).collect())
+    }
+
+    pub(crate) fn has_tunnel(&self, node: usize) -> bool {
+        let netns = &self.stations[node].netns;
+        netns.ip(&format!("link show dev {TUNNEL}")).is_ok()
+    }
+}
+
+/// What the rules counted; they stand before routing, which drops what it knows no way for.
+fn counted(netns: &Netns, program: &str) -> Result<u64> {
+    let text = netns.run(program, &["-t", "raw", "-nvxL", "PREROUTING"])?;
+    let (mut rules, mut sum) = (0, 0);
+    for line in text.lines().filter(|line| line.contains(" DROP ")) {
+        let count = line.split_whitespace().next().context("a count")?;
+        sum += count.parse::<u64>()?;
+        rules += 1;
+    }
+    ensure!(rules == 2, "{text}");
+    Ok(sum)
+}

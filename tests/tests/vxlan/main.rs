@@ -1,0 +1,206 @@
+//! Pods of nodes in two subnets, behind a router that knows no pods: by VXLAN, and directly where nodes are near.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+mod lab;
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use tests::flow::measure_while;
+use tests::rack::{say, sum};
+use tests::require_root;
+use tests::wait::eventually;
+
+use lab::{Lab, PATIENCE, TUNNEL, Underlay, pools, pools_of_the_docs};
+
+/// Everything that must hold of pods in tunnels, whatever the nodes' addresses are.
+fn assert_tunnels_carry_all(lab: &Lab, overhead: u32) {
+    lab.count_vxlan(1).unwrap();
+    lab.count_vxlan(2).unwrap();
+    lab.all_reach_all().unwrap();
+    assert!(lab.vxlan_sent(1).unwrap() > 0 && lab.vxlan_sent(2).unwrap() > 0);
+    // The nodes themselves, too: their packets bear an address that comes back by the tunnel.
+    for address in &lab.pods[2].addresses {
+        lab.reaches(&lab.stations[0].netns, *address).unwrap();
+    }
+    for pod in 0..3 {
+        assert_eq!(lab.pod_mtu(pod).unwrap(), 1500 - overhead);
+    }
+    for to in [1, 2] {
+        for (family, address) in lab.pods[to].addresses.iter().enumerate() {
+            let seen = lab.sends_whole(0, *address, to).unwrap();
+            assert_eq!(seen, lab.pods[0].addresses[family], "the source is kept");
+        }
+    }
+    for node in 0..3 {
+        assert_eq!(lab.fragments(node).unwrap(), 0, "node {node}");
+    }
+    assert_eq!(lab.seen_by_router().unwrap(), 0);
+}
+
+#[test]
+fn by_vxlan_over_ipv4_pods_of_both_families_reach_each_other_and_the_router_sees_none() {
+    require_root!();
+    let lab = Lab::start("vx4", Underlay::V4, &pools("VXLAN")).unwrap();
+    assert_tunnels_carry_all(&lab, 50);
+}
+
+#[test]
+fn by_vxlan_over_ipv6_pods_of_both_families_reach_each_other_and_the_router_sees_none() {
+    require_root!();
+    let lab = Lab::start("vx6", Underlay::V6, &pools("VXLAN")).unwrap();
+    assert_tunnels_carry_all(&lab, 70);
+}
+
+#[test]
+fn across_subnets_nodes_of_one_subnet_need_no_tunnel() {
+    require_root!();
+    // Over IPv6 both families have a direct next hop.
+    let lab = Lab::start("vxc", Underlay::V6, &pools_of_the_docs().unwrap()).unwrap();
+    lab.count_vxlan(1).unwrap();
+    lab.count_vxlan(2).unwrap();
+    lab.all_reach_all().unwrap();
+    assert_eq!(lab.vxlan_sent(1).unwrap(), 0, "in one subnet");
+    assert!(lab.vxlan_sent(2).unwrap() > 0, "across");
+    assert_eq!(lab.seen_by_router().unwrap(), 0);
+    assert_eq!(lab.tunnelled(0).unwrap().len(), 2, "of node 3 alone");
+}
+
+#[test]
+fn killed_agents_lose_nothing_damage_is_healed_and_a_node_that_goes_takes_its_entries_along() {
+    require_root!();
+    let mut lab = Lab::start("vxk", Underlay::V4, &pools("VXLAN")).unwrap();
+    lab.all_reach_all().unwrap();
+    let theirs = "link add theirs type vxlan id 77 dstport 4790 nolearning";
+    lab.stations[0].netns.ip(theirs).unwrap();
+    lab.bridge("fdb add 02:00:00:00:00:77 dev theirs dst 192.0.2.77");
+    let before = lab.entries(0).unwrap();
+    let routes = lab.tunnelled(0).unwrap();
+    assert_eq!(
+        (before.lines().count(), routes.len()),
+        (6, 4),
+        "{before} {routes:?}"
+    );
+
+    let mut agents: Vec<_> = lab.stations.drain(..).collect();
+    let flows = lab.flows(0, 2, 50);
+    let outcomes = measure_while(&flows, || {
+        for station in &mut agents {
+            station.agent.kill()?;
+        }
+        std::thread::sleep(Duration::from_secs(2));
+        for station in &mut agents {
+            station.agent.start(&station.netns)?;
+        }
+        for station in &mut agents {
+            station.agent.wait_synced()?;
+        }
+        // Beyond the time after which a device that nothing asks for would go.
+        std::thread::sleep(Duration::from_secs(11));
+        Ok(())
+    });
+    let (sent, lost) = sum("all agents killed", &flows, &outcomes.unwrap()).unwrap();
+    assert!(sent > 1000 && lost == 0, "{lost} of {sent}");
+    drop(flows);
+    lab.stations = agents;
+    assert_eq!(lab.entries(0).unwrap(), before);
+
+    let third = lab.address(2);
+    let entry = before
+        .lines()
+        .find(|line| line.contains(&format!("dst {third} ")));
+    let mac = entry.unwrap().split_whitespace().next().unwrap();
+    lab.bridge(&format!("fdb del {mac} dev {TUNNEL} dst {third}"));
+    lab.bridge(&format!(
+        "fdb append 00:00:00:00:00:00 dev {TUNNEL} dst 192.0.2.66"
+    ));
+    eventually(PATIENCE, "the entries to be healed", || {
+        ensure!(
+            lab.entries(0).unwrap() == before,
+            "{}",
+            lab.entries(0).unwrap()
+        );
+        Ok(())
+    })
+    .unwrap();
+    lab.stations[0]
+        .netns
+        .ip(&format!("link del {TUNNEL}"))
+        .unwrap();
+    lab.reaches(lab.pods[0].netns(), lab.pods[2].addresses[0])
+        .unwrap();
+
+    lab.remove_manifest("node3.yaml").unwrap();
+    eventually(PATIENCE, "the node's entries to go", || {
+        let (entries, routes) = (lab.entries(0).unwrap(), lab.tunnelled(0).unwrap());
+        ensure!(
+            entries.lines().count() == 3 && routes.len() == 2,
+            "{entries} {routes:?}"
+        );
+        ensure!(!entries.contains(&third.to_string()), "{entries}");
+        Ok(())
+    })
+    .unwrap();
+    assert!(lab.bridge("fdb show dev theirs").contains("192.0.2.77"));
+
+    lab.stations[0].agent.terminate().unwrap();
+    assert!(lab.has_tunnel(0), "a stop takes nothing away");
+    lab.stations[0].agent.verb(&["cleanup"]).unwrap();
+    assert!(!lab.has_tunnel(0));
+    assert!(lab.bridge("fdb show dev theirs").contains("192.0.2.77"));
+}
+
+#[test]
+fn a_live_pool_goes_from_none_to_vxlan_and_back_without_a_loss() {
+    require_root!();
+    let mut lab = Lab::start("vxs", Underlay::V6, &pools("None")).unwrap();
+    for address in &lab.pods[1].addresses {
+        lab.reaches(lab.pods[0].netns(), *address).unwrap();
+    }
+    // Across the router nothing passes as it is: it knows no pods.
+    let far = lab.pods[2].addresses[1];
+    eventually(PATIENCE, "the router to see a pod's packet", || {
+        let _ = tests::reach::attempt(
+            lab.pods[0].netns(),
+            tests::reach::server_at(far),
+            tests::reach::Transport::Udp,
+            Duration::from_millis(200),
+        )?;
+        ensure!(lab.seen_by_router()? > 0, "none");
+        Ok(())
+    })
+    .unwrap();
+    lab.count_vxlan(1).unwrap();
+    let agents: Vec<_> = lab.stations.drain(..).collect();
+    let flows = lab.flows(0, 1, 50);
+    let (mut there, mut back) = (0, 0);
+    let outcomes = measure_while(&flows, || {
+        for (encapsulation, is_tunnelled, count) in
+            [("VXLAN", true, &mut there), ("None", false, &mut back)]
+        {
+            lab.manifest("pools.yaml", &pools(encapsulation))?;
+            eventually(PATIENCE, "the switch", || {
+                let text = agents[0].netns.ip("route show proto 179")?;
+                ensure!(text.contains(TUNNEL) == is_tunnelled, "{text}");
+                Ok(())
+            })?;
+            *count = 1;
+            std::thread::sleep(Duration::from_secs(4));
+        }
+        Ok(())
+    });
+    let (sent, lost) = sum("None to VXLAN and back", &flows, &outcomes.unwrap()).unwrap();
+    assert!(sent > 1000, "{sent}");
+    assert_eq!((there, back), (1, 1));
+    drop(flows);
+    lab.stations = agents;
+    let by_tunnel = lab.vxlan_sent(1).unwrap();
+    say(&format!("{by_tunnel} packets went by the tunnel meanwhile"));
+    assert!(by_tunnel > 100, "{by_tunnel}");
+    assert_eq!(lost, 0, "of {sent}");
+    eventually(PATIENCE, "the device to go", || {
+        ensure!((0..3).all(|node| !lab.has_tunnel(node)), "still there");
+        Ok(())
+    })
+    .unwrap();
+}
