@@ -79,6 +79,8 @@ struct Routing {
     /// As BGP gave them: a gateway may be behind a router.
     learned: HashMap<IpNet, Vec<Gateway>>,
     overlay: Overlay,
+    /// This node's own subnets: a router's route there would take packets to neighbours from their link.
+    subnets: BTreeSet<IpNet>,
     routers: Arc<Routers>,
     initial_sync: bool,
     links: u64,
@@ -103,6 +105,7 @@ pub(crate) async fn run_task(
         local: Local::default(),
         learned: HashMap::new(),
         overlay: Overlay::new(),
+        subnets: BTreeSet::new(),
         routers: Arc::default(),
         initial_sync: false,
         links: 0,
@@ -301,8 +304,21 @@ impl Routing {
 
     fn learned_target(&self, prefix: &IpNet) -> Option<Target> {
         let gateways = self.learned.get(prefix)?;
-        let wanted = self.local.install_learned;
+        let wanted = self.local.install_learned && !self.subnets.contains(prefix);
         wanted.then(|| Target::Gateways(resolve(gateways, &self.routers)))
+    }
+
+    /// Interfaces have other subnets now, as far as the last reading of the kernel knows.
+    fn follow_subnets(&mut self) {
+        let new = self.table.subnets();
+        if *new == self.subnets {
+            return;
+        }
+        let old = std::mem::replace(&mut self.subnets, new.clone());
+        let concerned: Vec<IpNet> = old.symmetric_difference(&self.subnets).copied().collect();
+        for prefix in concerned {
+            self.place_learned(prefix);
+        }
     }
 
     /// Next hops are behind other routers now: what goes by way of them is written anew.
@@ -342,6 +358,7 @@ impl Routing {
         if let Some(old) = self.overlay.settle(has_other_way).await {
             self.follow_overlay(&old);
         }
+        self.follow_subnets();
         let report = self.table.apply().await;
         for clash in report.clashes.iter().take(NAMED) {
             warn!(prefix = %clash.prefix, protocol = clash.protocol, "a route of someone else is in the way; it is left alone");

@@ -132,6 +132,8 @@ pub struct RouteTable {
     failures: Failures,
     /// Others' routes that have our metric, with their protocol.
     foreign: BTreeMap<IpNet, u8>,
+    /// As the last reading found them, see [`Self::subnets`].
+    subnets: BTreeSet<IpNet>,
     permitted: BTreeSet<Sweep>,
     /// Gateways that do not answer, each behind one link or all.
     down: BTreeSet<(IpAddr, Option<u32>)>,
@@ -194,6 +196,7 @@ impl RouteTable {
             dirty: Vec::new(),
             failures: Failures::new(),
             foreign: BTreeMap::new(),
+            subnets: BTreeSet::new(),
             permitted: BTreeSet::new(),
             down: BTreeSet::new(),
             located: BTreeMap::new(),
@@ -270,6 +273,13 @@ impl RouteTable {
             dirty: self.dirty.len(),
             nexthops: self.nexthops.count(),
         }
+    }
+
+    /// Subnets of this host's own interfaces whose routes would give way to one of ours, as the last reading found them:
+    /// those of IPv6, which the kernel writes with metric 256 (those of IPv4 have 0).
+    #[must_use]
+    pub fn subnets(&self) -> &BTreeSet<IpNet> {
+        &self.subnets
     }
 
     /// Every route desired or in the kernel, by prefix.

@@ -1,5 +1,8 @@
 //! Reading the kernel's routes and next-hop objects back, and marking what differs.
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::RouteTable;
@@ -8,10 +11,15 @@ use crate::intern::Id;
 use crate::wire::{self, Dumped, DumpedNexthop, Encoded, Shape};
 use crate::{Error, METRIC};
 
+/// RTPROT_KERNEL.
+const KERNEL: u8 = 2;
+
 /// What one reading found.
 struct Found {
     /// Routes with our metric, whoever's.
     routes: Vec<Dumped>,
+    /// Subnets of this host's own interfaces whose routes give way to ours.
+    subnets: BTreeSet<IpNet>,
     /// `None` where the kernel knows no next-hop objects.
     nexthops: Option<Vec<DumpedNexthop>>,
 }
@@ -28,6 +36,7 @@ impl RouteTable {
             None => self.nexthops.forget(),
         }
         self.take_routes(found.routes);
+        self.subnets = found.subnets;
         self.mark_unwanted();
         self.mark_claimed();
         Ok(())
@@ -83,12 +92,28 @@ impl RouteTable {
 
 fn read_all(conn: &mut Conn, nexthops: bool) -> Result<Found, Error> {
     let nexthops = if nexthops { read_nexthops(conn)? } else { None };
-    let mut routes = Vec::new();
+    let (mut routes, mut subnets) = (Vec::new(), BTreeSet::new());
     for family in [wire::INET, wire::INET6] {
-        let each = |payload: &[u8]| wire::read(payload).filter(|route| route.metric == METRIC);
+        let each = |payload: &[u8]| {
+            let route = wire::read(payload)?;
+            if is_subnet(&route) && route.metric > METRIC && wire::is_alive(payload) {
+                subnets.insert(route.prefix);
+            }
+            (route.metric == METRIC).then_some(route)
+        };
         routes.extend(read_routes(conn, family, each)?);
     }
-    Ok(Found { routes, nexthops })
+    Ok(Found {
+        routes,
+        subnets,
+        nexthops,
+    })
+}
+
+/// The kernel's own route to the neighbours on an interface.
+fn is_subnet(route: &Dumped) -> bool {
+    let by_device = matches!(route.shape, Shape::Device(_));
+    route.protocol == KERNEL && route.unicast && by_device
 }
 
 /// Dumps table main of one family.
