@@ -13,6 +13,9 @@ use crate::attachments::host_interface;
 use crate::bgp::{BgpAnswer, BgpQuestion};
 use crate::control;
 
+/// RTPROT_KERNEL: what follows from an address on an interface.
+const KERNEL: u8 = 2;
+
 /// How many routes that BGP chose are compared with the kernel's.
 const COMPARED: usize = 20_000;
 /// How many findings of one kind are told.
@@ -139,6 +142,15 @@ fn missing(scene: &Scene, survey: &Survey, wanted: &Wanted) -> Vec<Finding> {
     )
 }
 
+/// Whether a route goes by links alone that others of ours have their gateways on.
+fn is_uplinks(survey: &Survey, route: &SeenRoute) -> bool {
+    let by_gateway = |link: &u32| {
+        let mut ours = ours(survey).filter(|one| !one.gateways.is_empty());
+        ours.any(|one| one.links.contains(link))
+    };
+    !route.links.is_empty() && route.links.iter().all(by_gateway)
+}
+
 fn foreign(scene: &Scene, survey: &Survey) -> Vec<Finding> {
     let own_cidrs: Vec<IpNet> = ours(survey)
         .filter(|route| route.leads_nowhere)
@@ -146,8 +158,13 @@ fn foreign(scene: &Scene, survey: &Survey) -> Vec<Finding> {
         .collect();
     let mut findings = Vec::new();
     for route in survey.routes.iter().filter(|route| !route.is_ours()) {
-        let rival =
-            ours(survey).find(|one| one.prefix == route.prefix && route.metric < one.metric);
+        // A router may announce the very subnet that it shares with this node: the node's own word is better, and right.
+        let shared = route.protocol == KERNEL && is_uplinks(survey, route);
+        let rival = ours(survey).find(|one| {
+            one.prefix == route.prefix
+                && route.metric < one.metric
+                && (one.leads_nowhere || !shared)
+        });
         let inside = own_cidrs.iter().find(|cidr| {
             cidr.contains(&route.prefix) && route.prefix.prefix_len() > cidr.prefix_len()
         });
@@ -294,14 +311,24 @@ mod tests {
 
     #[test]
     fn others_routes_are_told_where_they_win_and_left_out_where_they_do_not() {
+        let learned = SeenRoute {
+            gateways: vec!["10.0.0.1".parse().unwrap()],
+            ..route("10.9.0.0/24", 179, 179, &[1])
+        };
         for (foreign, is_told) in [
+            (route("10.9.0.0/24", 2, 0, &[1]), false),
+            (route("10.9.0.0/24", 2, 0, &[7]), true),
+            (route("10.9.0.0/24", 4, 0, &[1]), true),
+            (route("10.244.1.0/24", 2, 0, &[1]), true),
             (route("10.244.2.0/24", 4, 0, &[1]), true),
             (route("10.244.2.0/24", 4, 500, &[1]), false),
             (route("10.244.1.64/26", 2, 0, &[1]), true),
             (route("10.244.9.0/24", 4, 179, &[1]), true),
             (route("10.245.0.0/16", 4, 0, &[1]), false),
         ] {
-            let findings = found(|survey| survey.routes.push(foreign.clone()));
+            let findings = found(|survey| {
+                survey.routes.extend([learned.clone(), foreign.clone()]);
+            });
             assert_eq!(findings.len(), usize::from(is_told), "{foreign:?}");
         }
     }
