@@ -119,6 +119,22 @@ impl Rack {
             .map(drop)
     }
 
+    /// Takes the cable out of a port: the machine behind it loses its carrier.
+    ///
+    /// # Errors
+    /// When there is no such port.
+    pub fn unplug(&self, port: &str) -> Result<()> {
+        self.switch.ip(&format!("link set {port} down")).map(drop)
+    }
+
+    /// Puts the cable in again.
+    ///
+    /// # Errors
+    /// When there is no such port.
+    pub fn plug_in(&self, port: &str) -> Result<()> {
+        self.switch.ip(&format!("link set {port} up")).map(drop)
+    }
+
     /// A host with an echo server behind `machine`, reached by a route of that one address.
     ///
     /// # Errors
