@@ -35,6 +35,7 @@ use early::EarlyPods;
 use host_ports::{HostPortHeld, HostPorts};
 use links::Links;
 pub(crate) use links::Seen;
+use overlay::Overlays;
 
 /// One pod attachment of this node, as status and the shell see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +135,7 @@ pub(crate) struct Core {
     /// their last holders are cut soon after it.
     freed: BTreeMap<IpAddr, u64>,
     host_ports: HostPorts,
+    overlays: Overlays,
     /// This node's CIDRs and blocks, and what pods of other nodes hold of them; `None` once that may be something else.
     elsewhere: Option<(BTreeSet<IpNet>, BTreeSet<IpNet>)>,
 }
@@ -163,6 +165,7 @@ impl Core {
             unsupported: Vec::new(),
             freed: BTreeMap::new(),
             host_ports: HostPorts::default(),
+            overlays: Overlays::default(),
             elsewhere: None,
         }
     }
@@ -181,6 +184,7 @@ impl Core {
     }
 
     fn apply(&mut self, change: Change) {
+        self.note_overlays(&change);
         if let Key::Pod(_) = &change.key {
             // The index of policies has every pod: that is the one copy.
             self.note_elsewhere(&change);
@@ -422,8 +426,8 @@ impl Core {
                 None
             }
         };
-        let (overlay, problems) = self.overlay();
-        self.errors.extend(problems);
+        let tunnels = self.overlays();
+        self.errors.extend(tunnels.problems);
         let generation = self.generation;
         let oldest = self.oldest.take().into_iter();
         let waiting = oldest.map(|at| firewall::Stamp { generation, at });
@@ -446,7 +450,7 @@ impl Core {
                 generation: self.generation,
                 routes: self.local_routes(),
                 install_learned: self.configuration().install_routes,
-                overlay,
+                overlays: tunnels.demands,
             },
             ways: mtu::ways(self.own_node(), self.nodes(), speaker.as_ref()),
             speaker,

@@ -167,7 +167,9 @@ impl Task {
 
     /// Finds what pods get from now on. While nothing leads out, what was known holds.
     async fn look(&mut self) -> Option<u32> {
-        let (ways, overhead) = self.ways.borrow_and_update().clone();
+        let (ways, asked) = self.ways.borrow_and_update().clone();
+        // Routes by a tunnel that takes more may still be there.
+        let overhead = asked.max(self.applied.borrow().overhead);
         let (path, by) = match self.choice {
             MtuChoice::Fixed(mtu) => (Some(mtu), "--mtu".to_owned()),
             MtuChoice::Auto => match routes::path_mtu(&ways).await {

@@ -8,7 +8,7 @@ use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::overlay::Demand;
+use ::overlay::{Demand, Kind};
 use bgp_proto::rib::NextHop;
 use bgp_speaker::{RouteEvent, RouteEvents};
 use ipnet::IpNet;
@@ -17,7 +17,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 
 use crate::nexthops::Routers;
-use overlay::{InForce, Overlay};
+use overlay::{InForce, Overlays};
 
 /// How often the whole table is compared although no notice came.
 const DRIFT_CHECK: Duration = Duration::from_secs(60);
@@ -34,8 +34,8 @@ pub(crate) struct Local {
     pub(crate) routes: BTreeMap<IpNet, Target>,
     /// False for a pure route reflector: what BGP learns stays out of the kernel.
     pub(crate) install_learned: bool,
-    /// What is asked of tunnels to other nodes.
-    pub(crate) overlay: Option<Demand>,
+    /// What is asked of tunnels to other nodes, by kind.
+    pub(crate) overlays: Arc<BTreeMap<Kind, Demand>>,
 }
 
 /// What the task reports.
@@ -61,6 +61,8 @@ pub(crate) struct Applied {
     pub(crate) clashes: usize,
     /// Gateways that BFD lost, since the start.
     pub(crate) gateway_downs: u64,
+    /// What the tunnels in force take of a packet, at most, in bytes.
+    pub(crate) overhead: u32,
 }
 
 /// Everything the task waits for.
@@ -78,7 +80,7 @@ struct Routing {
     local: Local,
     /// As BGP gave them: a gateway may be behind a router.
     learned: HashMap<IpNet, Vec<Gateway>>,
-    overlay: Overlay,
+    overlays: Overlays,
     /// This node's own subnets: a router's route there would take packets to neighbours from their link.
     subnets: BTreeSet<IpNet>,
     routers: Arc<Routers>,
@@ -104,7 +106,7 @@ pub(crate) async fn run_task(
         table,
         local: Local::default(),
         learned: HashMap::new(),
-        overlay: Overlay::new(),
+        overlays: Overlays::new(),
         subnets: BTreeSet::new(),
         routers: Arc::default(),
         initial_sync: false,
@@ -148,6 +150,17 @@ pub(crate) async fn run_task(
         }
         routing.write(&applied).await;
     }
+}
+
+/// Takes the devices of all tunnels away.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) async fn delete_tunnels() -> Result<(), routes::Error> {
+    for kind in Kind::ALL {
+        overlay::delete(kind).await?;
+    }
+    Ok(())
 }
 
 fn gateway(hop: NextHop) -> Gateway {
@@ -204,7 +217,7 @@ async fn until(time: Option<Instant>) {
 impl Routing {
     /// When something that failed is due again; nothing is, before anything may be written.
     fn next_retry(&self) -> Option<Instant> {
-        let again = [self.table.next_retry(), self.overlay.next_look()];
+        let again = [self.table.next_retry(), self.overlays.next_look()];
         let again = again.into_iter().flatten().min();
         again.filter(|_| self.local.generation > 0)
     }
@@ -219,7 +232,7 @@ impl Routing {
                 self.table.set(*prefix, self.target(prefix));
             }
         }
-        self.overlay.set_demand(self.local.overlay.as_ref());
+        self.overlays.set_demands(&self.local.overlays);
         if old.install_learned != self.local.install_learned {
             let prefixes: Vec<_> = self.learned.keys().copied().collect();
             for prefix in prefixes {
@@ -278,7 +291,7 @@ impl Routing {
 
     /// The one owner of a prefix: this node itself; or the overlay, whose ranges nothing learned gets into; or BGP.
     fn target(&self, prefix: &IpNet) -> Option<Target> {
-        let overlay = self.overlay.in_force();
+        let overlay = self.overlays.in_force();
         let own = self.local.routes.get(prefix);
         if let Some(target) = own.or_else(|| overlay.routes.get(prefix)) {
             return Some(target.clone());
@@ -289,7 +302,7 @@ impl Routing {
 
     /// The overlay's routes and ranges are others now than `old`.
     fn follow_overlay(&mut self, old: &InForce) {
-        let new = self.overlay.in_force();
+        let new = self.overlays.in_force();
         let routes = old.routes.keys().chain(new.routes.keys());
         let mut concerned: Vec<IpNet> = routes.copied().collect();
         if old.ranges != new.ranges {
@@ -336,7 +349,7 @@ impl Routing {
 
     async fn look_again(&mut self, notice: &Notice) {
         self.ways += 1;
-        self.overlay.look_again();
+        self.overlays.look_again();
         match notice {
             Notice::Mtu => return,
             Notice::Routes => {}
@@ -355,7 +368,7 @@ impl Routing {
             let mut learned = learned.keys();
             learned.any(|prefix| ranges.iter().any(|range| range.contains(prefix)))
         };
-        if let Some(old) = self.overlay.settle(has_other_way).await {
+        if let Some(old) = self.overlays.settle(has_other_way).await {
             self.follow_overlay(&old);
         }
         self.follow_subnets();
@@ -372,8 +385,11 @@ impl Routing {
         let status = self.table.status();
         let problems = self.table.problems().into_iter();
         let failed = problems.map(|(prefix, why)| (prefix.to_string(), why.to_string()));
-        let failed = failed.chain(self.overlay.problems()).collect();
-        let is_held = self.overlay.is_held();
+        let failed = failed.chain(self.overlays.problems()).collect();
+        let (is_held, overhead) = (self.overlays.is_held(), self.overlays.overhead());
+        if applied.borrow().overhead != overhead {
+            self.ways += 1;
+        }
         applied.send_modify(|state| {
             *state = Applied {
                 generation: if is_held {
@@ -390,6 +406,7 @@ impl Routing {
                 learned: self.learned.len(),
                 clashes: status.clashes,
                 gateway_downs: self.gateway_downs,
+                overhead,
             };
         });
     }

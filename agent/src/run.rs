@@ -102,7 +102,7 @@ pub(crate) fn cleanup(run_dir: &Path) -> anyhow::Result<()> {
             routes::delete_link(&link.name).await?;
         }
         routes::delete_lone_shapers().await?;
-        routes::delete_tunnel().await?;
+        crate::routing::delete_tunnels().await?;
         let mut table = routes::RouteTable::open().await?;
         let report = table.remove_all().await;
         if let Some((prefix, why)) = report.failed.first() {

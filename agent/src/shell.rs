@@ -220,9 +220,10 @@ impl Shell {
         let applied = self.firewall_applied.borrow().generation;
         self.firewall
             .send_modify(|state| state.follow(outputs.firewall, applied));
-        let overlay = outputs.local.overlay.as_ref();
-        let overhead = overlay.map_or(0, overlay::Demand::overhead);
-        self.mtu.set_ways(outputs.ways, overhead);
+        let overlays = outputs.local.overlays.values();
+        let overhead = overlays.map(overlay::Demand::overhead).max();
+        self.mtu
+            .set_ways(outputs.ways, overhead.unwrap_or_default());
         self.local.send_replace(outputs.local);
         self.blocks.send_if_modified(|old| {
             let changed = *old != outputs.blocks;

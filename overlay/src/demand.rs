@@ -1,14 +1,14 @@
-//! What tunnels are asked for: which prefixes of which node, and whether nodes of one subnet are to do without.
+//! What each kind of tunnel is asked for: which prefixes of which node, and whether nodes of one subnet are to do without.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use api::crd::Encapsulation;
 use api::resources::{IpPool, IpamBlock, Node};
 use ipnet::IpNet;
 
+use crate::kind::{Kind, Near};
 use crate::mac::{Mac, macs, of_name};
-use crate::{OVERHEAD_V4, OVERHEAD_V6};
 
 /// What the sources say, seen from one node.
 #[derive(Clone, Debug)]
@@ -27,17 +27,21 @@ pub struct View<'a> {
     pub pods: Vec<(IpAddr, &'a str)>,
 }
 
-/// What is asked for. Equal demands mean that nothing is to be done.
+/// What is asked of one kind of tunnel. Equal demands mean that nothing is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Demand {
+    /// Which kind.
+    pub kind: Kind,
     /// This node's address that outer packets bear; its family is the tunnels'.
     pub local: IpAddr,
-    /// The link-layer address of this node's end.
+    /// The link-layer address of this node's end, if the kind has such.
     pub mac: Mac,
     /// Addresses of this node's own that come back by the tunnel: the first of each of its prefixes, which no pod has.
     pub addresses: BTreeSet<IpAddr>,
     /// The ranges whose routes are the overlay's and nobody else's.
     pub ranges: BTreeSet<IpNet>,
+    /// Inside of the ranges, but of nodes that this kind can't reach: theirs travel as they would without it.
+    pub left: BTreeSet<IpNet>,
     /// The other nodes that can be reached, by name.
     pub peers: BTreeMap<String, Peer>,
 }
@@ -45,85 +49,176 @@ pub struct Demand {
 /// Another node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The link-layer address of its end.
+    /// The link-layer address of its end, if the kind has such.
     pub mac: Mac,
     /// Its address that outer packets go to.
     pub underlay: IpAddr,
     /// All its InternalIPs.
     pub addresses: BTreeSet<IpAddr>,
     /// Its prefixes, and for each whether a node in the same subnet is reached without the tunnel.
-    pub prefixes: BTreeMap<IpNet, bool>,
+    pub prefixes: BTreeMap<IpNet, Near>,
 }
 
 impl Demand {
     /// What a tunnel takes of each packet in bytes.
     pub fn overhead(&self) -> u32 {
-        match self.local {
-            IpAddr::V4(_) => OVERHEAD_V4,
-            IpAddr::V6(_) => OVERHEAD_V6,
+        self.kind.overhead(self.local)
+    }
+
+    /// What of it is inside of these ranges; nothing, if it has none of them.
+    pub fn within(&self, ranges: &BTreeSet<IpNet>) -> Option<Self> {
+        let kept: BTreeSet<IpNet> = self.ranges.intersection(ranges).copied().collect();
+        if kept.is_empty() {
+            return None;
+        }
+        let inside = |prefix: &IpNet| kept.iter().any(|range| range.contains(prefix));
+        let mut part = self.clone();
+        part.addresses.retain(|ip| inside(&IpNet::from(*ip)));
+        part.left.retain(|prefix| inside(prefix));
+        for peer in part.peers.values_mut() {
+            peer.prefixes.retain(|prefix, _| inside(prefix));
+        }
+        part.peers.retain(|_, peer| !peer.prefixes.is_empty());
+        part.ranges = kept;
+        Some(part)
+    }
+
+    /// This one, and beside it what another of the kind asks for. Where both speak of a node, this one is right.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.addresses.extend(other.addresses);
+        self.ranges.extend(other.ranges);
+        self.left.extend(other.left);
+        for (name, theirs) in other.peers {
+            match self.peers.entry(name) {
+                Entry::Occupied(ours) => ours.into_mut().prefixes.extend(theirs.prefixes),
+                Entry::Vacant(place) => drop(place.insert(theirs)),
+            }
+        }
+        self
+    }
+}
+
+/// Finds what is asked for of each kind of tunnel that a pool has. Beside it: what is wrong, in words for people.
+///
+/// A tunnel is over IPv4 wherever this node has an IPv4 InternalIP: all nodes that have one agree on that.
+pub fn demands(view: &View<'_>) -> (BTreeMap<Kind, Demand>, Vec<String>) {
+    let (mut demands, mut problems) = (BTreeMap::new(), Vec::new());
+    let wanted: Vec<(Kind, Vec<&IpPool>)> = Kind::ALL
+        .into_iter()
+        .map(|kind| (kind, pools_of(view, kind)))
+        .filter(|(_, pools)| !pools.is_empty())
+        .collect();
+    if wanted.is_empty() {
+        return (demands, problems);
+    }
+    let all = All::of(view, &mut problems);
+    for (kind, pools) in wanted {
+        if let Some(demand) = all.demand(kind, pools, &mut problems) {
+            demands.insert(kind, demand);
+        }
+    }
+    let mut said = BTreeSet::new();
+    problems.retain(|problem| said.insert(problem.clone()));
+    (demands, problems)
+}
+
+/// What every kind needs of the view.
+struct All<'a> {
+    view: &'a View<'a>,
+    /// Whether tunnels are over IPv4.
+    v4: bool,
+    macs: BTreeMap<&'a str, Mac>,
+    held: (Held<'a>, Held<'a>),
+}
+
+impl<'a> All<'a> {
+    fn of(view: &'a View<'a>, problems: &mut Vec<String>) -> Self {
+        let (macs, moved) = macs(view.nodes.iter().map(|node| node.name.as_str()), of_name);
+        for name in moved {
+            problems.push(format!(
+                "Node {name}: the link-layer address of its tunnel would be another node's too, so it has the next one: give the newer of the two another name"
+            ));
+        }
+        Self {
+            view,
+            v4: view.node.internal_ips.iter().any(IpAddr::is_ipv4),
+            macs,
+            held: (blocks_of(view), pods_of(view)),
         }
     }
 
-    /// Whether a prefix is the overlay's: nothing that BGP learns inside is installed.
-    pub fn covers(&self, prefix: &IpNet) -> bool {
-        self.ranges.iter().any(|range| range.contains(prefix))
+    /// The node's address of the tunnels' family.
+    fn underlay(&self, node: &Node) -> Option<IpAddr> {
+        let mut all = node.internal_ips.iter().copied();
+        all.find(|ip| ip.is_ipv4() == self.v4)
     }
-}
 
-/// Whether what a pool asks for is carried out.
-pub fn is_built(encapsulation: Encapsulation) -> bool {
-    matches!(
-        encapsulation,
-        Encapsulation::None | Encapsulation::Vxlan | Encapsulation::VxlanCrossSubnet
-    )
-}
-
-/// Finds what is asked for; nothing, where no pool has VXLAN. Beside it: what is wrong, in words for people.
-///
-/// The tunnel is over IPv4 wherever this node has an IPv4 InternalIP: all nodes that have one agree on that.
-pub fn demand(view: &View<'_>) -> (Option<Demand>, Vec<String>) {
-    let pools = encapsulated(view);
-    if pools.is_empty() {
-        return (None, Vec::new());
-    }
-    let mut problems = Vec::new();
-    let v4 = view.node.internal_ips.iter().any(IpAddr::is_ipv4);
-    let of_family = |node: &Node| {
-        node.internal_ips
-            .iter()
-            .copied()
-            .find(|ip| ip.is_ipv4() == v4)
-    };
-    let (macs, moved) = macs(view.nodes.iter().map(|node| node.name.as_str()), of_name);
-    for name in moved {
-        problems.push(format!(
-            "Node {name}: the link-layer address of its tunnel would be another node's too, so it has the next one: give the newer of the two another name"
-        ));
-    }
-    let name = view.node.name.as_str();
-    let (Some(local), Some(mac)) = (of_family(view.node), macs.get(name)) else {
-        problems.push(format!(
-            "Node {name} has no InternalIP: there is no tunnel to the pods of other nodes; add one to status.addresses"
-        ));
-        return (None, problems);
-    };
-    let (blocks, pods) = (blocks_of(view), pods_of(view));
-    let mut peers = BTreeMap::new();
-    for node in view.nodes.iter().filter(|other| other.name != name) {
-        let prefixes = prefixes_of(node, view.own, &pools, (&blocks, &pods));
-        let Some(mac) = macs
-            .get(node.name.as_str())
-            .filter(|_| !prefixes.is_empty())
-        else {
-            continue;
-        };
-        let Some(underlay) = of_family(node) else {
-            let family = if v4 { "IPv4" } else { "IPv6" };
+    fn demand(
+        &self,
+        kind: Kind,
+        mut pools: Vec<&IpPool>,
+        problems: &mut Vec<String>,
+    ) -> Option<Demand> {
+        let (node, name) = (self.view.node, self.view.node.name.as_str());
+        let (Some(local), Some(mac)) = (self.underlay(node), self.macs.get(name)) else {
             problems.push(format!(
-                "Node {} has no {family} InternalIP: its pods can't be reached by this node's tunnels; add one to status.addresses",
-                node.name
+                "Node {name} has no InternalIP: there is no tunnel to the pods of other nodes; add one to status.addresses"
             ));
-            continue;
+            return None;
+        };
+        pools.retain(|pool| {
+            let carried = kind.carries(&pool.cidr, local);
+            if !carried {
+                problems.push(not_carried(pool, name, local));
+            }
+            carried
+        });
+        if pools.is_empty() {
+            return None;
+        }
+        let mut demand = Demand {
+            kind,
+            local,
+            mac: *mac,
+            addresses: own_addresses(self.view.own, &pools),
+            ranges: pools.iter().map(|pool| pool.cidr).collect(),
+            left: BTreeSet::new(),
+            peers: BTreeMap::new(),
+        };
+        for other in self.view.nodes.iter().filter(|other| other.name != name) {
+            self.add_peer(&mut demand, other, &pools, problems);
+        }
+        Some(demand)
+    }
+
+    fn add_peer(
+        &self,
+        demand: &mut Demand,
+        node: &Node,
+        pools: &[&IpPool],
+        problems: &mut Vec<String>,
+    ) {
+        let prefixes = prefixes_of(node, self.view.own, pools, &self.held);
+        let mac = self.macs.get(node.name.as_str());
+        let Some(mac) = mac.filter(|_| !prefixes.is_empty()) else {
+            return;
+        };
+        let Some(underlay) = self.underlay(node) else {
+            let family = if self.v4 { "IPv4" } else { "IPv6" };
+            let name = &node.name;
+            problems.push(if demand.kind == Kind::Ipip {
+                let pools = names_of(pools);
+                demand.left.extend(prefixes.keys());
+                format!(
+                    "Node {name} has no IPv4 InternalIP, and {pools} has encapsulation IPIP, which goes from IPv4 address to IPv4 address: packets to its pods travel as without encapsulation; add one to status.addresses, or set encapsulation VXLAN or WireGuard"
+                )
+            } else {
+                format!(
+                    "Node {name} has no {family} InternalIP: its pods can't be reached by this node's tunnels; add one to status.addresses"
+                )
+            });
+            return;
         };
         let peer = Peer {
             mac: *mac,
@@ -131,21 +226,38 @@ pub fn demand(view: &View<'_>) -> (Option<Demand>, Vec<String>) {
             addresses: node.internal_ips.iter().copied().collect(),
             prefixes,
         };
-        peers.insert(node.name.clone(), peer);
+        demand.peers.insert(node.name.clone(), peer);
     }
-    let demand = Demand {
-        local,
-        mac: *mac,
-        addresses: own_addresses(view.own, &pools),
-        ranges: pools.iter().map(|pool| pool.cidr).collect(),
-        peers,
-    };
-    (Some(demand), problems)
 }
 
-fn encapsulated<'a>(view: &View<'a>) -> Vec<&'a IpPool> {
-    let tunnels = [Encapsulation::Vxlan, Encapsulation::VxlanCrossSubnet];
-    let wanted = |pool: &&IpPool| pool.is_for_pods() && tunnels.contains(&pool.encapsulation);
+fn names_of(pools: &[&IpPool]) -> String {
+    let names: Vec<String> = pools
+        .iter()
+        .map(|pool| format!("IPPool {}", pool.name))
+        .collect();
+    names.join(", ")
+}
+
+/// Why packets of a pool's pods are not sent in IPIP.
+fn not_carried(pool: &IpPool, node: &str, local: IpAddr) -> String {
+    let IpPool { name, cidr, .. } = pool;
+    if local.is_ipv4() {
+        format!(
+            "IPPool {name}: encapsulation IPIP carries IPv4 only, not {cidr}: its packets travel as without encapsulation; set encapsulation VXLAN or WireGuard"
+        )
+    } else {
+        format!(
+            "IPPool {name}: encapsulation IPIP goes from IPv4 address to IPv4 address, and Node {node} has no IPv4 InternalIP: packets travel as without encapsulation; add one to status.addresses, or set encapsulation VXLAN or WireGuard"
+        )
+    }
+}
+
+/// The pools that ask for a kind which is carried out.
+fn pools_of<'a>(view: &View<'a>, kind: Kind) -> Vec<&'a IpPool> {
+    let wanted = |pool: &&IpPool| {
+        let asked = Kind::of(pool.encapsulation).map(|(asked, _)| asked);
+        pool.is_for_pods() && kind.is_built() && asked == Some(kind)
+    };
     view.pools.iter().copied().filter(wanted).collect()
 }
 
@@ -181,8 +293,8 @@ fn prefixes_of(
     node: &Node,
     own: &BTreeSet<IpNet>,
     pools: &[&IpPool],
-    (blocks, pods): (&Held<'_>, &Held<'_>),
-) -> BTreeMap<IpNet, bool> {
+    (blocks, pods): &(Held<'_>, Held<'_>),
+) -> BTreeMap<IpNet, Near> {
     let name = node.name.as_str();
     let mut all: Vec<IpNet> = node.pod_cidrs.iter().map(IpNet::trunc).collect();
     all.extend(blocks.get(name).into_iter().flatten());
@@ -192,9 +304,9 @@ fn prefixes_of(
     let mut prefixes = BTreeMap::new();
     for prefix in all.into_iter().chain(strays) {
         if let Some(pool) = pool_of(&prefix, pools)
+            && let Some((_, near)) = Kind::of(pool.encapsulation)
             && !own.contains(&prefix)
         {
-            let near = pool.encapsulation == Encapsulation::VxlanCrossSubnet;
             prefixes.insert(prefix, near);
         }
     }

@@ -13,7 +13,7 @@ use crate::mac::{Mac, link_local_of};
 pub struct Plan {
     /// This node's own addresses on the tunnel.
     pub addresses: BTreeSet<IpAddr>,
-    /// The other ends that routes lead to, by their link-layer addresses.
+    /// The other ends that routes lead to, by their link-layer addresses (which follow from the nodes' names).
     pub peers: BTreeMap<Mac, PlannedPeer>,
     /// Where each prefix goes.
     pub routes: BTreeMap<IpNet, Route>,
@@ -44,14 +44,17 @@ impl Demand {
             addresses: self.addresses.clone(),
             ..Plan::default()
         };
-        plan.addresses.insert(link_local_of(self.mac).into());
+        if self.kind.is_ethernet() {
+            plan.addresses.insert(link_local_of(self.mac).into());
+        }
         for peer in self.peers.values() {
             for (prefix, may_be_direct) in &peer.prefixes {
                 let is_v4 = prefix.network().is_ipv4();
                 let direct = peer.in_subnet(is_v4, subnets).filter(|_| *may_be_direct);
                 let route = match direct {
                     Some(address) => Route::Direct(address),
-                    None => Route::Tunnel(peer.gateway(is_v4)),
+                    None if self.kind.is_ethernet() => Route::Tunnel(peer.gateway(is_v4)),
+                    None => Route::Tunnel(peer.underlay),
                 };
                 if let Route::Tunnel(gateway) = route {
                     let entry = plan.peers.entry(peer.mac).or_insert_with(|| PlannedPeer {
@@ -77,7 +80,7 @@ impl Peer {
             .copied()
     }
 
-    /// Its own IPv4 address for IPv4, so that the node needs no IPv6; else its end's link-local address.
+    /// On a tunnel with link-layer addresses: its own IPv4 address for IPv4, so that the node needs no IPv6; else its end's link-local address.
     fn gateway(&self, is_v4: bool) -> IpAddr {
         let own = self.addresses.iter().find(|ip| ip.is_ipv4());
         let own = own.filter(|_| is_v4).copied();

@@ -88,10 +88,16 @@ impl Cluster {
         Self::new(addresses, encapsulation)
     }
 
+    /// Of VXLAN.
     fn demand(&self, own: usize) -> (Option<Demand>, Vec<String>) {
+        let (mut demands, problems) = self.demands(own);
+        (demands.remove(&Kind::Vxlan), problems)
+    }
+
+    fn demands(&self, own: usize) -> (BTreeMap<Kind, Demand>, Vec<String>) {
         let node = &self.nodes[own];
         let blocks = self.blocks.iter().filter(|block| block.node == node.name);
-        demand(&View {
+        demands(&View {
             node,
             nodes: self.nodes.iter().collect(),
             pools: self.pools.iter().collect(),
@@ -121,15 +127,46 @@ fn routes(plan: &Plan) -> BTreeMap<String, Route> {
 }
 
 #[test]
-fn without_vxlan_nothing_is_asked_for() {
-    for encapsulation in [
+fn without_a_tunnel_that_is_built_nothing_is_asked_for() {
+    let all = [
         Encapsulation::None,
+        Encapsulation::Vxlan,
+        Encapsulation::VxlanCrossSubnet,
         Encapsulation::Ipip,
+        Encapsulation::IpipCrossSubnet,
         Encapsulation::WireGuard,
-    ] {
-        let (demand, problems) = Cluster::of_ipv4(encapsulation).demand(0);
-        assert_eq!((demand, problems), (None, Vec::new()));
+    ];
+    for encapsulation in all {
+        let kind = Kind::of(encapsulation).map(|(kind, _)| kind);
+        let built = kind.filter(|kind| kind.is_built());
+        let (demands, problems) = Cluster::of_ipv4(encapsulation).demands(0);
+        let found: Vec<Kind> = demands.into_keys().collect();
+        assert_eq!(found, Vec::from_iter(built), "{problems:?}");
+        assert_eq!(is_built(encapsulation), kind.is_none() || built.is_some());
     }
+}
+
+#[test]
+fn what_one_kind_keeps_for_another_is_what_is_in_those_ranges() {
+    let mut cluster = Cluster::of_ipv4(Encapsulation::Vxlan);
+    let before = cluster.demand(0).0.unwrap();
+    let (v4, v6) = (net("10.48.0.0/16"), net("fd48::/16"));
+    assert_eq!(before.within(&[v4, v6].into()), Some(before.clone()));
+    assert_eq!(before.within(&[net("10.0.0.0/8")].into()), None);
+    let part = before.within(&[v4].into()).unwrap();
+    assert_eq!(part.addresses, [ip("10.48.0.0")].into());
+    assert!(part.peers["n2"].prefixes.keys().eq([&net("10.48.1.0/26")]));
+    // The one pool is asked of another kind now, and a node is new: both go on, the new node too.
+    cluster.pools[0].encapsulation = Encapsulation::None;
+    cluster.nodes.push(node("n4", &["10.2.0.4"]));
+    cluster.blocks.push(block("fd48:4::/122", "n4"));
+    let after = cluster.demand(0).0.unwrap();
+    assert_eq!(after.ranges, [v6].into());
+    let both = after.clone().and(part);
+    assert_eq!(both.ranges, before.ranges);
+    assert_eq!(both.addresses, before.addresses);
+    assert_eq!(both.peers["n2"], before.peers["n2"]);
+    assert_eq!(both.peers["n4"], after.peers["n4"]);
 }
 
 #[test]
@@ -154,8 +191,10 @@ fn with_vxlan_every_block_of_another_node_goes_by_the_tunnel() {
     assert_eq!(plan.addresses, BTreeSet::from(own));
     let demand = cluster.demand(0).0.unwrap();
     assert_eq!(demand.overhead(), 50);
-    assert!(demand.covers(&net("10.48.9.0/26")) && demand.covers(&net("10.48.1.7/32")));
-    assert!(!demand.covers(&net("10.49.0.0/26")) && !demand.covers(&net("10.0.0.0/8")));
+    assert_eq!(
+        demand.ranges,
+        [net("10.48.0.0/16"), net("fd48::/16")].into()
+    );
 }
 
 #[test]

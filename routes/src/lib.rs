@@ -5,6 +5,7 @@ mod conn;
 pub mod conntrack;
 mod failures;
 mod intern;
+mod ipip;
 mod links;
 mod monitor;
 mod nexthops;
@@ -20,6 +21,7 @@ mod tracker;
 mod tunnel;
 mod wire;
 
+pub use ipip::{IPIP, Ipip, apply_ipip, delete_ipip};
 pub use links::{
     LINK_PREFIX, LinkInfo, SHAPER_PREFIX, delete_link, delete_link_at, delete_lone_shapers,
     pod_links, shapers,

@@ -1,18 +1,20 @@
 //! The VXLAN device to other nodes: made, kept as it should be by the smallest writes, and taken away.
 
-mod read;
-mod request;
+pub(crate) mod read;
+pub(crate) mod request;
+pub(crate) mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use nix::errno::Errno;
 
+use crate::Error;
 use crate::batch::Batch;
 use crate::conn::Conn;
 use crate::links::{self, blocking};
-use crate::{Error, sysctl};
 use read::{Device, Found};
+use steps::{Steps, Writes};
 
 /// The device's name. Not by the prefix of pods' interfaces: policy drops what comes from one of those unless it is a pod's.
 pub const TUNNEL: &str = "vxlan.portolan";
@@ -86,10 +88,9 @@ pub async fn delete_tunnel() -> Result<bool, Error> {
 
 /// One look, and what is written after it.
 struct Work<'a> {
-    conn: &'a mut Conn,
+    steps: Steps<'a>,
     wanted: &'a Tunnel,
     device: Device,
-    report: TunnelReport,
 }
 
 impl<'a> Work<'a> {
@@ -117,69 +118,44 @@ impl<'a> Work<'a> {
                 made.ok_or_else(|| Error::NoInterface(TUNNEL.to_owned()))?
             }
         };
+        let name = TUNNEL;
         Ok(Self {
-            conn,
+            steps: Steps { conn, name, report },
             wanted,
             device,
-            report,
         })
     }
 
     fn finish(mut self) -> Result<TunnelReport, Error> {
         self.settle_device()?;
-        let found = read::entries(self.conn, self.device.index)?;
+        let found = read::entries(self.steps.conn, self.device.interface.index)?;
         self.settle_entries(&found)?;
-        Ok(self.report)
+        Ok(self.steps.report)
     }
 
     /// Link-layer address, MTU, source checks, state.
     fn settle_device(&mut self) -> Result<(), Error> {
-        let (wanted, index) = (self.wanted, self.device.index);
+        let (wanted, found) = (self.wanted, self.device.interface);
         if wanted.addresses.iter().any(IpAddr::is_ipv6)
             || wanted.peers.values().any(TunnelPeer::has_v6)
         {
-            for (switch, value) in [("disable_ipv6", "0"), ("accept_ra", "0")] {
-                if let Err(error) = sysctl::interface_v6(TUNNEL, switch, value) {
-                    tracing::debug!(switch, %error, "an IPv6 switch of the tunnel can't be set");
-                }
-            }
+            self.steps.allow_v6();
         }
-        let mut steps = Writes::default();
-        if self.report.made {
-            steps.add("the settings of the tunnel", |batch| {
-                batch.push(request::settings(index), 0)
-            });
-        }
+        let mut first = Writes::default();
         if self.device.mac != Some(wanted.mac) {
-            steps.add("the tunnel's link-layer address", |batch| {
-                batch.push(request::mac(index, wanted.mac), 0);
+            first.add("the tunnel's link-layer address", |batch| {
+                batch.push(request::mac(found.index, wanted.mac), 0);
             });
         }
-        if self.device.mtu != wanted.mtu {
-            steps.add("the tunnel's MTU", |batch| {
-                batch.push(request::mtu(index, wanted.mtu), 0)
-            });
-        }
-        if !self.device.up {
-            steps.add("setting the tunnel up", |batch| {
-                batch.push(links::up(index), 0)
-            });
-        }
-        self.report.written += self.send(steps)?;
-        Ok(())
+        self.steps.settle_interface(first, found, wanted.mtu)
     }
 
     /// Addresses, where each peer is, and what gateways are called: what is missing first, then what is too much.
     fn settle_entries(&mut self, found: &Found) -> Result<(), Error> {
-        let index = self.device.index;
+        let index = self.device.interface.index;
         let wanted = Found::of(self.wanted);
         let mut writes = Writes::default();
-        for address in wanted.addresses.difference(&found.addresses) {
-            writes.add(format!("address {address}"), |batch| {
-                let (message, flags) = request::add_address(index, *address);
-                batch.push(message, flags);
-            });
-        }
+        writes.add_addresses(index, wanted.addresses.difference(&found.addresses));
         for (mac, underlay) in wanted.forwarding.difference(&found.forwarding) {
             writes.add(format!("the entry of node address {underlay}"), |batch| {
                 request::add_forwarding(batch, index, *mac, *underlay);
@@ -190,13 +166,9 @@ impl<'a> Work<'a> {
                 request::add_neighbour(batch, index, *address, *mac);
             });
         }
-        self.report.written += self.send(writes)?;
+        self.steps.report.written += self.steps.send(writes)?;
         let mut deletions = Writes::default();
-        for address in found.addresses.difference(&wanted.addresses) {
-            deletions.add(format!("address {address}, no longer wanted"), |batch| {
-                batch.push(request::delete_address(index, *address), 0);
-            });
-        }
+        deletions.delete_addresses(index, found.addresses.difference(&wanted.addresses));
         let kept: BTreeSet<IpAddr> = wanted
             .neighbours
             .iter()
@@ -223,7 +195,7 @@ impl<'a> Work<'a> {
                 },
             );
         }
-        self.report.deleted += self.send(deletions)?;
+        self.steps.report.deleted += self.steps.send(deletions)?;
         Ok(())
     }
 
@@ -232,43 +204,14 @@ impl<'a> Work<'a> {
         if found.forwarding.is_subset(&wanted.forwarding) {
             return Ok(Vec::new());
         }
-        let now = read::forwarding(self.conn, self.device.index)?;
+        let now = read::forwarding(self.steps.conn, self.device.interface.index)?;
         Ok(now.difference(&wanted.forwarding).copied().collect())
-    }
-
-    /// Sends all of them; returns how many were taken.
-    fn send(&mut self, mut writes: Writes) -> Result<usize, Error> {
-        let refused = self.conn.transact(&mut writes.batch)?;
-        let gone = |errno| [Errno::ENOENT, Errno::EADDRNOTAVAIL].contains(&errno);
-        for (place, refusal) in &refused {
-            let what = writes.words.get(*place).map_or("", String::as_str);
-            if !gone(Errno::from_raw(refusal.errno)) {
-                self.report
-                    .failed
-                    .push(format!("{TUNNEL}: {what}: {refusal}"));
-            }
-        }
-        Ok(writes.words.len() - refused.len())
     }
 }
 
 impl TunnelPeer {
     fn has_v6(&self) -> bool {
         self.neighbours.iter().any(IpAddr::is_ipv6)
-    }
-}
-
-/// Requests, each with its words for an error.
-#[derive(Default)]
-struct Writes {
-    batch: Batch,
-    words: Vec<String>,
-}
-
-impl Writes {
-    fn add(&mut self, words: impl Into<String>, write: impl FnOnce(&mut Batch)) {
-        self.words.push(words.into());
-        write(&mut self.batch);
     }
 }
 

@@ -5,6 +5,7 @@ pub mod bird;
 pub mod cni;
 pub mod cnitool;
 pub mod containerd;
+pub mod fabric;
 pub mod flow;
 pub mod frr;
 pub mod gobgp;

@@ -1,18 +1,107 @@
-//! What the sources ask of tunnels between nodes.
+//! What the sources ask of tunnels between nodes; found once for many publications.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use api::crd::Encapsulation;
-use api::resources::IpPool;
-use api::{Key, Resource};
-use overlay::{Demand, View, demand};
+use api::resources::{IpPool, Pod};
+use api::{Change, Key, Resource};
+use ipnet::IpNet;
+use overlay::{Demand, Kind, View, demands};
 
 use super::{Core, pools};
 
-impl Core {
-    /// What is asked for, if anything is; beside it, what is wrong, in words for people.
-    pub(super) fn overlay(&self) -> (Option<Demand>, Vec<String>) {
-        let Some(node) = self.own_node() else {
-            return (None, Vec::new());
+/// What is asked for, and of what it was found.
+#[derive(Debug, Default)]
+pub(super) struct Overlays {
+    known: Option<Known>,
+    /// How often it was worked out: that passes over all pods.
+    pub(super) reckoned: u64,
+}
+
+#[derive(Debug)]
+struct Known {
+    asked: OfTunnels,
+    /// This node's own CIDRs and blocks.
+    own: BTreeSet<IpNet>,
+    /// The ranges of the pools.
+    ranges: Vec<IpNet>,
+    /// Each node's CIDRs and blocks.
+    held: BTreeMap<String, Vec<IpNet>>,
+}
+
+/// What is asked of each kind, and what is wrong, in words for people.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OfTunnels {
+    pub(super) demands: Arc<BTreeMap<Kind, Demand>>,
+    pub(super) problems: Vec<String>,
+}
+
+impl Overlays {
+    fn forget(&mut self) {
+        self.known = None;
+    }
+}
+
+impl Known {
+    /// The addresses by which a pod has routes of its own: in a pool, outside of all that its node has.
+    fn strays<'a>(&'a self, pod: Option<&'a Pod>, here: &str) -> Vec<(IpAddr, &'a str)> {
+        let Some(pod) = pod.filter(|pod| !pod.finished) else {
+            return Vec::new();
         };
+        let Some(node) = pod.node_name.as_deref().filter(|node| *node != here) else {
+            return Vec::new();
+        };
+        let of_node = self.held.get(node).map(Vec::as_slice).unwrap_or_default();
+        let inside = |all: &[IpNet], ip: &IpAddr| all.iter().any(|prefix| prefix.contains(ip));
+        let ips = pod.pod_ips.iter();
+        let strays = ips.filter(|ip| inside(&self.ranges, ip) && !inside(of_node, ip));
+        strays.map(|ip| (*ip, node)).collect()
+    }
+}
+
+impl Core {
+    /// Something changes, and with it maybe what is asked for. Most changes of pods, which are the most changes, do not
+    /// matter: a pod is in a block of its node.
+    pub(super) fn note_overlays(&mut self, change: &Change) {
+        let Some(known) = &self.overlays.known else {
+            return;
+        };
+        let matters = match &change.key {
+            Key::Pod(name) => {
+                let after = match &change.value {
+                    Some(Resource::Pod(pod)) => Some(pod),
+                    _ => None,
+                };
+                known.strays(self.pod(name), &self.node) != known.strays(after, &self.node)
+            }
+            Key::Node(_) | Key::IpPool(_) | Key::IpamBlock(_) => {
+                self.store.get(&change.key) != change.value.as_ref()
+            }
+            _ => false,
+        };
+        if matters {
+            self.overlays.forget();
+        }
+    }
+
+    /// What is asked of each kind.
+    pub(super) fn overlays(&mut self) -> OfTunnels {
+        let own = self.blocks.own();
+        match &self.overlays.known {
+            Some(known) if known.own == own => known.asked.clone(),
+            _ => {
+                let known = self.reckon_overlays(own);
+                let asked = known.asked.clone();
+                self.overlays.known = Some(known);
+                self.overlays.reckoned += 1;
+                asked
+            }
+        }
+    }
+
+    fn reckon_overlays(&self, own: BTreeSet<IpNet>) -> Known {
         let (mut all, mut blocks): (Vec<&IpPool>, Vec<_>) = (Vec::new(), Vec::new());
         // By the order of kinds: those that are many come later.
         for (_, resource) in self.store.range(..Key::Namespace(String::new())) {
@@ -22,28 +111,47 @@ impl Core {
                 _ => {}
             }
         }
-        if all
-            .iter()
-            .all(|pool| pool.encapsulation == Encapsulation::None)
-        {
-            return (None, Vec::new());
-        }
+        let mut known = Known {
+            asked: OfTunnels::default(),
+            own,
+            ranges: Vec::new(),
+            held: BTreeMap::new(),
+        };
+        let is_plain = |pool: &&IpPool| pool.encapsulation == Encapsulation::None;
+        let Some(node) = self.own_node().filter(|_| !all.iter().all(is_plain)) else {
+            return known;
+        };
         let refused = pools::refused(&all, &blocks);
         let overlaps = |pool: &IpPool| {
             let said = refused.get(pool.name.as_str());
             said.is_some_and(|(reason, _)| *reason == pools::CIDR_OVERLAPS)
         };
         all.retain(|pool| !overlaps(pool));
-        let pods = self.other_pods().filter(|pod| !pod.finished);
-        let pods = pods.filter_map(|pod| Some((&pod.pod_ips, pod.node_name.as_deref()?)));
-        let pods = pods.flat_map(|(ips, node)| ips.iter().map(move |ip| (*ip, node)));
-        demand(&View {
+        known.ranges = all.iter().map(|pool| pool.cidr).collect();
+        for node in self.nodes() {
+            let cidrs = node.pod_cidrs.iter().map(IpNet::trunc);
+            known
+                .held
+                .entry(node.name.clone())
+                .or_default()
+                .extend(cidrs);
+        }
+        for block in &blocks {
+            let of_node = known.held.entry(block.node.clone()).or_default();
+            of_node.push(block.cidr);
+        }
+        let pods = self.other_pods();
+        let strays = pods.flat_map(|pod| known.strays(Some(pod), &self.node));
+        let (demands, problems) = demands(&View {
             node,
             nodes: self.nodes().collect(),
             pools: all,
             blocks,
-            own: &self.blocks.own(),
-            pods: pods.collect(),
-        })
+            own: &known.own,
+            pods: strays.collect(),
+        });
+        let demands = Arc::new(demands);
+        known.asked = OfTunnels { demands, problems };
+        known
     }
 }

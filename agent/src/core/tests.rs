@@ -1,6 +1,7 @@
 //! The core's state, without any shell.
 
 mod cluster;
+mod tunnels;
 
 use api::resources::Namespace;
 

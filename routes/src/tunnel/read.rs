@@ -10,6 +10,7 @@ use netlink_packet_route::link::{
 };
 
 use super::request::{AF_BRIDGE, NDA_DST, NDA_LLADDR, NUD_PERMANENT, RTM_NEWNEIGH};
+use super::steps::Interface;
 use super::{Mac, TUNNEL, Tunnel, VNI, VXLAN_PORT};
 use crate::Error;
 use crate::batch::{Attributes, half, word};
@@ -24,11 +25,9 @@ const NDMSG: usize = 12;
 /// The interface that bears the tunnel's name.
 #[derive(Debug)]
 pub(super) struct Device {
-    pub index: u32,
+    pub interface: Interface,
     pub is_vxlan: bool,
     pub mac: Option<Mac>,
-    pub mtu: u32,
-    pub up: bool,
     vni: Option<u32>,
     port: Option<u16>,
     local: Option<IpAddr>,
@@ -46,11 +45,9 @@ impl Device {
     fn of(link: &LinkMessage) -> Self {
         let info = described(link);
         let mut device = Self {
-            index: info.index,
+            interface: Interface::of(&info),
             is_vxlan: false,
             mac: info.mac,
-            mtu: info.mtu,
-            up: info.up,
             vni: None,
             port: None,
             local: None,
@@ -123,10 +120,15 @@ impl Found {
 
 /// The interface that bears the tunnel's name, whatever it is.
 pub(super) fn device(conn: &mut Conn) -> Result<Option<Device>, Error> {
-    let question = RouteNetlinkMessage::GetLink(named(TUNNEL));
+    Ok(link(conn, TUNNEL)?.as_ref().map(Device::of))
+}
+
+/// The interface of a name.
+pub(crate) fn link(conn: &mut Conn, name: &str) -> Result<Option<LinkMessage>, Error> {
+    let question = RouteNetlinkMessage::GetLink(named(name));
     let answer = conn.ask(question, "looking for the tunnel's device")?;
     Ok(match answer {
-        Some(RouteNetlinkMessage::NewLink(link)) => Some(Device::of(&link)),
+        Some(RouteNetlinkMessage::NewLink(link)) => Some(link),
         _ => None,
     })
 }
@@ -145,8 +147,8 @@ pub(super) fn rival(conn: &mut Conn) -> Result<Option<String>, Error> {
     Ok(rivals.into_iter().find(|name| name != TUNNEL))
 }
 
-/// All that hangs on the device.
-pub(super) fn entries(conn: &mut Conn, index: u32) -> Result<Found, Error> {
+/// The addresses of an interface.
+pub(crate) fn addresses(conn: &mut Conn, index: u32) -> Result<BTreeSet<IpAddr>, Error> {
     let all = RouteNetlinkMessage::GetAddress(AddressMessage::default());
     let addresses = conn.dump(&all, "listing addresses", |message| match message {
         RouteNetlinkMessage::NewAddress(found) if found.header.index == index => {
@@ -162,6 +164,11 @@ pub(super) fn entries(conn: &mut Conn, index: u32) -> Result<Found, Error> {
         }
         _ => None,
     })?;
+    Ok(addresses.into_iter().collect())
+}
+
+/// All that hangs on the device.
+pub(super) fn entries(conn: &mut Conn, index: u32) -> Result<Found, Error> {
     let mut neighbours = Vec::new();
     for family in [INET, INET6] {
         neighbours.extend(dump(conn, family, index)?);
@@ -170,7 +177,7 @@ pub(super) fn entries(conn: &mut Conn, index: u32) -> Result<Found, Error> {
         .into_iter()
         .filter(|entry| entry.state & NUD_PERMANENT != 0);
     Ok(Found {
-        addresses: addresses.into_iter().collect(),
+        addresses: addresses(conn, index)?,
         forwarding: forwarding(conn, index)?,
         neighbours: permanent
             .map(|entry| (entry.destination, entry.mac))

@@ -62,7 +62,7 @@ pub(super) fn device(wanted: &Tunnel) -> Request {
 }
 
 /// Forwarding, loose source checks, and no address of the kernel's own making.
-pub(super) fn settings(index: u32) -> RouteNetlinkMessage {
+pub(crate) fn settings(index: u32) -> RouteNetlinkMessage {
     let mut switches = Vec::new();
     for (kind, value) in DEVCONF {
         let switch = DefaultNla::new(kind, value.to_ne_bytes().to_vec());
@@ -83,12 +83,12 @@ pub(super) fn mac(index: u32, mac: Mac) -> RouteNetlinkMessage {
     set(index, LinkAttribute::Address(mac.to_vec()))
 }
 
-pub(super) fn mtu(index: u32, mtu: u32) -> RouteNetlinkMessage {
+pub(crate) fn mtu(index: u32, mtu: u32) -> RouteNetlinkMessage {
     set(index, LinkAttribute::Mtu(mtu))
 }
 
 /// An address alone, without duplicate detection: nobody hears it, and it takes a second.
-pub(super) fn add_address(index: u32, address: IpAddr) -> Request {
+pub(crate) fn add_address(index: u32, address: IpAddr) -> Request {
     let mut message = of_address(index, address);
     if address.is_ipv6() {
         message.header.flags = AddressHeaderFlags::Nodad;
@@ -101,7 +101,7 @@ pub(super) fn add_address(index: u32, address: IpAddr) -> Request {
     )
 }
 
-pub(super) fn delete_address(index: u32, address: IpAddr) -> RouteNetlinkMessage {
+pub(crate) fn delete_address(index: u32, address: IpAddr) -> RouteNetlinkMessage {
     RouteNetlinkMessage::DelAddress(of_address(index, address))
 }
 

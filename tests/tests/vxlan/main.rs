@@ -1,24 +1,24 @@
 //! Pods of nodes in two subnets, behind a router that knows no pods: by VXLAN, and directly where nodes are near.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
-mod lab;
-
 use std::time::Duration;
 
 use anyhow::ensure;
+use tests::fabric::{Fabric, PATIENCE, Underlay, VXLAN_PACKETS, pools, pools_of_the_docs};
 use tests::flow::measure_while;
 use tests::rack::{say, sum};
 use tests::require_root;
 use tests::wait::eventually;
 
-use lab::{Lab, PATIENCE, TUNNEL, Underlay, pools, pools_of_the_docs};
+/// The tunnel's device.
+const TUNNEL: &str = "vxlan.portolan";
 
 /// Everything that must hold of pods in tunnels, whatever the nodes' addresses are.
-fn assert_tunnels_carry_all(lab: &Lab, overhead: u32) {
-    lab.count_vxlan(1).unwrap();
-    lab.count_vxlan(2).unwrap();
+fn assert_tunnels_carry_all(lab: &Fabric, overhead: u32) {
+    lab.count_tunnelled(1, VXLAN_PACKETS).unwrap();
+    lab.count_tunnelled(2, VXLAN_PACKETS).unwrap();
     lab.all_reach_all().unwrap();
-    assert!(lab.vxlan_sent(1).unwrap() > 0 && lab.vxlan_sent(2).unwrap() > 0);
+    assert!(lab.sent_tunnelled(1).unwrap() > 0 && lab.sent_tunnelled(2).unwrap() > 0);
     // The nodes themselves, too: their packets bear an address that comes back by the tunnel.
     for address in &lab.pods[2].addresses {
         lab.reaches(&lab.stations[0].netns, *address).unwrap();
@@ -41,14 +41,14 @@ fn assert_tunnels_carry_all(lab: &Lab, overhead: u32) {
 #[test]
 fn by_vxlan_over_ipv4_pods_of_both_families_reach_each_other_and_the_router_sees_none() {
     require_root!();
-    let lab = Lab::start("vx4", Underlay::V4, &pools("VXLAN")).unwrap();
+    let lab = Fabric::start("vx4", Underlay::V4, TUNNEL, &pools("VXLAN")).unwrap();
     assert_tunnels_carry_all(&lab, 50);
 }
 
 #[test]
 fn by_vxlan_over_ipv6_pods_of_both_families_reach_each_other_and_the_router_sees_none() {
     require_root!();
-    let lab = Lab::start("vx6", Underlay::V6, &pools("VXLAN")).unwrap();
+    let lab = Fabric::start("vx6", Underlay::V6, TUNNEL, &pools("VXLAN")).unwrap();
     assert_tunnels_carry_all(&lab, 70);
 }
 
@@ -56,12 +56,12 @@ fn by_vxlan_over_ipv6_pods_of_both_families_reach_each_other_and_the_router_sees
 fn across_subnets_nodes_of_one_subnet_need_no_tunnel() {
     require_root!();
     // Over IPv6 both families have a direct next hop.
-    let lab = Lab::start("vxc", Underlay::V6, &pools_of_the_docs().unwrap()).unwrap();
-    lab.count_vxlan(1).unwrap();
-    lab.count_vxlan(2).unwrap();
+    let lab = Fabric::start("vxc", Underlay::V6, TUNNEL, &pools_of_the_docs().unwrap()).unwrap();
+    lab.count_tunnelled(1, VXLAN_PACKETS).unwrap();
+    lab.count_tunnelled(2, VXLAN_PACKETS).unwrap();
     lab.all_reach_all().unwrap();
-    assert_eq!(lab.vxlan_sent(1).unwrap(), 0, "in one subnet");
-    assert!(lab.vxlan_sent(2).unwrap() > 0, "across");
+    assert_eq!(lab.sent_tunnelled(1).unwrap(), 0, "in one subnet");
+    assert!(lab.sent_tunnelled(2).unwrap() > 0, "across");
     assert_eq!(lab.seen_by_router().unwrap(), 0);
     assert_eq!(lab.tunnelled(0).unwrap().len(), 2, "of node 3 alone");
 }
@@ -69,7 +69,7 @@ fn across_subnets_nodes_of_one_subnet_need_no_tunnel() {
 #[test]
 fn killed_agents_lose_nothing_damage_is_healed_and_a_node_that_goes_takes_its_entries_along() {
     require_root!();
-    let mut lab = Lab::start("vxk", Underlay::V4, &pools("VXLAN")).unwrap();
+    let mut lab = Fabric::start("vxk", Underlay::V4, TUNNEL, &pools("VXLAN")).unwrap();
     lab.all_reach_all().unwrap();
     let theirs = "link add theirs type vxlan id 77 dstport 4790 nolearning";
     lab.stations[0].netns.ip(theirs).unwrap();
@@ -153,7 +153,7 @@ fn killed_agents_lose_nothing_damage_is_healed_and_a_node_that_goes_takes_its_en
 #[test]
 fn a_live_pool_goes_from_none_to_vxlan_and_back_without_a_loss() {
     require_root!();
-    let mut lab = Lab::start("vxs", Underlay::V6, &pools("None")).unwrap();
+    let mut lab = Fabric::start("vxs", Underlay::V6, TUNNEL, &pools("None")).unwrap();
     for address in &lab.pods[1].addresses {
         lab.reaches(lab.pods[0].netns(), *address).unwrap();
     }
@@ -170,7 +170,7 @@ fn a_live_pool_goes_from_none_to_vxlan_and_back_without_a_loss() {
         Ok(())
     })
     .unwrap();
-    lab.count_vxlan(1).unwrap();
+    lab.count_tunnelled(1, VXLAN_PACKETS).unwrap();
     let agents: Vec<_> = lab.stations.drain(..).collect();
     let flows = lab.flows(0, 1, 50);
     let (mut there, mut back) = (0, 0);
@@ -194,7 +194,7 @@ fn a_live_pool_goes_from_none_to_vxlan_and_back_without_a_loss() {
     assert_eq!((there, back), (1, 1));
     drop(flows);
     lab.stations = agents;
-    let by_tunnel = lab.vxlan_sent(1).unwrap();
+    let by_tunnel = lab.sent_tunnelled(1).unwrap();
     say(&format!("{by_tunnel} packets went by the tunnel meanwhile"));
     assert!(by_tunnel > 100, "{by_tunnel}");
     assert_eq!(lost, 0, "of {sent}");

@@ -1,61 +1,84 @@
-//! Two nodes in one subnet and a third in another, and between them a router that knows no pods and counts those it sees.
+//! Two nodes in one subnet and a third in another, and between them a router that knows no pods and counts those it sees: a
+//! fabric for tunnels of every kind.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    reason = "a lab: what goes wrong fails the test"
+)]
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::agent::{Agent, binaries};
+use crate::cni::{Plugin, Sandbox, addresses};
+use crate::flow::{Flow, Kind};
+use crate::netns::Netns;
+use crate::rack::Rack;
+use crate::reach::{Server, Transport, Verdict, attempt, server_at};
+use crate::wait::eventually;
 use anyhow::{Context as _, Result, ensure};
-use tests::agent::{Agent, binaries};
-use tests::cni::{Plugin, Sandbox, addresses};
-use tests::flow::{Flow, Kind};
-use tests::netns::Netns;
-use tests::rack::Rack;
-use tests::reach::{Server, Transport, Verdict, attempt, server_at};
-use tests::wait::eventually;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
-/// The tunnel's device.
-pub(crate) const TUNNEL: &str = "vxlan.portolan";
+/// How long is waited for what must come.
+pub const PATIENCE: Duration = Duration::from_secs(40);
 
 /// What the nodes have for addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Underlay {
+pub enum Underlay {
+    /// IPv4 alone.
     V4,
+    /// IPv6 alone.
     V6,
 }
 
+/// An attached pod, with a server in it.
 #[derive(Debug)]
-pub(crate) struct Pod {
+pub struct Pod {
     _server: Server,
     sandbox: Sandbox,
-    pub(crate) addresses: Vec<IpAddr>,
+    /// Its addresses, IPv4 first.
+    pub addresses: Vec<IpAddr>,
 }
 
 impl Pod {
-    pub(crate) fn netns(&self) -> &Netns {
+    /// Its namespace.
+    pub fn netns(&self) -> &Netns {
         &self.sandbox.netns
     }
 }
 
+/// A node.
 #[derive(Debug)]
-pub(crate) struct Station {
-    pub(crate) agent: Agent,
-    pub(crate) netns: Netns,
+pub struct Station {
+    /// Its agent.
+    pub agent: Agent,
+    /// Its namespace.
+    pub netns: Netns,
 }
 
+/// The nodes, their pods and the router.
 #[derive(Debug)]
-pub(crate) struct Lab {
+pub struct Fabric {
     // In the order of their ends: pods before nodes, namespaces last.
-    pub(crate) pods: Vec<Pod>,
-    pub(crate) stations: Vec<Station>,
-    router: Netns,
+    /// One of each node.
+    pub pods: Vec<Pod>,
+    /// The nodes: two in one subnet, the third in another.
+    pub stations: Vec<Station>,
+    /// Between the subnets.
+    pub router: Netns,
     rack: Rack,
+    device: &'static str,
     underlay: Underlay,
     tag: String,
 }
 
+/// What is counted of VXLAN.
+pub const VXLAN_PACKETS: &str = "-p udp --dport 4789";
+
 /// The manifests of both pools.
-pub(crate) fn pools(encapsulation: &str) -> String {
+pub fn pools(encapsulation: &str) -> String {
     let pool = |name: &str, cidr: &str, size: u8| {
         format!(
             "apiVersion: portolan.io/v1alpha1\nkind: IPPool\nmetadata: {{name: {name}}}\nspec: {{cidr: \"{cidr}\", blockSize: {size}, encapsulation: {encapsulation}}}\n"
@@ -66,16 +89,16 @@ pub(crate) fn pools(encapsulation: &str) -> String {
 }
 
 /// The pools that docs/overlay.md shows.
-pub(crate) fn pools_of_the_docs() -> Result<String> {
+pub fn pools_of_the_docs() -> Result<String> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/overlay.md");
     let text = std::fs::read_to_string(page)?;
     let block = text.split("```yaml\n").nth(1).context("an example")?;
     Ok(block.split("```").next().context("its end")?.to_owned())
 }
 
-impl Lab {
-    /// Agents started, one pod a node attached.
-    pub(crate) fn start(tag: &str, underlay: Underlay, pools: &str) -> Result<Self> {
+impl Fabric {
+    /// Agents started, one pod a node attached. `device` is what the kind of tunnel that is looked at is made of.
+    pub fn start(tag: &str, underlay: Underlay, device: &'static str, pools: &str) -> Result<Self> {
         let rack = Rack::new(tag)?;
         let router = rack.machine("router")?;
         for segment in [1, 2] {
@@ -89,6 +112,7 @@ impl Lab {
             stations: Vec::new(),
             router,
             rack,
+            device,
             underlay,
             tag: tag.to_owned(),
         };
@@ -162,13 +186,13 @@ impl Lab {
     }
 
     /// Packets with pods' addresses that the router saw.
-    pub(crate) fn seen_by_router(&self) -> Result<u64> {
+    pub fn seen_by_router(&self) -> Result<u64> {
         let v4 = counted(&self.router, "iptables")?;
         Ok(v4 + counted(&self.router, "ip6tables")?)
     }
 
     /// A node's own address.
-    pub(crate) fn address(&self, node: usize) -> IpAddr {
+    pub fn address(&self, node: usize) -> IpAddr {
         let (number, segment) = (node + 1, if node < 2 { 1 } else { 2 });
         let text = match self.underlay {
             Underlay::V4 => format!("10.71.{segment}.{number}"),
@@ -177,17 +201,16 @@ impl Lab {
         text.parse().unwrap()
     }
 
-    /// Counts what the first node sends to another in VXLAN, from now on.
-    pub(crate) fn count_vxlan(&self, to: usize) -> Result<()> {
+    /// Counts what the first node sends to another in tunnels, from now on: what `packets` names, as iptables has it.
+    pub fn count_tunnelled(&self, to: usize, packets: &str) -> Result<()> {
         let to = self.address(to).to_string();
-        let rule = [
-            "-t", "mangle", "-A", "OUTPUT", "-p", "udp", "--dport", "4789", "-d", &to,
-        ];
+        let mut rule = vec!["-t", "mangle", "-A", "OUTPUT", "-d", &to];
+        rule.extend(packets.split_whitespace());
         self.stations[0].netns.run(self.iptables(), &rule).map(drop)
     }
 
     /// What was counted to that node.
-    pub(crate) fn vxlan_sent(&self, to: usize) -> Result<u64> {
+    pub fn sent_tunnelled(&self, to: usize) -> Result<u64> {
         let text = self.stations[0]
             .netns
             .run(self.iptables(), &["-t", "mangle", "-nvxL", "OUTPUT"])?;
@@ -205,15 +228,23 @@ impl Lab {
         }
     }
 
-    pub(crate) fn manifest(&self, name: &str, text: &str) -> Result<()> {
+    /// Writes a manifest.
+    pub fn manifest(&self, name: &str, text: &str) -> Result<()> {
         self.rack.manifest(name, text)
     }
 
-    pub(crate) fn remove_manifest(&self, name: &str) -> Result<()> {
+    /// Reads a manifest.
+    pub fn read_manifest(&self, name: &str) -> Result<String> {
+        Ok(std::fs::read_to_string(self.rack.manifests().join(name))?)
+    }
+
+    /// Takes a manifest away.
+    pub fn remove_manifest(&self, name: &str) -> Result<()> {
         Ok(std::fs::remove_file(self.rack.manifests().join(name))?)
     }
 
-    pub(crate) fn wait_synced(&mut self) -> Result<()> {
+    /// Waits until every agent has carried out what the manifests say.
+    pub fn wait_synced(&mut self) -> Result<()> {
         let mut stations = self.stations.iter_mut();
         stations.try_for_each(|station| station.agent.wait_synced())
     }
@@ -231,7 +262,7 @@ impl Lab {
             .success();
         let mut addresses = addresses(&answer.with_context(|| station.agent.log_end())?);
         addresses.sort_by_key(IpAddr::is_ipv6);
-        ensure!(addresses.len() == 2, "{addresses:?}");
+        ensure!(!addresses.is_empty(), "no address");
         self.pods.push(Pod {
             _server: Server::start(&sandbox.netns)?,
             sandbox,
@@ -241,7 +272,7 @@ impl Lab {
     }
 
     /// Waits until every pod reaches every other by both families.
-    pub(crate) fn all_reach_all(&self) -> Result<()> {
+    pub fn all_reach_all(&self) -> Result<()> {
         for from in 0..3 {
             for to in (0..3).filter(|to| *to != from) {
                 for address in &self.pods[to].addresses {
@@ -252,7 +283,8 @@ impl Lab {
         Ok(())
     }
 
-    pub(crate) fn reaches(&self, from: &Netns, to: IpAddr) -> Result<()> {
+    /// Waits until a server answers.
+    pub fn reaches(&self, from: &Netns, to: IpAddr) -> Result<()> {
         eventually(PATIENCE, &format!("{} to reach {to}", from.name()), || {
             let verdict = attempt(from, server_at(to), Transport::Tcp, Duration::from_secs(1))?;
             ensure!(verdict == Verdict::Answered, "{verdict:?}");
@@ -261,7 +293,7 @@ impl Lab {
     }
 
     /// Flows between the pods of two nodes: of each kind and family one.
-    pub(crate) fn flows(&self, from: usize, to: usize, rate: u32) -> Vec<(&Netns, Flow)> {
+    pub fn flows(&self, from: usize, to: usize, rate: u32) -> Vec<(&Netns, Flow)> {
         let (from, to) = (&self.pods[from], &self.pods[to]);
         let mut flows = Vec::new();
         for address in &to.addresses {
@@ -281,14 +313,14 @@ impl Lab {
     }
 
     /// The MTU of a pod.
-    pub(crate) fn pod_mtu(&self, pod: usize) -> Result<u32> {
+    pub fn pod_mtu(&self, pod: usize) -> Result<u32> {
         let links = self.pods[pod].netns().ip_json("link show dev eth0")?;
         let mtu = links.pointer("/0/mtu").and_then(serde_json::Value::as_u64);
         Ok(u32::try_from(mtu.context("no MTU")?)?)
     }
 
     /// Sends a datagram of the pod's MTU, which the kernel gives DF, and returns who sent it as the other pod sees it.
-    pub(crate) fn sends_whole(&self, from: usize, to: IpAddr, receiver: usize) -> Result<IpAddr> {
+    pub fn sends_whole(&self, from: usize, to: IpAddr, receiver: usize) -> Result<IpAddr> {
         let headers = if to.is_ipv4() { 28 } else { 48 };
         let size = usize::try_from(self.pod_mtu(from)?)? - headers;
         let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
@@ -312,7 +344,7 @@ impl Lab {
     }
 
     /// Packets that a node cut into pieces.
-    pub(crate) fn fragments(&self, node: usize) -> Result<u64> {
+    pub fn fragments(&self, node: usize) -> Result<u64> {
         let text = self.stations[node]
             .netns
             .run("cat", &["/proc/net/snmp", "/proc/net/snmp6"])?;
@@ -330,33 +362,34 @@ impl Lab {
     }
 
     /// Runs `bridge` on the first node.
-    pub(crate) fn bridge(&self, words: &str) -> String {
+    pub fn bridge(&self, words: &str) -> String {
         let words: Vec<&str> = words.split_whitespace().collect();
         self.stations[0].netns.run("bridge", &words).unwrap()
     }
 
     /// Forwarding and permanent neighbour entries of a node's tunnel.
-    pub(crate) fn entries(&self, node: usize) -> Result<String> {
-        let netns = &self.stations[node].netns;
-        let mut text = netns.run("bridge", &["fdb", "show", "dev", TUNNEL])?;
-        text.push_str(&netns.ip(&format!("-4 neigh show dev {TUNNEL} nud permanent"))?);
-        text.push_str(&netns.ip(&format!("-6 neigh show dev {TUNNEL} nud permanent"))?);
+    pub fn entries(&self, node: usize) -> Result<String> {
+        let (netns, device) = (&self.stations[node].netns, self.device);
+        let mut text = netns.run("bridge", &["fdb", "show", "dev", self.device])?;
+        text.push_str(&netns.ip(&format!("-4 neigh show dev {device} nud permanent"))?);
+        text.push_str(&netns.ip(&format!("-6 neigh show dev {device} nud permanent"))?);
         let mut lines: Vec<&str> = text.lines().map(str::trim).collect();
         lines.sort_unstable();
         Ok(lines.join("\n"))
     }
 
     /// Routes by a node's tunnel.
-    pub(crate) fn tunnelled(&self, node: usize) -> Result<Vec<String>> {
-        let netns = &self.stations[node].netns;
-        let mut text = netns.ip(&format!("-4 route show dev {TUNNEL} proto 179"))?;
-        text.push_str(&netns.ip(&format!("-6 route show dev {TUNNEL} proto 179"))?);
+    pub fn tunnelled(&self, node: usize) -> Result<Vec<String>> {
+        let (netns, device) = (&self.stations[node].netns, self.device);
+        let mut text = netns.ip(&format!("-4 route show dev {device} proto 179"))?;
+        text.push_str(&netns.ip(&format!("-6 route show dev {device} proto 179"))?);
         Ok(text.lines().map(|line| line.trim().to_owned()).collect())
     }
 
-    pub(crate) fn has_tunnel(&self, node: usize) -> bool {
-        let netns = &self.stations[node].netns;
-        netns.ip(&format!("link show dev {TUNNEL}")).is_ok()
+    /// Whether a node has the device.
+    pub fn has_tunnel(&self, node: usize) -> bool {
+        let (netns, device) = (&self.stations[node].netns, self.device);
+        netns.ip(&format!("link show dev {device}")).is_ok()
     }
 }
 

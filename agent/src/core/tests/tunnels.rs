@@ -1,0 +1,55 @@
+//! What tunnels are asked for is worked out when that matters, and not at every publication.
+
+use super::*;
+
+fn pool_of_tunnels(encapsulation: &str) -> Event {
+    let manifest = serde_json::json!({"apiVersion": "portolan.io/v1alpha1", "kind": "IPPool",
+        "metadata": {"name": "pods"}, "spec": {"cidr": "10.48.0.0/16", "blockSize": 26, "encapsulation": encapsulation}});
+    let (key, pool) = api::parse("IPPool", "portolan.io/v1alpha1", manifest)
+        .unwrap()
+        .unwrap();
+    event(key, Some(pool))
+}
+
+#[test]
+fn what_tunnels_are_asked_for_is_found_anew_only_for_what_matters_to_them() {
+    let (_folder, mut core) = core();
+    for event in [
+        node("n1"),
+        node("n2"),
+        pool_of_tunnels("VXLAN"),
+        Event::InSync,
+    ] {
+        core.handle_event(event);
+    }
+    core.handle_event(block("10.48.0.64/26", "n2"));
+    let prefixes = |core: &mut Core| {
+        let demands = core.outputs().unwrap().local.overlays;
+        let peers = demands.values().flat_map(|demand| demand.peers.values());
+        let prefixes = peers.flat_map(|peer| peer.prefixes.keys());
+        prefixes.map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(prefixes(&mut core), ["10.48.0.64/26"]);
+    assert_eq!(core.overlays.reckoned, 1);
+    // A thousand pods in their node's block, one that finishes, one that goes; a Node told again as it was.
+    for number in 0..1000 {
+        let address = format!("10.48.0.{}", 64 + number % 64);
+        core.handle_event(pod_elsewhere(&format!("p{number}"), &address));
+        assert_eq!(prefixes(&mut core).len(), 1);
+    }
+    let name = NamespacedName::new("shop", "p7");
+    core.handle_event(event(Key::Pod(name), None));
+    core.handle_event(node("n2"));
+    assert_eq!(prefixes(&mut core).len(), 1);
+    assert_eq!(core.overlays.reckoned, 1, "nothing of that mattered");
+    // One outside of its node's block, and its going; a block; the pool.
+    core.handle_event(pod_elsewhere("guest", "10.48.9.9"));
+    assert_eq!(prefixes(&mut core), ["10.48.0.64/26", "10.48.9.9/32"]);
+    core.handle_event(event(Key::Pod(NamespacedName::new("shop", "guest")), None));
+    assert_eq!(prefixes(&mut core), ["10.48.0.64/26"]);
+    core.handle_event(block("10.48.1.0/26", "n2"));
+    assert_eq!(prefixes(&mut core).len(), 2);
+    core.handle_event(pool_of_tunnels("None"));
+    assert_eq!(prefixes(&mut core).len(), 0);
+    assert_eq!(core.overlays.reckoned, 5);
+}
