@@ -12,6 +12,7 @@ use netfilter::{
     Match, Protocol, Rule, Ruleset, SetDirection, SetKind, SetName, Table, TableRules,
 };
 
+use crate::FamilyRules;
 use tree::Tree;
 
 /// From 127.0.0.0/8 nothing comes and to it nothing goes but inside the node.
@@ -77,15 +78,6 @@ impl HostPort {
             .is_none_or(fits)
             .then(|| Family::of(self.pod))
     }
-}
-
-/// What one family is to have in the kernel.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FamilyRules {
-    /// The sets, to be there before the rules.
-    pub sets: BTreeMap<SetName, Arc<IpSet>>,
-    /// The chains and hooks, of tables nat and raw; no table at all without a host port.
-    pub rules: Ruleset,
 }
 
 /// What both families are to have in the kernel.

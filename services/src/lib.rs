@@ -1,5 +1,11 @@
-//! Ports of the node that lead to pods, as rules of the nat table: a function of who wants which, no path matters.
+//! Addresses that change on the way, as rules of the nat table: a function of who wants what, no path matters.
 //!
-//! [`host_port`] is what the CNI capability `portMappings` asks for; `docs/design/host-ports.md` shows the chains.
+//! [`host_port`] is what the CNI capability `portMappings` asks for: ports of the node that lead to pods;
+//! `docs/design/host-ports.md` shows the chains. [`egress`] is what `natOutgoing` of an IPPool asks for: pods that reach the
+//! outside with their node's address; `docs/design/egress.md` shows those.
 
+pub mod egress;
+mod family_rules;
 pub mod host_port;
+
+pub use family_rules::FamilyRules;
