@@ -39,6 +39,7 @@ fn pool(cidr: &str, encapsulation: Encapsulation) -> IpPool {
         block_size: 26,
         encapsulation,
         nat_outgoing: false,
+        non_masquerade_cidrs: BTreeSet::new(),
         node_selector: Selector::all(),
         allowed_uses: [AllowedUse::Workload].into(),
         disabled: false,

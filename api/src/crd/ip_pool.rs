@@ -26,6 +26,7 @@ use super::rules;
     printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type=='Accepted')].status"),
     validation = Rule::new("!has(self.spec.blockSize) || (self.spec.cidr.contains(':') ? self.spec.blockSize >= 116 && self.spec.blockSize <= 128 : self.spec.blockSize >= 20 && self.spec.blockSize <= 32)").message("blockSize is from 20 to 32, of an IPv6 pool from 116 to 128"),
     validation = Rule::new("!isCIDR(self.spec.cidr) || cidr(self.spec.cidr).prefixLength() <= (has(self.spec.blockSize) ? self.spec.blockSize : (self.spec.cidr.contains(':') ? 122 : 26))").message("a block is larger than the whole cidr: set blockSize to the length of the cidr's prefix or more"),
+    validation = Rule::new("!has(self.spec.nonMasqueradeCIDRs) || self.spec.nonMasqueradeCIDRs.all(other, other.contains(':') == self.spec.cidr.contains(':'))").message("nonMasqueradeCIDRs are of the family of cidr: write those of the other one into the other pool"),
     validation = Rule::new("self.spec.cidr == oldSelf.spec.cidr").message("cidr cannot be changed: pods hold addresses of it. Make another IPPool, and disable this one"),
     validation = Rule::new("has(self.spec.blockSize) == has(oldSelf.spec.blockSize) && (!has(self.spec.blockSize) || self.spec.blockSize == oldSelf.spec.blockSize)").message("blockSize cannot be changed: nodes hold blocks of that size. Make another IPPool, and disable this one"),
     derive = "PartialEq"
@@ -41,9 +42,18 @@ pub struct IpPoolSpec {
     /// How packets to pods of the pool travel between nodes.
     #[serde(default)]
     pub encapsulation: Encapsulation,
-    /// Whether what pods of the pool send to addresses outside of all pools bears their node's address.
+    /// Whether what pods of the pool send to addresses outside of the cluster bears their node's address. Not outside
+    /// are all pools, all nodes and their Pod CIDRs.
     #[serde(default)]
     pub nat_outgoing: bool,
+    /// Addresses beyond the cluster that see its pods by their own addresses all the same, although natOutgoing is true.
+    #[serde(
+        default,
+        rename = "nonMasqueradeCIDRs",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(length(max = 256), inner(length(max = 43)), extend("x-kubernetes-validations" = rules::cidrs()))]
+    pub non_masquerade_cidrs: Vec<String>,
     /// The nodes that take blocks, in the selector language.
     #[schemars(length(max = 16384))]
     #[serde(default = "every_node")]

@@ -31,6 +31,14 @@ pub(crate) fn cidr() -> Value {
     )
 }
 
+/// A list of them.
+pub(crate) fn cidrs() -> Value {
+    rule(
+        "self.all(text, isCIDR(text))",
+        "write CIDRs such as 10.0.0.0/8 or fd00::/8",
+    )
+}
+
 /// A community, standard or large.
 pub(crate) fn community() -> Value {
     rule(

@@ -120,6 +120,7 @@ fn every_field_of_the_design_is_in_the_schema() {
         "blockSize",
         "encapsulation",
         "natOutgoing",
+        "nonMasqueradeCIDRs",
         "nodeSelector",
         "allowedUses",
         "disabled",
@@ -232,6 +233,7 @@ fn lists_that_a_rule_walks_are_bounded() {
     for list in ["importV4", "importV6", "exportV4", "exportV6"] {
         assert_eq!(properties(&crds[1])[list]["maxItems"], 256, "{list}");
     }
+    assert_eq!(properties(&crds[5])["nonMasqueradeCIDRs"]["maxItems"], 256);
 }
 
 #[test]

@@ -10,6 +10,8 @@ use crate::crd::{AllowedUse, Encapsulation, IPPool};
 use crate::metadata::Subject;
 use crate::{ParseError, Selector};
 
+const MOST_EXCEPTIONS: usize = 256;
+
 /// An IPPool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IpPool {
@@ -23,6 +25,8 @@ pub struct IpPool {
     pub encapsulation: Encapsulation,
     /// `natOutgoing`.
     pub nat_outgoing: bool,
+    /// `nonMasqueradeCIDRs`, host bits cleared, of the CIDR's family.
+    pub non_masquerade_cidrs: BTreeSet<IpNet>,
     /// `nodeSelector`.
     pub node_selector: Selector,
     /// `allowedUses`.
@@ -108,6 +112,8 @@ impl TryFrom<IPPool> for IpPool {
         }
         Ok(Self {
             block_size: read_block_size(spec.block_size, &cidr).map_err(wrong)?,
+            non_masquerade_cidrs: read_exceptions(&spec.non_masquerade_cidrs, &cidr)
+                .map_err(wrong)?,
             cidr,
             encapsulation: spec.encapsulation,
             nat_outgoing: spec.nat_outgoing,
@@ -127,6 +133,26 @@ fn read_cidr(text: &str) -> Result<IpNet, String> {
         Some(reserved) => Err(format!("spec.cidr: {cidr} holds {reserved} addresses")),
         None => Ok(cidr.trunc()),
     }
+}
+
+fn read_exceptions(written: &[String], cidr: &IpNet) -> Result<BTreeSet<IpNet>, String> {
+    if written.len() > MOST_EXCEPTIONS {
+        return Err(format!(
+            "spec.nonMasqueradeCIDRs has more than {MOST_EXCEPTIONS} entries"
+        ));
+    }
+    let read = |text: &String| {
+        let exception: IpNet = text
+            .parse()
+            .map_err(|_| format!("spec.nonMasqueradeCIDRs: {text:?} is no CIDR"))?;
+        if exception.addr().is_ipv4() != cidr.addr().is_ipv4() {
+            return Err(format!(
+                "spec.nonMasqueradeCIDRs: {exception} is not of the family of {cidr}: write it into a pool of its family"
+            ));
+        }
+        Ok(exception.trunc())
+    };
+    written.iter().map(read).collect()
 }
 
 fn read_block_size(written: Option<u8>, cidr: &IpNet) -> Result<u8, String> {

@@ -42,6 +42,7 @@ impl Lab {
                 block_size,
                 encapsulation: Encapsulation::None,
                 nat_outgoing: false,
+                non_masquerade_cidrs: BTreeSet::new(),
                 node_selector: Selector::all(),
                 allowed_uses: [AllowedUse::Workload].into(),
                 disabled: false,

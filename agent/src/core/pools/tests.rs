@@ -17,6 +17,7 @@ fn pool(name: &str, of: &str, block_size: u8) -> IpPool {
         block_size,
         encapsulation: Encapsulation::None,
         nat_outgoing: false,
+        non_masquerade_cidrs: BTreeSet::new(),
         node_selector: Selector::all(),
         allowed_uses: [AllowedUse::Workload].into(),
         disabled: false,
@@ -222,13 +223,11 @@ fn a_changed_block_size_is_refused_by_name_and_the_blocks_stay_in_use() {
 fn what_is_not_built_is_said_and_fails_nothing() {
     let mut wireguard = pool("pods", "10.48.0.0/16", 26);
     wireguard.encapsulation = Encapsulation::WireGuard;
-    wireguard.nat_outgoing = true;
     let plan = Cluster::of(vec![wireguard], Vec::new()).plan(0);
     assert_eq!(
         plan.problems,
         [
             "IPPool pods: encapsulation WireGuard is not built yet: packets to its pods travel as they are, by the routes of BGP",
-            "IPPool pods: natOutgoing is not built yet: what its pods send to the outside bears their own addresses",
         ]
     );
     assert!(next(&plan).is_some());

@@ -42,6 +42,52 @@ fn a_pool_is_for_pods_of_every_node_in_blocks_of_64_unless_it_says_otherwise() {
 }
 
 #[test]
+fn what_a_pools_pods_reach_with_their_own_address_is_of_the_pools_family() {
+    let of = |cidr: &str, exceptions: Value| {
+        pool(json!({"cidr": cidr, "natOutgoing": true, "nonMasqueradeCIDRs": exceptions}))
+    };
+    let exceptions = json!(["198.51.100.7/24", "198.51.100.0/24", "0.0.0.0/0"]);
+    let read = of("10.48.0.0/16", exceptions).expect("a pool");
+    let texts: Vec<_> = read
+        .non_masquerade_cidrs
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(texts, ["0.0.0.0/0", "198.51.100.0/24"]);
+    let read = of("fd48::/64", json!(["2001:db8::/32"])).expect("a pool");
+    assert_eq!(read.non_masquerade_cidrs.len(), 1);
+    let many: Vec<String> = (0..257)
+        .map(|n| format!("198.51.{}.{}/32", n / 256, n % 256))
+        .collect();
+    for (cidr, exceptions, said) in [
+        (
+            "10.48.0.0/16",
+            json!(["2001:db8::/32"]),
+            "is not of the family of 10.48.0.0/16",
+        ),
+        (
+            "fd48::/64",
+            json!(["198.51.100.0/24"]),
+            "is not of the family of fd48::/64",
+        ),
+        (
+            "10.48.0.0/16",
+            json!(["198.51.100.0"]),
+            "\"198.51.100.0\" is no CIDR",
+        ),
+        ("10.48.0.0/16", json!(["a\n-j ACCEPT"]), "is no CIDR"),
+        ("10.48.0.0/16", json!(many), "more than 256 entries"),
+    ] {
+        let text = of(cidr, exceptions).expect_err(said).to_string();
+        assert!(
+            text.contains(said) && text.contains("IPPool pods"),
+            "{text}"
+        );
+        assert!(text.contains("spec.nonMasqueradeCIDRs"), "{text}");
+    }
+}
+
+#[test]
 fn a_pools_blocks_fill_it_and_no_other_prefix_is_one_of_them() {
     let of = |cidr: &str, size: u8| pool(json!({"cidr": cidr, "blockSize": size})).expect("a pool");
     let small = of("10.48.0.0/24", 26);
