@@ -4,6 +4,7 @@ mod addresses;
 mod blocks;
 mod conditions;
 mod early;
+mod egress;
 mod host_ports;
 mod known;
 mod links;
@@ -32,6 +33,7 @@ use crate::dns::Domains;
 use crate::speaker;
 use crate::{conntrack, firewall, mtu, routing};
 use early::EarlyPods;
+use egress::Egress;
 use host_ports::{HostPortHeld, HostPorts};
 use links::Links;
 pub(crate) use links::Seen;
@@ -136,6 +138,7 @@ pub(crate) struct Core {
     freed: BTreeMap<IpAddr, u64>,
     host_ports: HostPorts,
     overlays: Overlays,
+    egress: Egress,
     /// This node's CIDRs and blocks, and what pods of other nodes hold of them; `None` once that may be something else.
     elsewhere: Option<(BTreeSet<IpNet>, BTreeSet<IpNet>)>,
 }
@@ -166,6 +169,7 @@ impl Core {
             freed: BTreeMap::new(),
             host_ports: HostPorts::default(),
             overlays: Overlays::default(),
+            egress: Egress::default(),
             elsewhere: None,
         }
     }
@@ -192,6 +196,7 @@ impl Core {
         }
         self.policy.handle(&change);
         self.domains.note(&change.key);
+        self.egress.note(&change.key);
         // What follows from it for peers is told when it is handed to the speaker.
         if self.in_sync && is_of_bgp(&change.key) {
             let what = match (&change.value, self.store.contains_key(&change.key)) {
@@ -343,6 +348,7 @@ impl Core {
     /// Says which sets and chains the kernel refuses; they are compiled no more.
     pub(crate) fn set_broken(&mut self, sets: BTreeSet<SetName>, chains: BTreeSet<ChainName>) {
         self.host_ports.set_broken(chains.clone());
+        self.egress.set_broken(chains.clone());
         self.policy.set_broken(sets, chains);
     }
 
@@ -407,10 +413,11 @@ impl Core {
         self.domains.prepare(&mut self.policy, self.generation);
         let compiled = self.policy.compile();
         let elsewhere = self.elsewhere();
-        let host_ports = self.compile_host_ports();
+        let (host_ports, egress) = (self.compile_host_ports(), self.compile_egress());
         self.unsupported = compiled.problems.iter().map(ToString::to_string).collect();
         self.unsupported.extend(self.domains.problems());
         self.unsupported.extend(host_ports::refused(&host_ports));
+        self.unsupported.extend(egress::refused(&egress));
         self.node_error = None;
         let speaker = match self.speaker_config(&elsewhere) {
             Ok(compiled) => {
@@ -436,6 +443,7 @@ impl Core {
                 generation: self.generation,
                 compiled: compiled.clone(),
                 host_ports: host_ports.clone(),
+                egress,
                 waiting: waiting.collect(),
             },
             flows: conntrack::Goal {

@@ -318,7 +318,9 @@ fn start_policy(
         let task = firewall::Task::new(choice, goal, report, core);
         tokio::spawn(task.run());
     } else {
-        tokio::spawn(firewall::run_without_policy(choice, goal, report, core));
+        let attaches_pods = args.has(Feature::Cni);
+        let task = firewall::run_without_policy(choice, attaches_pods, goal, report, core);
+        tokio::spawn(task);
     }
 }
 

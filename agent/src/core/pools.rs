@@ -72,7 +72,7 @@ pub(crate) fn plan(view: &View<'_>) -> Plan {
         .clone()
         .flat_map(|other| other.pod_cidrs.iter().copied());
     let mut problems: Vec<String> = refused.into_values().map(|(_, why)| why).collect();
-    problems.extend(view.pools.iter().flat_map(|pool| not_built(pool)));
+    problems.extend(view.pools.iter().filter_map(|pool| not_built(pool)));
     Plan {
         give: give(view.node, &used, &blocks, &pod_cidrs),
         own: blocks.iter().chain(&pod_cidrs).copied().collect(),
@@ -189,21 +189,13 @@ pub(super) fn refused<'a>(
 }
 
 /// What a pool asks for that is not carried out.
-fn not_built(pool: &IpPool) -> Vec<String> {
-    let mut said = Vec::new();
-    if !overlay::is_built(pool.encapsulation) {
-        said.push(format!(
+fn not_built(pool: &IpPool) -> Option<String> {
+    (!overlay::is_built(pool.encapsulation)).then(|| {
+        format!(
             "IPPool {}: encapsulation {:?} is not built yet: packets to its pods travel as they are, by the routes of BGP",
             pool.name, pool.encapsulation
-        ));
-    }
-    if pool.nat_outgoing {
-        said.push(format!(
-            "IPPool {}: natOutgoing is not built yet: what its pods send to the outside bears their own addresses",
-            pool.name
-        ));
-    }
-    said
+        )
+    })
 }
 
 /// First the family of the node's first InternalIP, as a kubelet has it; then pools by name.

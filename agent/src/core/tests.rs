@@ -1,6 +1,8 @@
 //! The core's state, without any shell.
 
 mod cluster;
+
+mod egress;
 mod tunnels;
 
 use api::resources::Namespace;

@@ -87,6 +87,8 @@ pub(crate) struct Side {
     others: BTreeMap<String, usize>,
     /// Rules or chains of ours are there.
     pub(crate) ours: bool,
+    /// Chains of ours are in the nat table.
+    pub(crate) nat_of_ours: bool,
 }
 
 impl Side {
@@ -107,7 +109,9 @@ impl Side {
     fn chain(&mut self, table: &str, line: &str) {
         let mut words = line.split(' ');
         let name = words.next().unwrap_or_default();
-        self.ours |= name.starts_with(netfilter::CHAIN_PREFIX);
+        let is_ours = name.starts_with(netfilter::CHAIN_PREFIX);
+        self.ours |= is_ours;
+        self.nat_of_ours |= is_ours && table == "nat";
         self.hint |= table == "mangle" && HINTS.contains(&name);
         if words.next() == Some("DROP") {
             self.count(table, name);

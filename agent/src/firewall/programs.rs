@@ -133,6 +133,12 @@ impl Look {
         Programs::find(decide(choice, &self.found)?, self.found.plain)
     }
 
+    /// Whether some chain of ours is in a nat table.
+    pub(crate) fn has_nat_of_ours(&self) -> bool {
+        let mut sides = Backend::BOTH.into_iter();
+        sides.any(|backend| self.found.side(backend).nat_of_ours)
+    }
+
     /// The programs of a back end that holds something of ours.
     pub(crate) fn ours_in(&self, backend: Backend) -> Option<Programs> {
         let programs = Programs::find(backend, self.found.plain).ok()?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use netfilter::{Family, IpSet, Ruleset, SetName};
 use policy::Compiled;
-use services::host_port;
+use services::{egress, host_port};
 
 use super::latency::Histogram;
 
@@ -29,38 +29,58 @@ pub(crate) struct Desired {
     pub(crate) compiled: Arc<Compiled>,
     /// Those of host ports; nothing where there is none.
     pub(crate) host_ports: Arc<host_port::Compiled>,
+    /// Those of what pods send outside; nothing where no pool asks for it.
+    pub(crate) egress: Arc<egress::Compiled>,
     /// Of this generation and of those before it that are not in the kernel.
     pub(crate) waiting: Vec<Stamp>,
 }
 
 impl Desired {
     /// What is to be in a family's tables, policy's first.
-    pub(super) fn rules(&self, family: Family) -> [&Ruleset; 2] {
+    pub(super) fn rules(&self, family: Family) -> [&Ruleset; 3] {
+        let Self {
+            compiled: policy,
+            host_ports,
+            egress,
+            ..
+        } = self;
         match family {
-            Family::V4 => [&self.compiled.v4.rules, &self.host_ports.v4.rules],
-            Family::V6 => [&self.compiled.v6.rules, &self.host_ports.v6.rules],
+            Family::V4 => [&policy.v4.rules, &host_ports.v4.rules, &egress.v4.rules],
+            Family::V6 => [&policy.v6.rules, &host_ports.v6.rules, &egress.v6.rules],
         }
+    }
+
+    fn all_sets(&self) -> [&BTreeMap<SetName, Arc<IpSet>>; 6] {
+        let Self {
+            compiled: policy,
+            host_ports,
+            egress,
+            ..
+        } = self;
+        [
+            &policy.v4.sets,
+            &policy.v6.sets,
+            &host_ports.v4.sets,
+            &host_ports.v6.sets,
+            &egress.v4.sets,
+            &egress.v6.sets,
+        ]
     }
 
     /// All sets, both families.
     pub(super) fn sets(&self) -> BTreeMap<SetName, Arc<IpSet>> {
-        let of_policy = self.compiled.v4.sets.iter().chain(&self.compiled.v6.sets);
-        let of_ports = [&self.host_ports.v4.sets, &self.host_ports.v6.sets];
-        of_policy
-            .chain(of_ports.into_iter().flatten())
-            .map(|(name, set)| (name.clone(), set.clone()))
-            .collect()
+        let all = self.all_sets().into_iter().flatten();
+        all.map(|(name, set)| (name.clone(), set.clone())).collect()
     }
 
     /// How many sets that are, both families.
     pub(super) fn set_count(&self) -> usize {
-        let of_policy = self.compiled.v4.sets.len() + self.compiled.v6.sets.len();
-        of_policy + self.host_ports.v4.sets.len() + self.host_ports.v6.sets.len()
+        self.all_sets().iter().map(|sets| sets.len()).sum()
     }
 
-    /// Whether some host port is to be led.
-    pub(super) fn has_host_ports(&self) -> bool {
-        !self.host_ports.led.is_empty()
+    /// Whether something is to be there without policy, too.
+    pub(super) fn has_nat(&self) -> bool {
+        !self.host_ports.led.is_empty() || !self.egress.sources.is_empty()
     }
 
     /// The next state after `self`, of which `applied` is the newest generation in the kernel.

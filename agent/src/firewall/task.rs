@@ -24,24 +24,39 @@ const BREATH: Duration = Duration::from_millis(10);
 /// So many rules that nobody needs are too many to wait for a quiet time.
 const TOO_MANY_LEFT: usize = 2000;
 
-/// Where policy is left out: every generation counts as applied, and nothing is written, until there is a host port.
+/// Where policy is left out: every generation counts as applied, and nothing is written, until an address is to change on
+/// the way: by a host port or by `natOutgoing`, now or, where this agent attaches pods, in an earlier run.
 pub(crate) async fn run_without_policy(
     choice: Choice,
+    attaches_pods: bool,
     mut desired: watch::Receiver<Desired>,
     applied: watch::Sender<Applied>,
     core: mpsc::Sender<Message>,
 ) {
+    let mut may_be_left = attaches_pods;
     while desired.changed().await.is_ok() {
-        let (generation, has_host_ports) = {
+        let (generation, has_nat) = {
             let desired = desired.borrow_and_update();
-            (desired.generation, desired.has_host_ports())
+            (desired.generation, desired.has_nat())
         };
-        if has_host_ports {
+        let is_left = std::mem::take(&mut may_be_left) && is_nat_left().await;
+        if has_nat || is_left {
             let mut task = Task::new(choice, desired, applied, core);
             task.is_without_policy = true;
             return task.run().await;
         }
         applied.send_modify(|state| state.generation = generation);
+    }
+}
+
+/// Whether some chain of ours is in a nat table: the agent may have been away when it was to go.
+async fn is_nat_left() -> bool {
+    match Look::now().await {
+        Ok(look) => look.has_nat_of_ours(),
+        Err(error) => {
+            warn!(%error, "cannot look whether rules of an earlier run are left");
+            false
+        }
     }
 }
 
@@ -79,7 +94,7 @@ pub(crate) struct Task {
     /// Where refused sets and chains are told.
     core: mpsc::Sender<Message>,
     quarantine: Quarantine,
-    /// Nothing is to be there but host ports.
+    /// Nothing is to be there but what changes addresses.
     is_without_policy: bool,
 }
 

@@ -6,6 +6,9 @@ use super::super::input::Reader;
 use super::super::output::{Draft, Output};
 use super::super::report::{Outcome, join};
 
+const NAT_OUTGOING: &str = "nodes see pods by their own addresses, as with natOutgoingExclusions: IPPoolsAndHostIPs, and link-local \
+addresses and multicast are never outside";
+
 pub(super) fn convert(reader: &mut Reader<'_>, output: &mut Output) {
     let mut draft = output.draft("IPPool", &reader.input.name);
     let mut name = draft.itself();
@@ -33,19 +36,12 @@ pub(super) fn convert(reader: &mut Reader<'_>, output: &mut Output) {
     }
     uses(reader, &mut draft);
     encapsulation(reader, &mut draft);
-    match reader.flag("spec.natOutgoing") {
-        Some(true) => {
-            let to = draft.set("natOutgoing", true);
-            let note = "written, but not built yet: what pods send out bears their own addresses; announce them, or masquerade on the way out";
-            reader
-                .report
-                .note("spec.natOutgoing", Outcome::NoCounterpart, vec![to], note);
+    if let Some(nat) = reader.flag("spec.natOutgoing") {
+        let to = draft.set("natOutgoing", nat);
+        match nat {
+            true => reader.changed("spec.natOutgoing", vec![to], NAT_OUTGOING),
+            false => reader.carried("spec.natOutgoing", to),
         }
-        Some(false) => {
-            let to = draft.set("natOutgoing", false);
-            reader.carried("spec.natOutgoing", to);
-        }
-        None => {}
     }
     without_counterpart(reader, output, &draft);
     output.add(draft);

@@ -131,7 +131,7 @@ pub(super) const FLAGS: &[(&str, bool, Fate)] = &[
         true,
         Fate::Unless(
             "false",
-            "pods' packets are not masqueraded yet: announce the pods to your routers, or masquerade on the way out",
+            "pods' packets are masqueraded where an IPPool says so: make one of the pods' CIDRs with natOutgoing true and a nodeSelector of !all() (docs/egress.md)",
         ),
     ),
     (

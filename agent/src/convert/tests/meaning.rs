@@ -129,7 +129,7 @@ fn a_pool_of_calico_says_what_is_not_built_yet_and_a_manual_one_is_reserved() {
     assert_eq!(reserved["reservedCIDRs"], json!(["10.244.0.0/16"]));
     let of = |field| outcome(&conversion, "IPPool default-ipv4-ippool", field);
     assert_eq!(of("spec.ipipMode"), Outcome::NoCounterpart);
-    assert_eq!(of("spec.natOutgoing"), Outcome::NoCounterpart);
+    assert_eq!(of("spec.natOutgoing"), Outcome::Changed);
     assert_eq!(of("spec.disableBGPExport"), Outcome::NoCounterpart);
     assert_eq!(of("spec.assignmentMode"), Outcome::Carried);
 }
