@@ -136,19 +136,20 @@ pub(crate) struct Lab {
     tor: Netns,
     rack: Rack,
     pub(crate) families: Vec<Family>,
+    encapsulation: &'static str,
     tag: String,
 }
 
 impl Lab {
     /// All in place, agents in sync; no pod yet.
     pub(crate) fn start(tag: &str, families: &[Family], flags: &[&str]) -> Result<Self> {
-        Self::start_with(tag, families, "bgp,policy,cni", flags)
+        Self::start_with(tag, families, ("bgp,policy,cni", "None"), flags)
     }
 
     pub(crate) fn start_with(
         tag: &str,
         families: &[Family],
-        features: &str,
+        (features, encapsulation): (&str, &'static str),
         flags: &[&str],
     ) -> Result<Self> {
         let rack = Rack::new(tag)?;
@@ -174,6 +175,7 @@ impl Lab {
             _world: outsider("world", "wan", |family| family.world, false)?,
             tor,
             families: families.to_vec(),
+            encapsulation,
             rack,
             tag: tag.to_owned(),
         };
@@ -204,7 +206,8 @@ impl Lab {
         let of = |family: &Family| {
             let (cidr, size) = family.pods;
             format!(
-                "apiVersion: portolan.io/v1alpha1\nkind: IPPool\nmetadata: {{name: pods-{name}}}\nspec: {{cidr: \"{cidr}\", blockSize: {size}, natOutgoing: {nat}, nonMasqueradeCIDRs: [\"{}\"]}}\n---\napiVersion: portolan.io/v1alpha1\nkind: IPPool\nmetadata: {{name: zz-plain-{name}}}\nspec: {{cidr: \"{}\", disabled: true, nodeSelector: \"!all()\"}}\n",
+                "apiVersion: portolan.io/v1alpha1\nkind: IPPool\nmetadata: {{name: pods-{name}}}\nspec: {{cidr: \"{cidr}\", blockSize: {size}, natOutgoing: {nat}, encapsulation: {}, nonMasqueradeCIDRs: [\"{}\"]}}\n---\napiVersion: portolan.io/v1alpha1\nkind: IPPool\nmetadata: {{name: zz-plain-{name}}}\nspec: {{cidr: \"{}\", disabled: true, nodeSelector: \"!all()\"}}\n",
+                self.encapsulation,
                 family.exceptions,
                 family.plain.0,
                 name = family.name,
@@ -331,6 +334,16 @@ impl Lab {
         ask(from, SocketAddr::new(to, port), transport, ANSWER)
     }
 
+    /// Whom pods of the other node, or its own, see of the first node: through a tunnel its own end, the first address of its
+    /// block. Its own pods see that as well in IPv6, where the kernel takes what is nearest to the destination (RFC 6724).
+    pub(crate) fn seen_of_node(&self, family: Family, by: &str) -> IpAddr {
+        if self.encapsulation == "None" || (by == "own" && family == V4) {
+            return family.node(0);
+        }
+        let net = ipnet::IpNet::new(self.pod("web").address(family), family.pods.1);
+        net.unwrap().network()
+    }
+
     /// Packets with pods' addresses that the ToR has forwarded to the world, before it changed them.
     pub(crate) fn pods_on_wan(&self, family: Family) -> Result<u64> {
         let words = ["-t", "mangle", "-nvxL", "FORWARD"];
@@ -356,6 +369,17 @@ impl Lab {
         families
             .flat_map(|family| kinds.map(|kind| (from, of(family, kind))))
             .collect()
+    }
+
+    /// What conntrack dropped on the way outside, and why, if a probe was lost: two flows that took one port at once are an
+    /// `insert_failed`.
+    pub(crate) fn conntrack_counts(&self) -> String {
+        let mut text = String::new();
+        for netns in [&self.stations[0].netns, &self.tor] {
+            let counts = netns.run("conntrack", &["-S"]);
+            text.push_str(&format!("{}:\n{counts:?}\n", netns.name()));
+        }
+        text
     }
 
     /// Chains, rules and sets of egress on a node.

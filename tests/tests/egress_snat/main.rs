@@ -52,8 +52,20 @@ fn ways(lab: &Lab, of: Family) -> Vec<Case<'_>> {
         ),
         own("pod to an exception", other, at(of.partner), TELLS),
         own("pod of another pool to outside", plain, at(of.near), TELLS),
-        own("node to its pod", nodes[0], web.1, TELLS),
-        own("node to another's pod", nodes[0], far.1, TELLS),
+        (
+            "node to its pod",
+            nodes[0].0,
+            web.1,
+            TELLS,
+            lab.seen_of_node(of, "own"),
+        ),
+        (
+            "node to another's pod",
+            nodes[0].0,
+            far.1,
+            TELLS,
+            lab.seen_of_node(of, "other"),
+        ),
         own("node to outside", nodes[0], at(of.near), TELLS),
         own("outside to pod", near, web.1, TELLS),
         own("outside to host port to pod", near, nodes[0].1, HOST_PORT),
@@ -62,7 +74,7 @@ fn ways(lab: &Lab, of: Family) -> Vec<Case<'_>> {
             web.0,
             nodes[0].1,
             HOST_PORT,
-            nodes[0].1,
+            lab.seen_of_node(of, "own"),
         ),
         ("pod to outside", other.0, at(of.near), TELLS, nodes[0].1),
         (
@@ -129,10 +141,15 @@ fn assert_rules(lab: &Lab, backend: &str) {
     );
 }
 
-fn every_way(tag: &str, families: &[Family], features: &str, backend: &str) {
+fn every_way(
+    tag: &str,
+    families: &[Family],
+    (features, backend): (&str, &str),
+    tunnel: &'static str,
+) {
     require_root!();
     let flags = ["--iptables", backend];
-    let mut lab = Lab::start_with(tag, families, features, &flags).unwrap();
+    let mut lab = Lab::start_with(tag, families, (features, tunnel), &flags).unwrap();
     lab.attach_all().unwrap();
     assert_rules(&lab, backend);
     let right = assert_every_way(&lab);
@@ -151,27 +168,32 @@ fn every_way(tag: &str, families: &[Family], features: &str, backend: &str) {
 
 #[test]
 fn who_is_seen_where_with_nft() {
-    every_way("egn", &[V4, V6], "bgp,policy,cni", "nft");
+    every_way("egn", &[V4, V6], ("bgp,policy,cni", "nft"), "None");
 }
 
 #[test]
 fn who_is_seen_where_with_legacy() {
-    every_way("egl", &[V4, V6], "bgp,policy,cni", "legacy");
+    every_way("egl", &[V4, V6], ("bgp,policy,cni", "legacy"), "None");
 }
 
 #[test]
 fn who_is_seen_where_without_policy() {
-    every_way("ego", &[V4, V6], "bgp,cni", "nft");
+    every_way("ego", &[V4, V6], ("bgp,cni", "nft"), "None");
+}
+
+#[test]
+fn who_is_seen_where_by_vxlan() {
+    every_way("egx", &[V4, V6], ("bgp,policy,cni", "nft"), "VXLAN");
 }
 
 #[test]
 fn who_is_seen_where_in_single_stack_v4() {
-    every_way("eg4", &[V4], "bgp,policy,cni", "nft");
+    every_way("eg4", &[V4], ("bgp,policy,cni", "nft"), "None");
 }
 
 #[test]
 fn who_is_seen_where_in_single_stack_v6() {
-    every_way("eg6", &[V6], "bgp,policy,cni", "nft");
+    every_way("eg6", &[V6], ("bgp,policy,cni", "nft"), "None");
 }
 
 /// The ports that someone outside sees of datagrams from these ports of a pod.
@@ -291,6 +313,9 @@ fn under_traffic(
     let counted = sum(title, &flows, &outcomes).unwrap();
     drop(flows);
     lab.stations = stations;
+    if counted.1 > 0 {
+        say(&lab.conntrack_counts());
+    }
     counted
 }
 
@@ -372,7 +397,8 @@ fn what_another_deletes_is_healed() {
 #[test]
 fn rules_of_an_earlier_run_go_without_policy_too() {
     require_root!();
-    let mut lab = Lab::start_with("ege", &[V4], "bgp,cni", &["--iptables", "nft"]).unwrap();
+    let mut lab =
+        Lab::start_with("ege", &[V4], ("bgp,cni", "None"), &["--iptables", "nft"]).unwrap();
     lab.attach_all().unwrap();
     lab.stations[0].agent.kill().unwrap();
     lab.pools(false).unwrap();
