@@ -349,6 +349,7 @@ impl Core {
     pub(crate) fn set_broken(&mut self, sets: BTreeSet<SetName>, chains: BTreeSet<ChainName>) {
         self.host_ports.set_broken(chains.clone());
         self.egress.set_broken(chains.clone());
+        self.overlays.set_broken(chains.clone());
         self.policy.set_broken(sets, chains);
     }
 
@@ -444,6 +445,7 @@ impl Core {
                 compiled: compiled.clone(),
                 host_ports: host_ports.clone(),
                 egress,
+                tunnels: tunnels.guard,
                 waiting: waiting.collect(),
             },
             flows: conntrack::Goal {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::agent::{Agent, binaries};
 use crate::cni::{Plugin, Sandbox, addresses};
 use crate::flow::{Flow, Kind};
+use crate::forge;
 use crate::netns::Netns;
 use crate::rack::Rack;
 use crate::reach::{Server, Transport, Verdict, attempt, server_at};
@@ -341,6 +342,52 @@ impl Fabric {
         let (length, sender) = server.recv_from(&mut buffer)?;
         ensure!(length == size, "{length} instead of {size}");
         Ok(sender.ip())
+    }
+
+    /// Has the router, which is no node, send datagrams that seem to come from the third node's pod to the first one's;
+    /// `send` puts each into a tunnel to the first node. Returns how many of `count` came to the pod.
+    pub fn forged_arrive(
+        &self,
+        count: usize,
+        send: impl Fn(&[u8]) -> Result<()> + Send + Sync,
+    ) -> Result<usize> {
+        let v4 = |pod: &Pod| match pod.addresses.first() {
+            Some(IpAddr::V4(address)) => Ok(*address),
+            other => anyhow::bail!("no IPv4 address: {other:?}"),
+        };
+        let (victim, claimed) = (v4(&self.pods[0])?, v4(&self.pods[2])?);
+        let socket = self.pods[0].netns().inside(|| -> Result<UdpSocket> {
+            let socket = UdpSocket::bind((victim, 0))?;
+            socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+            Ok(socket)
+        })??;
+        let port = socket.local_addr()?.port();
+        self.router.inside(|| -> Result<()> {
+            for number in 0..count {
+                let payload = format!("forged {number}");
+                send(&forge::datagram(claimed, victim, port, payload.as_bytes()))?;
+            }
+            Ok(())
+        })??;
+        let (mut arrived, mut buffer) = (0, [0; 64]);
+        while arrived < count
+            && let Ok(length) = socket.recv(&mut buffer)
+        {
+            ensure!(buffer[..length].starts_with(b"forged"), "another's packet");
+            arrived += 1;
+        }
+        Ok(arrived)
+    }
+
+    /// Packets of strangers that the first node dropped.
+    pub fn strangers_dropped(&self) -> Result<u64> {
+        let text = self.stations[0]
+            .netns
+            .run(self.iptables(), &["-nvxL", "PTL-TUNNELS"])?;
+        let line = text.lines().find(|line| line.contains(" DROP "));
+        let line = line.with_context(|| format!("no such rule: {text}"))?;
+        let count = line.split_whitespace().next().context("a count")?;
+        Ok(count.parse()?)
     }
 
     /// Packets that a node cut into pieces.

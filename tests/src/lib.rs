@@ -7,6 +7,7 @@ pub mod cnitool;
 pub mod containerd;
 pub mod fabric;
 pub mod flow;
+pub mod forge;
 pub mod frr;
 pub mod gobgp;
 pub mod lab;

@@ -8,7 +8,10 @@ use api::crd::Encapsulation;
 use api::resources::{IpPool, Pod};
 use api::{Change, Key, Resource};
 use ipnet::IpNet;
+use netfilter::{ChainName, Family};
 use overlay::{Demand, Kind, View, demands};
+
+use services::tunnel_guard::{self, End};
 
 use super::{Core, pools};
 
@@ -16,6 +19,8 @@ use super::{Core, pools};
 #[derive(Debug, Default)]
 pub(super) struct Overlays {
     known: Option<Known>,
+    /// Chains that the kernel refuses.
+    broken: BTreeSet<ChainName>,
     /// How often it was worked out: that passes over all pods.
     pub(super) reckoned: u64,
 }
@@ -35,12 +40,21 @@ struct Known {
 #[derive(Clone, Debug, Default)]
 pub(super) struct OfTunnels {
     pub(super) demands: Arc<BTreeMap<Kind, Demand>>,
+    /// What keeps out who is no node.
+    pub(super) guard: Arc<tunnel_guard::Compiled>,
     pub(super) problems: Vec<String>,
 }
 
 impl Overlays {
     fn forget(&mut self) {
         self.known = None;
+    }
+
+    pub(super) fn set_broken(&mut self, broken: BTreeSet<ChainName>) {
+        if broken != self.broken {
+            self.broken = broken;
+            self.forget();
+        }
     }
 }
 
@@ -142,7 +156,7 @@ impl Core {
         }
         let pods = self.other_pods();
         let strays = pods.flat_map(|pod| known.strays(Some(pod), &self.node));
-        let (demands, problems) = demands(&View {
+        let (demands, mut problems) = demands(&View {
             node,
             nodes: self.nodes().collect(),
             pools: all,
@@ -150,8 +164,31 @@ impl Core {
             own: &known.own,
             pods: strays.collect(),
         });
-        let demands = Arc::new(demands);
-        known.asked = OfTunnels { demands, problems };
+        let guard = self.guard_tunnels(demands.values());
+        if guard.is_refused {
+            problems.push(
+                "the kernel refuses the rules that keep strangers out of the tunnels between nodes: let the network drop UDP 4789 and IP protocol 4 from elsewhere, or give the kernel the ipset match of iptables (xt_set)".to_owned(),
+            );
+        }
+        known.asked = OfTunnels {
+            demands: Arc::new(demands),
+            guard: Arc::new(guard),
+            problems,
+        };
         known
+    }
+
+    /// WireGuard knows who sends by their keys.
+    fn guard_tunnels<'a>(
+        &self,
+        demands: impl Iterator<Item = &'a Demand>,
+    ) -> tunnel_guard::Compiled {
+        let ends = demands.filter_map(|demand| match demand.kind {
+            Kind::Vxlan => Some(End::Vxlan(Family::of(demand.local))),
+            Kind::Ipip => Some(End::Ipip),
+            Kind::WireGuard => None,
+        });
+        let nodes = self.nodes().flat_map(|node| &node.internal_ips).copied();
+        tunnel_guard::compile(&ends.collect(), &nodes.collect(), &self.overlays.broken)
     }
 }

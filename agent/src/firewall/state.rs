@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use netfilter::{Family, IpSet, Ruleset, SetName};
 use policy::Compiled;
-use services::{egress, host_port};
+use services::{egress, host_port, tunnel_guard};
 
 use super::latency::Histogram;
 
@@ -31,30 +31,44 @@ pub(crate) struct Desired {
     pub(crate) host_ports: Arc<host_port::Compiled>,
     /// Those of what pods send outside; nothing where no pool asks for it.
     pub(crate) egress: Arc<egress::Compiled>,
+    /// Those that keep strangers out of tunnels; nothing where no pool has a tunnel.
+    pub(crate) tunnels: Arc<tunnel_guard::Compiled>,
     /// Of this generation and of those before it that are not in the kernel.
     pub(crate) waiting: Vec<Stamp>,
 }
 
 impl Desired {
     /// What is to be in a family's tables, policy's first.
-    pub(super) fn rules(&self, family: Family) -> [&Ruleset; 3] {
+    pub(super) fn rules(&self, family: Family) -> [&Ruleset; 4] {
         let Self {
             compiled: policy,
-            host_ports,
+            host_ports: ports,
             egress,
+            tunnels,
             ..
         } = self;
         match family {
-            Family::V4 => [&policy.v4.rules, &host_ports.v4.rules, &egress.v4.rules],
-            Family::V6 => [&policy.v6.rules, &host_ports.v6.rules, &egress.v6.rules],
+            Family::V4 => [
+                &policy.v4.rules,
+                &ports.v4.rules,
+                &egress.v4.rules,
+                &tunnels.v4.rules,
+            ],
+            Family::V6 => [
+                &policy.v6.rules,
+                &ports.v6.rules,
+                &egress.v6.rules,
+                &tunnels.v6.rules,
+            ],
         }
     }
 
-    fn all_sets(&self) -> [&BTreeMap<SetName, Arc<IpSet>>; 6] {
+    fn all_sets(&self) -> [&BTreeMap<SetName, Arc<IpSet>>; 8] {
         let Self {
             compiled: policy,
             host_ports,
             egress,
+            tunnels,
             ..
         } = self;
         [
@@ -64,6 +78,8 @@ impl Desired {
             &host_ports.v6.sets,
             &egress.v4.sets,
             &egress.v6.sets,
+            &tunnels.v4.sets,
+            &tunnels.v6.sets,
         ]
     }
 
@@ -79,8 +95,9 @@ impl Desired {
     }
 
     /// Whether something is to be there without policy, too.
-    pub(super) fn has_nat(&self) -> bool {
-        !self.host_ports.led.is_empty() || !self.egress.sources.is_empty()
+    pub(super) fn has_more_than_policy(&self) -> bool {
+        let has_nat = !self.host_ports.led.is_empty() || !self.egress.sources.is_empty();
+        has_nat || !self.tunnels.is_empty()
     }
 
     /// The next state after `self`, of which `applied` is the newest generation in the kernel.

@@ -35,12 +35,12 @@ pub(crate) async fn run_without_policy(
 ) {
     let mut may_be_left = attaches_pods;
     while desired.changed().await.is_ok() {
-        let (generation, has_nat) = {
+        let (generation, has_more_than_policy) = {
             let desired = desired.borrow_and_update();
-            (desired.generation, desired.has_nat())
+            (desired.generation, desired.has_more_than_policy())
         };
         let is_left = std::mem::take(&mut may_be_left) && is_nat_left().await;
-        if has_nat || is_left {
+        if has_more_than_policy || is_left {
             let mut task = Task::new(choice, desired, applied, core);
             task.is_without_policy = true;
             return task.run().await;
