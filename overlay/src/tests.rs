@@ -308,3 +308,76 @@ fn a_prefix_too_small_to_spare_an_address_gives_the_tunnel_none() {
     let addresses = cluster.demand(0).0.unwrap().addresses;
     assert_eq!(addresses, BTreeSet::from([ip("10.48.0.8")]));
 }
+
+#[test]
+fn by_ipip_the_gateway_is_the_other_nodes_own_address_and_ipv6_stays_as_it_is() {
+    let mut cluster = Cluster::of_ipv4(Encapsulation::IpipCrossSubnet);
+    cluster.pools[1].name = "pods6".to_owned();
+    // Not its first: outer packets go to the first InternalIP, and so do routes.
+    cluster.nodes[2].internal_ips = vec![ip("10.2.0.3"), ip("10.1.9.3")];
+    let (demands, problems) = cluster.demands(0);
+    assert_eq!(
+        problems,
+        [
+            "IPPool pods6: encapsulation IPIP carries IPv4 only, not fd48::/16: its packets travel as without encapsulation; set encapsulation VXLAN or WireGuard"
+        ]
+    );
+    let demand = &demands[&Kind::Ipip];
+    assert_eq!((demands.len(), demand.overhead()), (1, 20));
+    assert_eq!(demand.ranges, [net("10.48.0.0/16")].into());
+    let plan = demand.plan(&[net("10.1.0.0/24")]);
+    assert_eq!(
+        routes(&plan),
+        BTreeMap::from([
+            ("10.48.1.0/26".to_owned(), Route::Direct(ip("10.1.0.2"))),
+            ("10.48.2.0/26".to_owned(), Route::Tunnel(ip("10.2.0.3"))),
+        ])
+    );
+    assert_eq!(plan.addresses, [ip("10.48.0.0")].into());
+}
+
+#[test]
+fn by_ipip_a_node_without_ipv4_is_told_of_and_its_prefixes_stay_as_without_it() {
+    let addresses: [&[&str]; 3] = [&["10.1.0.1", "fd01::1"], &["fd01::2"], &["10.2.0.3"]];
+    let mut cluster = Cluster::new(addresses, Encapsulation::Ipip);
+    cluster.pools.truncate(1);
+    let (demands, problems) = cluster.demands(0);
+    let demand = &demands[&Kind::Ipip];
+    assert_eq!(demand.left, [net("10.48.1.0/26")].into());
+    assert!(demand.peers.keys().eq(["n3"]));
+    let [problem] = problems.as_slice() else {
+        panic!("{problems:?}")
+    };
+    assert!(
+        problem.starts_with("Node n2 has no IPv4 InternalIP, and IPPool pods has encapsulation")
+            && problem.ends_with("or set encapsulation VXLAN or WireGuard"),
+        "{problem}"
+    );
+    // That node itself has no end to send from.
+    let (demands, problems) = cluster.demands(1);
+    assert!(demands.is_empty(), "{demands:?}");
+    assert!(
+        problems[0].starts_with("IPPool pods: encapsulation IPIP goes from IPv4")
+            && problems[0].contains("Node n2"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn pools_of_two_kinds_have_a_demand_each_and_no_prefix_is_in_both() {
+    let mut cluster = Cluster::of_ipv4(Encapsulation::Ipip);
+    cluster.pools[1].encapsulation = Encapsulation::Vxlan;
+    let (demands, problems) = cluster.demands(0);
+    assert_eq!(problems, Vec::<String>::new());
+    let prefixes = |kind: Kind| -> BTreeSet<IpNet> {
+        let peers = demands[&kind].peers.values();
+        peers
+            .flat_map(|peer| peer.prefixes.keys().copied())
+            .collect()
+    };
+    let (ipip, vxlan) = (prefixes(Kind::Ipip), prefixes(Kind::Vxlan));
+    assert_eq!((ipip.len(), vxlan.len()), (2, 2));
+    assert!(ipip.is_disjoint(&vxlan));
+    assert_eq!(demands[&Kind::Ipip].addresses, [ip("10.48.0.0")].into());
+    assert_eq!(demands[&Kind::Vxlan].addresses, [ip("fd48::")].into());
+}

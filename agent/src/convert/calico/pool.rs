@@ -97,11 +97,9 @@ fn encapsulation(reader: &mut Reader<'_>, draft: &mut Draft) {
             continue;
         }
         let to = draft.set("encapsulation", ours);
-        let note = "written, but not built yet: packets travel as they are, so the network between the nodes must know the pods' \
-routes (peer with it, or put the nodes in one subnet) before this pool is taken over";
-        reader
-            .report
-            .note(&field, Outcome::NoCounterpart, vec![to], note);
+        let note = "by a device of Portolan's own: while nodes of both kinds are there, the network between them must know the pods' \
+routes (peer with it, or put the nodes in one subnet)";
+        reader.carried_so(&field, vec![to], note);
     }
 }
 

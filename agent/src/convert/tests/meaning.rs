@@ -128,7 +128,7 @@ fn a_pool_of_calico_says_what_is_not_built_yet_and_a_manual_one_is_reserved() {
     let reserved = &written(&conversion, "IPReservation", name)["spec"];
     assert_eq!(reserved["reservedCIDRs"], json!(["10.244.0.0/16"]));
     let of = |field| outcome(&conversion, "IPPool default-ipv4-ippool", field);
-    assert_eq!(of("spec.ipipMode"), Outcome::NoCounterpart);
+    assert_eq!(of("spec.ipipMode"), Outcome::Carried);
     assert_eq!(of("spec.natOutgoing"), Outcome::Changed);
     assert_eq!(of("spec.disableBGPExport"), Outcome::NoCounterpart);
     assert_eq!(of("spec.assignmentMode"), Outcome::Carried);
