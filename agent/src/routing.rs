@@ -305,7 +305,7 @@ impl Routing {
         let new = self.overlays.in_force();
         let routes = old.routes.keys().chain(new.routes.keys());
         let mut concerned: Vec<IpNet> = routes.copied().collect();
-        if old.ranges != new.ranges {
+        if (&old.ranges, &old.left) != (&new.ranges, &new.left) {
             let inside = |prefix: &&IpNet| old.covers(prefix) || new.covers(prefix);
             concerned.extend(self.learned.keys().filter(inside));
         }
