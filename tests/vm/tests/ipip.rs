@@ -140,7 +140,11 @@ fn a_live_pool_goes_from_none_to_ipip_to_vxlan_and_back_and_killed_agents_lose_n
     assert_eq!((lost, lost_killed), (0, 0), "of {sent} and {sent_killed}");
     assert!(goes_by(&lab, DEVICE).unwrap());
 
-    // Another device that takes the same packets is in the way: told of, with what to do; what was there goes on.
+    a_rival_is_told_of(&mut lab);
+}
+
+/// Another device that takes the same packets is in the way: told of, with what to do; once it is gone all is well.
+fn a_rival_is_told_of(lab: &mut Fabric) {
     let station = &mut lab.stations[0];
     station.agent.terminate().unwrap();
     assert!(lab.has_tunnel(0), "a stop takes nothing away");
