@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::input::Reader;
 use super::super::output::{Draft, Output};
-use super::super::report::{Outcome, join};
+use super::super::report::join;
 
 const NAT_OUTGOING: &str = "nodes see pods by their own addresses, as with natOutgoingExclusions: IPPoolsAndHostIPs, and link-local \
 addresses and multicast are never outside";
