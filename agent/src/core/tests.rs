@@ -1,7 +1,6 @@
 //! The core's state, without any shell.
 
 mod cluster;
-
 mod egress;
 mod tunnels;
 
