@@ -7,6 +7,7 @@ mod failures;
 mod intern;
 mod ipip;
 mod links;
+mod look;
 mod monitor;
 mod nexthops;
 mod pace;
@@ -26,6 +27,7 @@ pub use links::{
     LINK_PREFIX, LinkInfo, SHAPER_PREFIX, delete_link, delete_link_at, delete_lone_shapers,
     pod_links, shapers,
 };
+pub use look::{Looker, Neighbour, NoWay, PodEnd, Question, Way};
 pub use monitor::{Monitor, Notice};
 pub use path::{PathMtu, Ways, path_mtu, subnets_of};
 pub use pod::{

@@ -6,8 +6,8 @@ mod request;
 mod shape;
 
 pub use check::check_pod_link;
-pub(crate) use mtu::other_end;
 pub use mtu::{LEAST_MTU_V6, MtuOutcome, pod_mtu, set_pod_mtus};
+pub(crate) use mtu::{namespaces, other_end};
 pub(crate) use request::{family, route_to};
 pub use shape::Shaping;
 

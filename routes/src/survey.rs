@@ -139,7 +139,7 @@ fn seen(route: &RouteMessage, alive: bool) -> Option<SeenRoute> {
     Some(seen)
 }
 
-fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
+pub(crate) fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
     match attribute {
         RouteAttribute::Gateway(address) => ip(address),
         RouteAttribute::Via(RouteVia::Inet6(address)) => Some(IpAddr::V6(*address)),

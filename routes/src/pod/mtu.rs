@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use netlink_packet_core::NLM_F_REPLACE;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -112,9 +113,9 @@ impl Pair {
     }
 
     /// What the pod sends shrinks first, by its routes, and grows last: neither end ever gets what it would drop.
-    fn change(&self, host: &mut Conn, namespaces: &BTreeMap<i32, File>) -> Result<u32, Error> {
+    fn change(&self, host: &mut Conn, namespaces: &Namespaces) -> Result<u32, Error> {
         let name = &self.host.name;
-        let namespace = namespaces.get(&self.namespace).ok_or_else(|| {
+        let (namespace, _) = namespaces.get(&self.namespace).ok_or_else(|| {
             let why = "its pod's network namespace is neither in /run/netns nor in /proc";
             Error::Name {
                 name: name.clone(),
@@ -250,8 +251,11 @@ fn enter(namespace: &File) -> Result<Conn, Error> {
     })
 }
 
-/// The network namespaces in sight by the numbers that the host's gives them.
-fn namespaces(host: &mut Conn) -> Result<BTreeMap<i32, File>, Error> {
+/// Network namespaces by the numbers that the host's gives them, each with the path by which it was found.
+pub(crate) type Namespaces = BTreeMap<i32, (File, PathBuf)>;
+
+/// The network namespaces in sight.
+pub(crate) fn namespaces(host: &mut Conn) -> Result<Namespaces, Error> {
     let mut found = BTreeMap::new();
     let mut seen = BTreeSet::new();
     let named = folder(NAMESPACES);
@@ -268,13 +272,13 @@ fn namespaces(host: &mut Conn) -> Result<BTreeMap<i32, File>, Error> {
             continue;
         };
         if let Some(number) = number_of(host, &file)? {
-            found.entry(number).or_insert(file);
+            found.entry(number).or_insert((file, path));
         }
     }
     Ok(found)
 }
 
-fn folder(path: &str) -> impl Iterator<Item = std::path::PathBuf> {
+fn folder(path: &str) -> impl Iterator<Item = PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten();
     entries.filter_map(|entry| Some(entry.ok()?.path()))
 }
