@@ -11,6 +11,7 @@ use crate::firewall::Choice;
 use crate::mtu::MtuChoice;
 use crate::{
     bgp, cni_install, control, convert, crds, dns, doctor, drops, http, ipam, leave, policy, run,
+    trace,
 };
 
 /// Kubernetes node networking: BGP, policy and pod attachment in one agent.
@@ -34,6 +35,7 @@ const EXAMPLES: &str = "Examples:
   portolan status -o json | jq '.sessions[]'                     the same for programs
   portolan ipam check                                            addresses, links and routes that nobody explains
   portolan doctor                                                why pods cannot talk, and the command that mends it
+  portolan trace shop/web shop/db:5432                           where between two pods a packet is lost, and why
   portolan convert calico.yaml                                   Calico's, kube-router's or MetalLB's objects as ours
   portolan cni install                                           let the container runtime use it
   portolan sync --timeout 10s                                    wait until what the source holds is in the kernel
@@ -58,6 +60,8 @@ enum Verb {
     Cni(cni_install::CniArgs),
     /// Find out why pods of this node cannot talk: what users check by hand, each with its cause and the command that mends it.
     Doctor(doctor::DoctorArgs),
+    /// Follow one path from a pod of this node by real probes, hop by hop, and name the hop where it ends, and why.
+    Trace(trace::TraceArgs),
     /// Turn what Calico, kube-router or MetalLB were told into Portolan's own objects, and say what has no counterpart.
     Convert(convert::ConvertArgs),
     /// Wait until all that the source holds now is in the kernel, or say what is not.
@@ -298,6 +302,7 @@ pub fn run(cli: Cli) -> ExitCode {
         },
         Verb::Cni(args) => cni_install::run(args),
         Verb::Doctor(args) => return doctor::run(&args),
+        Verb::Trace(args) => return trace::run(&args),
         Verb::Convert(args) => match convert::run(&args) {
             Ok(code) => return code,
             Err(error) => Err(error),
@@ -415,6 +420,8 @@ mod tests {
         help += &ipam.render_long_help().to_string();
         let cni = command.find_subcommand_mut("cni").unwrap();
         help += &cni.render_long_help().to_string();
+        let trace = command.find_subcommand_mut("trace").unwrap();
+        help += &trace.render_long_help().to_string();
         let lines = help.lines().filter_map(|line| {
             let line = line.trim().split('|').next()?.split("   ").next()?;
             line.starts_with("portolan ")

@@ -38,3 +38,4 @@ mod source;
 mod speaker;
 mod status;
 mod stay;
+mod trace;

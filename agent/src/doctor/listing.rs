@@ -94,7 +94,7 @@ impl Chain {
 }
 
 /// Whether a rule leads into a chain of ours or bears our comment.
-pub(super) fn is_ours(rule: &str) -> bool {
+pub(crate) fn is_ours(rule: &str) -> bool {
     leads_to_ours(rule) || comment(rule).is_some_and(|said| said.starts_with(COMMENT_PREFIX))
 }
 
@@ -104,7 +104,7 @@ pub(super) fn leads_to_ours(rule: &str) -> bool {
 }
 
 /// Where a rule leads.
-pub(super) fn target(rule: &str) -> Option<&str> {
+pub(crate) fn target(rule: &str) -> Option<&str> {
     let mut words = words(rule).into_iter();
     words
         .find(|word| matches!(*word, "-j" | "-g"))
@@ -120,7 +120,7 @@ pub(super) fn comment(rule: &str) -> Option<&str> {
 }
 
 /// The words of a rule; what is in quotes is one.
-pub(super) fn words(rule: &str) -> Vec<&str> {
+pub(crate) fn words(rule: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = rule.trim_start();
     while !rest.is_empty() {

@@ -2,7 +2,7 @@
 
 mod agent;
 mod bgp;
-mod bound;
+pub(crate) mod bound;
 mod catalog;
 mod cli;
 mod cni;
@@ -10,7 +10,7 @@ mod denials;
 mod examine;
 mod finding;
 mod firewall;
-mod listing;
+pub(crate) mod listing;
 mod name_service;
 mod pods;
 mod scene;

@@ -17,6 +17,6 @@ mod task;
 pub(crate) use backend::{Backend, Choice};
 pub(crate) use held::{Held, read_held};
 pub(crate) use latency::Histogram;
-pub(crate) use programs::Look;
+pub(crate) use programs::{Look, all_counted};
 pub(crate) use state::{Applied, Desired, Stamp};
 pub(crate) use task::{Task, clean, run_without_policy};

@@ -151,6 +151,21 @@ pub(crate) async fn listings(programs: &Programs) -> Result<[String; 2], ExecErr
     listings_with(programs, &[]).await
 }
 
+/// Both back ends' rules with their counters; a back end whose programs are not installed has none.
+///
+/// # Errors
+/// If a program fails.
+pub(crate) async fn all_counted() -> Result<BTreeMap<Backend, [String; 2]>, ExecError> {
+    let plain = plain().await;
+    let mut all = BTreeMap::new();
+    for backend in Backend::BOTH {
+        if let Ok(programs) = Programs::find(backend, plain) {
+            all.insert(backend, counted_listings(&programs).await?);
+        }
+    }
+    Ok(all)
+}
+
 /// The same with the rules' counters.
 pub(super) async fn counted_listings(programs: &Programs) -> Result<[String; 2], ExecError> {
     listings_with(programs, &["-c"]).await

@@ -19,7 +19,8 @@ mod words;
 
 pub(crate) use answer::answer;
 pub(crate) use cli::{PolicyArgs, run};
+pub(crate) use place::{Destination, Place, PortName, Protocol};
 pub(crate) use state::PolicyState;
-pub(crate) use view::{DirectionView, PolicyAnswer, PolicyQuestion, ShowView};
+pub(crate) use view::{DirectionView, FlowView, PolicyAnswer, PolicyQuestion, ShowView, SideView};
 #[cfg(test)]
 pub(crate) use view::{PolicyShown, RuleShown};

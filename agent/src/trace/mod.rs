@@ -1,0 +1,15 @@
+//! `portolan trace`: follows one path by real probes, hop by hop, and names the hop where it ends; it changes nothing.
+
+mod catalog;
+mod cli;
+mod evidence;
+mod gather;
+mod judge;
+mod outcome;
+mod packet;
+mod rules;
+mod sender;
+mod session;
+mod watch;
+
+pub(crate) use cli::{TraceArgs, run};
