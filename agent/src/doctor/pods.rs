@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use routes::{PathMtu, Ways};
+use routes::{PathMtu, Survey, Ways};
 
 use super::agent::RESTART;
 use super::bound;
@@ -12,6 +12,8 @@ use super::finding::Finding;
 use super::scene::Scene;
 use crate::attachments::host_interface;
 
+/// How the names of tunnels to other nodes end.
+const TUNNELS: &str = ".portolan";
 /// How many findings of one kind are told.
 const TOLD: usize = 8;
 
@@ -92,6 +94,24 @@ fn links(scene: &Scene) -> Vec<Finding> {
     )
 }
 
+/// The way out, or the tunnel to other nodes that takes still smaller packets.
+fn narrowest(path: &PathMtu, survey: &Survey) -> PathMtu {
+    let ours = survey.routes.iter().filter(|route| route.is_ours());
+    let used: BTreeSet<u32> = ours.flat_map(|route| route.links.iter().copied()).collect();
+    let tunnels = survey
+        .links
+        .iter()
+        .filter(|link| link.name.ends_with(TUNNELS) && used.contains(&link.index));
+    let narrow = tunnels.min_by_key(|link| link.mtu);
+    match narrow.filter(|link| link.mtu < path.mtu) {
+        Some(link) => PathMtu {
+            mtu: link.mtu,
+            interface: link.name.clone(),
+        },
+        None => path.clone(),
+    }
+}
+
 fn mtus(scene: &Scene, path: &Result<Option<PathMtu>, String>) -> Vec<Finding> {
     let path = match path {
         Ok(Some(path)) => path,
@@ -103,6 +123,7 @@ fn mtus(scene: &Scene, path: &Result<Option<PathMtu>, String>) -> Vec<Finding> {
     let Ok(survey) = &scene.survey else {
         return vec![POD_MTU.skipped("interfaces cannot be read")];
     };
+    let path = &narrowest(path, survey);
     let has_v6 = |name: &str| {
         let mut leases = scene.leases.iter().flatten();
         let lease = leases.find(|lease| host_interface(&lease.holder) == name);
@@ -153,7 +174,7 @@ fn mtus(scene: &Scene, path: &Result<Option<PathMtu>, String>) -> Vec<Finding> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use routes::{LinkInfo, Survey};
+    use routes::{LinkInfo, SeenRoute};
 
     use super::super::scene::tests::{lease, link};
     use super::*;
@@ -211,6 +232,32 @@ mod tests {
             judge(&dual, &narrow)
                 .iter()
                 .all(|finding| !finding.verdict.is_bad())
+        );
+    }
+
+    #[test]
+    fn a_tunnel_that_routes_of_ours_go_by_is_narrower_than_the_way_out() {
+        let mut tunnelled = scene(1450, 1450);
+        let survey = tunnelled.survey.as_mut().unwrap();
+        survey.links.push(LinkInfo {
+            mtu: 1400,
+            ..link("vxlan.portolan", 9)
+        });
+        assert_eq!(found(&tunnelled), [], "nothing goes by it");
+        let route = SeenRoute {
+            prefix: "10.244.2.0/24".parse().unwrap(),
+            protocol: routes::PROTOCOL,
+            metric: routes::METRIC,
+            leads_nowhere: false,
+            gateways: Vec::new(),
+            links: vec![9],
+            alive: true,
+        };
+        tunnelled.survey.as_mut().unwrap().routes.push(route);
+        let large = found(&tunnelled);
+        assert!(
+            large[0].what.contains("vxlan.portolan takes 1400"),
+            "{large:?}"
         );
     }
 
