@@ -21,6 +21,7 @@ mod target;
 mod tracker;
 mod tunnel;
 mod wire;
+mod wireguard;
 
 pub use ipip::{IPIP, Ipip, apply_ipip, delete_ipip};
 pub use links::{
@@ -41,6 +42,10 @@ pub use target::{Gateway, Target};
 pub use tracker::{NextHopTracker, Reach};
 pub use tunnel::{
     Mac, TUNNEL, Tunnel, TunnelPeer, TunnelReport, VNI, VXLAN_PORT, apply_tunnel, delete_tunnel,
+};
+pub use wireguard::{
+    PrivateKey, PublicKey, WIREGUARD, WireGuard, WireGuardPeer, WireGuardReport, apply_wireguard,
+    delete_wireguard,
 };
 
 use std::io;
