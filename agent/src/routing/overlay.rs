@@ -4,6 +4,7 @@ mod device;
 mod ipip;
 mod one;
 mod vxlan;
+mod wireguard;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -13,8 +14,11 @@ use ipnet::IpNet;
 use routes::Target;
 use tracing::info;
 
+use crate::wireguard::{Settings, WireGuardState};
 pub(super) use device::delete;
 use one::Overlay;
+pub(crate) use wireguard::Publisher;
+use wireguard::WireGuard;
 
 /// What is the overlay's in the table of routes.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -42,10 +46,13 @@ pub(super) struct Overlays {
 }
 
 impl Overlays {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(settings: Settings, publisher: Publisher) -> Self {
         let built = Kind::ALL.into_iter().filter(|kind| kind.is_built());
+        let mut each: BTreeMap<_, _> = built.map(|kind| (kind, Overlay::new(kind))).collect();
+        let wireguard = WireGuard::new(settings, publisher);
+        each.insert(Kind::WireGuard, Overlay::of_wireguard(wireguard));
         Self {
-            each: built.map(|kind| (kind, Overlay::new(kind))).collect(),
+            each,
             in_force: InForce::default(),
         }
     }
@@ -68,6 +75,11 @@ impl Overlays {
     pub(super) fn overhead(&self) -> u32 {
         let each = self.each.values();
         each.map(Overlay::overhead).max().unwrap_or_default()
+    }
+
+    /// This node's WireGuard keys, for people.
+    pub(super) fn keys(&self) -> Option<WireGuardState> {
+        self.each.values().find_map(Overlay::keys)
     }
 
     /// When [`Self::settle`] has something to do.
