@@ -12,15 +12,16 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::agent::{Agent, binaries};
-use crate::cni::{Plugin, Sandbox, addresses};
+use crate::cni::Sandbox;
 use crate::flow::{Flow, Kind};
 use crate::forge;
 use crate::netns::Netns;
 use crate::rack::Rack;
-use crate::reach::{Server, Transport, Verdict, attempt, server_at};
+use crate::reach::{Transport, Verdict, attempt, server_at};
+use crate::station::{Pod, Station};
 use crate::wait::eventually;
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Map;
 
 /// How long is waited for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -32,31 +33,6 @@ pub enum Underlay {
     V4,
     /// IPv6 alone.
     V6,
-}
-
-/// An attached pod, with a server in it.
-#[derive(Debug)]
-pub struct Pod {
-    _server: Server,
-    sandbox: Sandbox,
-    /// Its addresses, IPv4 first.
-    pub addresses: Vec<IpAddr>,
-}
-
-impl Pod {
-    /// Its namespace.
-    pub fn netns(&self) -> &Netns {
-        &self.sandbox.netns
-    }
-}
-
-/// A node.
-#[derive(Debug)]
-pub struct Station {
-    /// Its agent.
-    pub agent: Agent,
-    /// Its namespace.
-    pub netns: Netns,
 }
 
 /// The nodes, their pods and the router.
@@ -127,7 +103,7 @@ impl Fabric {
             lab.add_node(number)?;
         }
         for station in &mut lab.stations {
-            station.agent.start(&station.netns)?;
+            station.start()?;
         }
         for station in &mut lab.stations {
             station.agent.wait_synced()?;
@@ -165,11 +141,7 @@ impl Fabric {
                 "apiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\n  annotations: {{portolan.io/router-id: 10.0.0.{number}}}\nstatus:\n  addresses: [{{type: InternalIP, address: \"{address}\"}}]\n"
             ),
         )?;
-        let folder = self.rack.manifests();
-        let dir = folder.parent().context("the rack's folder")?;
-        let program = binaries()?.join("portolan");
-        let agent = Agent::new(&name, &program, &netns, dir, &folder)?;
-        self.stations.push(Station { agent, netns });
+        self.stations.push(Station::new(&name, netns, &self.rack)?);
         Ok(())
     }
 
@@ -251,24 +223,9 @@ impl Fabric {
     }
 
     fn attach(&mut self, node: usize) -> Result<()> {
-        let station = &self.stations[node];
-        let plugin = Plugin {
-            program: binaries()?.join("portolan-cni"),
-            socket: station.agent.cni_socket(),
-            version: "1.0.0".to_owned(),
-        };
         let sandbox = Sandbox::new(&self.tag, "shop", &format!("pod{}", node + 1))?;
-        let answer = plugin
-            .call("ADD", &station.netns, &sandbox, None)?
-            .success();
-        let mut addresses = addresses(&answer.with_context(|| station.agent.log_end())?);
-        addresses.sort_by_key(IpAddr::is_ipv6);
-        ensure!(!addresses.is_empty(), "no address");
-        self.pods.push(Pod {
-            _server: Server::start(&sandbox.netns)?,
-            sandbox,
-            addresses,
-        });
+        self.pods
+            .push(self.stations[node].attach(sandbox, Map::new())?);
         Ok(())
     }
 

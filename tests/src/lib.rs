@@ -22,4 +22,5 @@ pub mod root;
 pub mod runtime;
 pub mod seen;
 pub mod snapshot;
+pub mod station;
 pub mod wait;

@@ -1,17 +1,16 @@
 //! Two nodes, a ToR of real FRR and a host outside, which have IPv4 alone, IPv6 alone, or both.
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Map, Value};
-use tests::agent::{Agent, binaries};
-use tests::cni::{Plugin, Sandbox, addresses};
+use tests::cni::Sandbox;
 use tests::frr::Frr;
 use tests::netns::{Netns, join};
 use tests::rack::Rack;
 use tests::reach::Server;
+use tests::station::{Pod, Station};
 use tests::wait::eventually;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -84,38 +83,13 @@ impl Family {
     }
 }
 
-#[derive(Debug)]
-pub(crate) struct Node {
-    pub(crate) agent: Agent,
-    pub(crate) netns: Netns,
-}
-
-#[derive(Debug)]
-pub(crate) struct Pod {
-    _server: Server,
-    pub(crate) sandbox: Sandbox,
-    pub(crate) result: Value,
-    pub(crate) addresses: Vec<IpAddr>,
-}
-
-impl Pod {
-    pub(crate) fn netns(&self) -> &Netns {
-        &self.sandbox.netns
-    }
-
-    pub(crate) fn address(&self, family: Family) -> IpAddr {
-        let mut all = self.addresses.iter();
-        *all.find(|address| Family::of(**address) == family).unwrap()
-    }
-}
-
 /// All of it. Dropping it ends every process and removes every namespace.
 #[derive(Debug)]
 pub(crate) struct Lab {
     // In the order of their ends: servers and agents before the ToR, namespaces last.
     pub(crate) pods: Vec<Pod>,
     _server: Server,
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Station>,
     pub(crate) frr: Frr,
     pub(crate) outside: Netns,
     _tor: Netns,
@@ -155,14 +129,16 @@ impl Lab {
             machines.push(netns);
         }
         let frr = Frr::start(&tor, &tor_config(families))?;
-        let folder = rack.manifests();
-        let dir = folder.parent().context("the rack's folder")?.to_owned();
-        let nodes = (1..).zip(machines);
-        let nodes = nodes.map(|(number, netns)| node(number, netns, (&dir, &folder)));
+        let mut nodes = Vec::new();
+        for (number, netns) in (1..).zip(machines) {
+            let mut node = Station::new(&format!("n{number}"), netns, &rack)?;
+            node.start()?;
+            nodes.push(node);
+        }
         let mut lab = Self {
             pods: Vec::new(),
             _server: Server::start(&outside)?,
-            nodes: nodes.collect::<Result<_>>()?,
+            nodes,
             frr,
             outside,
             _tor: tor,
@@ -186,23 +162,8 @@ impl Lab {
         name: &str,
         fields: Map<String, Value>,
     ) -> Result<()> {
-        let at = &self.nodes[node];
-        let plugin = Plugin {
-            program: binaries()?.join("portolan-cni"),
-            socket: at.agent.cni_socket(),
-            version: "1.0.0".to_owned(),
-        };
         let sandbox = Sandbox::new(&self.tag, "shop", name)?;
-        let answer = plugin
-            .call_with("ADD", &at.netns, &sandbox, fields)?
-            .success();
-        let result = answer.with_context(|| at.agent.log_end())?;
-        self.pods.push(Pod {
-            _server: Server::start(&sandbox.netns)?,
-            addresses: addresses(&result),
-            sandbox,
-            result,
-        });
+        self.pods.push(self.nodes[node].attach(sandbox, fields)?);
         Ok(())
     }
 
@@ -248,19 +209,18 @@ fn only(families: &[Family], machines: &[&Netns]) -> Result<()> {
     Ok(())
 }
 
+/// A pod's address of a family.
+pub(crate) fn address_of(pod: &Pod, family: Family) -> IpAddr {
+    let mut all = pod.addresses.iter();
+    *all.find(|address| Family::of(**address) == family).unwrap()
+}
+
 fn add(netns: &Netns, link: &str, (family, address): (Family, &str)) -> Result<()> {
     let more = family.text("", " nodad");
     let length = family.length();
     netns
         .ip(&format!("addr add {address}/{length} dev {link}{more}"))
         .map(drop)
-}
-
-fn node(number: usize, netns: Netns, (dir, folder): (&Path, &Path)) -> Result<Node> {
-    let program = binaries()?.join("portolan");
-    let mut agent = Agent::new(&format!("n{number}"), &program, &netns, dir, folder)?;
-    agent.start(&netns)?;
-    Ok(Node { agent, netns })
 }
 
 /// The Node, and its session of each family. Without IPv4 nothing says what the router ID is, so it is said.

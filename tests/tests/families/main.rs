@@ -13,13 +13,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lab::{Family, Lab, PATIENCE, Pod};
+use lab::{Family, Lab, PATIENCE, address_of};
 use serde_json::{Map, Value, json};
 use tests::agent::binaries;
 use tests::netns::Netns;
 use tests::rack::say;
 use tests::reach::{Transport, Verdict, attempt, server_at};
 use tests::require_root;
+use tests::station::Pod;
 use tests::wait::eventually;
 
 /// Tries of each way that policy denies.
@@ -207,7 +208,7 @@ fn answers(from: &Netns, to: SocketAddr) {
 fn all_reach_all(lab: &Lab, family: Family) {
     let mut ways = 0;
     for to in &lab.pods {
-        let at = server_at(to.address(family));
+        let at = server_at(address_of(to, family));
         let pods = lab.pods.iter().map(Pod::netns);
         let nodes = lab.nodes.iter().map(|node| &node.netns);
         for from in pods.chain(nodes).chain([&lab.outside]) {
@@ -239,7 +240,7 @@ fn seen_as_itself(lab: &Lab, family: Family) {
         let connect = || TcpStream::connect_timeout(&to, patience);
         let _held = pod.netns().inside(connect).unwrap().unwrap();
         let (_, from) = listener.accept().unwrap();
-        assert_eq!(from.ip(), pod.address(family));
+        assert_eq!(from.ip(), address_of(pod, family));
     }
 }
 
@@ -247,7 +248,7 @@ fn only_the_client_gets_in(lab: &Lab, family: Family) {
     let [web, client, stranger] = &lab.pods[..] else {
         panic!("three pods")
     };
-    let at = server_at(web.address(family));
+    let at = server_at(address_of(web, family));
     answers(client.netns(), at);
     for from in [stranger.netns(), &lab.outside] {
         let mut silent = 0;
@@ -260,7 +261,10 @@ fn only_the_client_gets_in(lab: &Lab, family: Family) {
 }
 
 fn all_but_the_stranger_reach(lab: &Lab, family: Family) {
-    answers(lab.pods[1].netns(), server_at(lab.pods[0].address(family)));
+    answers(
+        lab.pods[1].netns(),
+        server_at(address_of(&lab.pods[0], family)),
+    );
     answers(lab.pods[2].netns(), server_at(family.outside()));
 }
 

@@ -1,18 +1,17 @@
 //! Two nodes, each with a link to each of two ToRs of real FRR, a spine behind both, and a host outside behind the spine.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
-use tests::agent::{Agent, binaries};
-use tests::cni::{Plugin, Sandbox, addresses};
+use serde_json::{Map, Value};
+use tests::cni::Sandbox;
 use tests::flow::{Flow, Kind};
 use tests::frr::Frr;
 use tests::netns::{Netns, join};
 use tests::rack::Rack;
 use tests::reach::{Server, server_at};
+use tests::station::{Pod, Station};
 use tests::wait::eventually;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -57,33 +56,13 @@ pub(crate) struct Router {
     pub(crate) netns: Netns,
 }
 
-#[derive(Debug)]
-pub(crate) struct Node {
-    pub(crate) agent: Agent,
-    pub(crate) netns: Netns,
-}
-
-#[derive(Debug)]
-pub(crate) struct Pod {
-    _server: Server,
-    pub(crate) sandbox: Sandbox,
-    /// IPv4, then IPv6.
-    pub(crate) addresses: Vec<IpAddr>,
-}
-
-impl Pod {
-    pub(crate) fn netns(&self) -> &Netns {
-        &self.sandbox.netns
-    }
-}
-
 /// All of it. Dropping it ends every process and removes every namespace.
 #[derive(Debug)]
 pub(crate) struct Lab {
     // In the order of their ends: servers and agents before routers, namespaces last.
     pub(crate) pods: Vec<Pod>,
     _server: Server,
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Station>,
     pub(crate) tors: Vec<Router>,
     pub(crate) spine: Router,
     pub(crate) outside: Netns,
@@ -112,14 +91,16 @@ impl Lab {
         let mut manifests = vec![CONFIGURATION.to_owned()];
         manifests.extend((1..=2).flat_map(|node| node_manifests(node, bfd)));
         rack.manifest("all.yaml", &manifests.join("\n---\n"))?;
-        let folder = rack.manifests();
-        let dir = folder.parent().context("the rack's folder")?.to_owned();
-        let nodes = machines.into_iter().zip(["n1", "n2"]);
-        let nodes = nodes.map(|(netns, name)| node(name, netns, (&dir, &folder)));
+        let mut nodes = Vec::new();
+        for (name, netns) in ["n1", "n2"].into_iter().zip(machines) {
+            let mut node = Station::new(name, netns, &rack)?;
+            node.start()?;
+            nodes.push(node);
+        }
         let mut lab = Self {
             pods: Vec::new(),
             _server: Server::start(&outside)?,
-            nodes: nodes.collect::<Result<_>>()?,
+            nodes,
             tors,
             spine: Router { frr, netns: spine },
             outside,
@@ -137,22 +118,9 @@ impl Lab {
 
     /// Attaches a pod to a node and starts its server.
     pub(crate) fn attach(&mut self, node: usize, name: &str) -> Result<()> {
-        let at = &self.nodes[node];
-        let plugin = Plugin {
-            program: binaries()?.join("portolan-cni"),
-            socket: at.agent.cni_socket(),
-            version: "1.0.0".to_owned(),
-        };
         let sandbox = Sandbox::new(&self.tag, "shop", name)?;
-        let answer = plugin.call("ADD", &at.netns, &sandbox, None)?.success();
-        let mut addresses = addresses(&answer.with_context(|| at.agent.log_end())?);
-        addresses.sort_by_key(IpAddr::is_ipv6);
-        ensure!(addresses.len() == 2, "{addresses:?}");
-        self.pods.push(Pod {
-            _server: Server::start(&sandbox.netns)?,
-            sandbox,
-            addresses,
-        });
+        self.pods
+            .push(self.nodes[node].attach(sandbox, Map::new())?);
         Ok(())
     }
 
@@ -268,13 +236,6 @@ fn gateways(netns: &Netns, prefix: &str, of: &str) -> Result<Vec<String>> {
 /// Both Pod CIDRs of a node, by its number.
 pub(crate) fn pod_cidrs(node: u8) -> [String; 2] {
     [format!("10.250.{node}.0/24"), format!("fd25:{node}::/64")]
-}
-
-fn node(name: &str, netns: Netns, (dir, folder): (&PathBuf, &PathBuf)) -> Result<Node> {
-    let program = binaries()?.join("portolan");
-    let mut agent = Agent::new(name, &program, &netns, dir, folder)?;
-    agent.start(&netns)?;
-    Ok(Node { agent, netns })
 }
 
 /// The Node, and its session of each family with each ToR.
