@@ -311,11 +311,29 @@ fn addresses() -> Vec<Case> {
     ]
 }
 
+fn egress() -> Vec<Case> {
+    vec![
+        case(
+            "IPPool",
+            "{cidr: 10.48.0.0/16, nonMasqueradeCIDRs: [198.51.100.0/24, 203.0.113.7/32]}",
+            "{cidr: 10.48.0.0/16, nonMasqueradeCIDRs: [198.51.100.0/33]}",
+            "write CIDRs such as 10.0.0.0/8 or fd00::/8",
+        ),
+        case(
+            "IPPool",
+            "{cidr: 'fd00:48::/48', nonMasqueradeCIDRs: ['2001:db8:5::/48']}",
+            "{cidr: 'fd00:48::/48', nonMasqueradeCIDRs: [198.51.100.0/24]}",
+            "nonMasqueradeCIDRs are of the family of cidr: write those of the other one into the other pool",
+        ),
+    ]
+}
+
 fn cases() -> Vec<Case> {
     let mut cases = bgp_configurations();
     cases.extend(peers::bgp_peers());
     cases.extend(bgp_filters());
     cases.extend(addresses());
+    cases.extend(egress());
     cases.push(Case {
         name: "second",
         ..case(
