@@ -1,6 +1,7 @@
 //! The state of the agent: what the sources say and which pods are attached, turned into what is to be. No await in here.
 
 mod addresses;
+mod bgp;
 mod blocks;
 mod conditions;
 mod early;
@@ -8,6 +9,7 @@ mod egress;
 mod host_ports;
 mod known;
 mod links;
+mod nodes;
 mod overlay;
 mod pools;
 
@@ -16,7 +18,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::resources::{BgpConfiguration, Node};
 use api::{Change, Event, Key, NamespacedName, Resource};
 use ipam::{Holder, Lease, Span};
 use ipnet::IpNet;
@@ -32,6 +33,7 @@ use crate::attachments::{self, Leases, Settings, host_interface};
 use crate::dns::Domains;
 use crate::speaker;
 use crate::{conntrack, firewall, mtu, routing};
+use bgp::is_of_bgp;
 use early::EarlyPods;
 use egress::Egress;
 use host_ports::{HostPortHeld, HostPorts};
@@ -519,80 +521,6 @@ impl Core {
         }
         routes
     }
-
-    fn speaker_config(&self, elsewhere: &BTreeSet<IpNet>) -> Result<speaker::Compiled, String> {
-        let node = self
-            .own_node()
-            .ok_or_else(|| self.node_missing().to_string())?;
-        let (mut nodes, mut peers) = (Vec::new(), Vec::new());
-        let (mut filters, mut secrets) = (BTreeMap::new(), BTreeMap::new());
-        // By the order of kinds: policies, which are many, are passed over.
-        let few = self.store.range(..Key::Namespace(String::new()));
-        let after_nodes = Key::Pod(NamespacedName::new("", ""));
-        let every_node = self.store.range(Key::Node(String::new())..after_nodes);
-        for (_, resource) in few.chain(every_node) {
-            match resource {
-                Resource::Node(node) => nodes.push(node),
-                Resource::BgpPeer(peer) => peers.push(&**peer),
-                Resource::BgpFilter(filter) => drop(filters.insert(filter.name.as_str(), filter)),
-                Resource::Secret(secret) => {
-                    secrets.insert(secret.name.name.as_str(), secret);
-                }
-                _ => {}
-            }
-        }
-        let configuration = self.configuration();
-        speaker::compile(&speaker::View {
-            node,
-            nodes: &nodes,
-            peers: &peers,
-            filters: &filters,
-            secrets: &secrets,
-            own: &self.blocks.own(),
-            strays: &self.strays(),
-            elsewhere,
-            configuration: &configuration,
-        })
-    }
-
-    fn configuration(&self) -> BgpConfiguration {
-        match self.store.get(&Key::BgpConfiguration("default".to_owned())) {
-            Some(Resource::BgpConfiguration(configuration)) => (**configuration).clone(),
-            _ => BgpConfiguration::default(),
-        }
-    }
-
-    fn own_node(&self) -> Option<&Node> {
-        match self.store.get(&Key::Node(self.node.clone())) {
-            Some(Resource::Node(node)) => Some(node),
-            _ => None,
-        }
-    }
-
-    fn nodes(&self) -> impl Iterator<Item = &Node> {
-        let after_nodes = Key::Pod(NamespacedName::new("", ""));
-        let every_node = self.store.range(Key::Node(String::new())..after_nodes);
-        every_node.filter_map(|(_, resource)| match resource {
-            Resource::Node(node) => Some(node),
-            _ => None,
-        })
-    }
-
-    fn node_missing(&self) -> NodeMissing {
-        NodeMissing(self.node.clone())
-    }
-}
-
-/// The source has no Node of this name.
-#[derive(Debug, thiserror::Error)]
-#[error("there is no Node {0}: add it to the source, or start the agent with another --node")]
-struct NodeMissing(String);
-
-fn is_of_bgp(key: &Key) -> bool {
-    matches!(
-        key,
-        Key::BgpConfiguration(_) | Key::BgpPeer(_) | Key::BgpFilter(_)
-    )
 }
 
 #[cfg(test)]

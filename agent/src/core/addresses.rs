@@ -8,11 +8,12 @@ use api::resources::Pod;
 use api::{Change, Key, NamespacedName, Resource};
 use ipnet::IpNet;
 
+use super::Core;
 use super::blocks::{Blocks, Fill, NoBlock};
 use super::host_ports::HostPortHeld;
 use super::known::PodUnknown;
+use super::nodes::NodeMissing;
 use super::pools::{self, Plan, View};
-use super::{Core, NodeMissing};
 use crate::ipam::IpamState;
 use crate::message::When;
 

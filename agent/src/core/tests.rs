@@ -4,7 +4,7 @@ mod cluster;
 mod egress;
 mod tunnels;
 
-use api::resources::Namespace;
+use api::resources::{Namespace, Node};
 
 use super::*;
 use crate::message::When;
