@@ -3,6 +3,7 @@
 
 mod bgp;
 mod components;
+mod egress;
 mod installs;
 mod lifecycle;
 mod overlays;
@@ -26,6 +27,7 @@ const TESTS: &[Test] = cluster::in_order![
     workloads::kubectl_exec_and_logs_reach_pods_of_both_nodes,
     workloads::names_lead_to_services_and_pods,
     workloads::services_are_reached_by_cluster_ip_and_node_port,
+    egress::outside_sees_nodes_and_endpoints_of_services_see_pods,
     policies::probes_of_the_kubelet_pass_under_deny_all,
     policies::policies_by_kubectl_deny_and_allow,
     bgp::the_tor_learns_the_pod_cidrs_of_both_families,

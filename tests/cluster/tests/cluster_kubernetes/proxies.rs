@@ -7,6 +7,7 @@ use cluster::cluster::Cluster;
 use cluster::kubelet::ProxyMode;
 use tests::wait::eventually;
 
+use crate::egress;
 use crate::policies;
 use crate::workloads;
 
@@ -40,5 +41,6 @@ pub(crate) fn services_and_policy_work_beside_kube_proxy_s_nftables_mode(cluster
     }
     workloads::services_are_reached_by_cluster_ip_and_node_port(cluster);
     policies::services_by_name_are_denied_and_allowed(cluster);
+    egress::outside_sees_nodes_and_endpoints_of_services_see_pods(cluster);
     cluster.tell("kube-proxy by nftables: Services answered, policy in force");
 }
