@@ -14,6 +14,7 @@ const PAGES: &[&str] = &[
     PAGE,
     "docs/conformance-policy.md",
     "docs/conformance-cni.md",
+    "docs/conformance-routing.md",
 ];
 
 /// Where most of what the first names is: files are given from here or from the root.
