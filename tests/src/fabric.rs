@@ -216,6 +216,15 @@ impl Fabric {
         Ok(std::fs::remove_file(self.rack.manifests().join(name))?)
     }
 
+    /// Gives all that is between the nodes an MTU, so that theirs alone matter.
+    pub fn widen(&self, mtu: u32) -> Result<()> {
+        for link in ["eth1", "eth2"] {
+            self.router.ip(&format!("link set {link} mtu {mtu}"))?;
+        }
+        let ports = ["p1", "p2", "p3", "r1", "r2"];
+        ports.iter().try_for_each(|port| self.rack.widen(port, mtu))
+    }
+
     /// Waits until every agent has carried out what the manifests say.
     pub fn wait_synced(&mut self) -> Result<()> {
         let mut stations = self.stations.iter_mut();

@@ -119,6 +119,16 @@ impl Rack {
             .map(drop)
     }
 
+    /// Gives a port an MTU.
+    ///
+    /// # Errors
+    /// When there is no such port.
+    pub fn widen(&self, port: &str, mtu: u32) -> Result<()> {
+        self.switch
+            .ip(&format!("link set {port} mtu {mtu}"))
+            .map(drop)
+    }
+
     /// Takes the cable out of a port: the machine behind it loses its carrier.
     ///
     /// # Errors

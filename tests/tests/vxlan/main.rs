@@ -1,12 +1,15 @@
 //! Pods of nodes in two subnets, behind a router that knows no pods: by VXLAN, and directly where nodes are near.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+mod mtu;
+
 use std::time::Duration;
 
 use anyhow::ensure;
 use tests::fabric::{Fabric, PATIENCE, Underlay, VXLAN_PACKETS, pools, pools_of_the_docs};
 use tests::flow::measure_while;
 use tests::forge;
+use tests::netns::Netns;
 use tests::rack::{say, sum};
 use tests::require_root;
 use tests::wait::eventually;
