@@ -17,6 +17,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 
 use crate::nexthops::Routers;
+pub(crate) use overlay::Standing;
 use overlay::{InForce, Overlays};
 
 /// How often the whole table is compared although no notice came.
@@ -63,6 +64,8 @@ pub(crate) struct Applied {
     pub(crate) gateway_downs: u64,
     /// What the tunnels in force take of a packet, at most, in bytes.
     pub(crate) overhead: u32,
+    /// Devices of tunnels that stand, asked for or not.
+    pub(crate) standing: Standing,
 }
 
 /// Everything the task waits for.
@@ -106,7 +109,7 @@ pub(crate) async fn run_task(
         table,
         local: Local::default(),
         learned: HashMap::new(),
-        overlays: Overlays::new(),
+        overlays: Overlays::new(&overlay::left_standing().await),
         subnets: BTreeSet::new(),
         routers: Arc::default(),
         initial_sync: false,
@@ -150,6 +153,11 @@ pub(crate) async fn run_task(
         }
         routing.write(&applied).await;
     }
+}
+
+/// Devices of tunnels that an earlier run left: before anything is published.
+pub(crate) async fn left_standing() -> Standing {
+    overlay::left_standing().await
 }
 
 /// Takes the devices of all tunnels away.
@@ -407,6 +415,7 @@ impl Routing {
                 clashes: status.clashes,
                 gateway_downs: self.gateway_downs,
                 overhead,
+                standing: self.overlays.standing(),
             };
         });
     }

@@ -260,6 +260,8 @@ impl Loop {
         // Before the first publication: routes of pods that are there stay.
         self.core.begin_look();
         self.core.end_look(look_at_links().await);
+        self.core
+            .set_standing(&crate::routing::left_standing().await);
         loop {
             let mut replies = Vec::new();
             let dirty = tokio::select! {
@@ -274,12 +276,15 @@ impl Loop {
                     None => false,
                 },
                 _ = routing.changed() => {
-                    let now = routing.borrow_and_update().links;
+                    let (now, standing) = {
+                        let applied = routing.borrow_and_update();
+                        (applied.links, applied.standing.clone())
+                    };
                     if now != links {
                         links = now;
                         self.look_at_links();
                     }
-                    false
+                    self.core.set_standing(&standing)
                 }
                 () = dns::due(self.core.domains.poll_timeout()) => {
                     self.core.domains.look_for_flows(Instant::now(), core_messages.clone());

@@ -61,6 +61,19 @@ pub async fn delete_ipip() -> Result<bool, Error> {
     .await
 }
 
+/// This node's own address that the packets of the device bear; `None` when there is none of ours.
+///
+/// # Errors
+/// When the kernel can't be asked.
+pub async fn ipip_local() -> Result<Option<IpAddr>, Error> {
+    let mut conn = Conn::open()?;
+    blocking(move || {
+        let ours = find(&mut conn)?.filter(|device| device.is_ipip);
+        Ok(ours.and_then(|device| device.local))
+    })
+    .await
+}
+
 fn settle(conn: &mut Conn, wanted: &Ipip) -> Result<TunnelReport, Error> {
     let mut report = TunnelReport::default();
     let found = match find(conn)? {

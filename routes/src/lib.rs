@@ -22,7 +22,7 @@ mod tracker;
 mod tunnel;
 mod wire;
 
-pub use ipip::{IPIP, Ipip, apply_ipip, delete_ipip};
+pub use ipip::{IPIP, Ipip, apply_ipip, delete_ipip, ipip_local};
 pub use links::{
     LINK_PREFIX, LinkInfo, SHAPER_PREFIX, delete_link, delete_link_at, delete_lone_shapers,
     pod_links, shapers,
@@ -41,6 +41,7 @@ pub use target::{Gateway, Target};
 pub use tracker::{NextHopTracker, Reach};
 pub use tunnel::{
     Mac, TUNNEL, Tunnel, TunnelPeer, TunnelReport, VNI, VXLAN_PORT, apply_tunnel, delete_tunnel,
+    tunnel_local,
 };
 
 use std::io;

@@ -86,6 +86,15 @@ pub async fn delete_tunnel() -> Result<bool, Error> {
     .await
 }
 
+/// This node's own address that the packets of the device bear; `None` when there is none of ours.
+///
+/// # Errors
+/// When the kernel can't be asked.
+pub async fn tunnel_local() -> Result<Option<IpAddr>, Error> {
+    let mut conn = Conn::open()?;
+    blocking(move || Ok(read::device(&mut conn)?.and_then(|device| device.local()))).await
+}
+
 /// One look, and what is written after it.
 struct Work<'a> {
     steps: Steps<'a>,

@@ -94,7 +94,8 @@ pub fn compile(
     }
 }
 
-fn chain_name() -> ChainName {
+/// The chain that judges who sends.
+pub fn chain_name() -> ChainName {
     ChainName::fixed("TUNNELS")
 }
 

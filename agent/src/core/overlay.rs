@@ -14,6 +14,7 @@ use overlay::{Demand, Kind, View, demands};
 use services::tunnel_guard::{self, End};
 
 use super::{Core, pools};
+use crate::routing::Standing;
 
 /// What is asked for, and of what it was found.
 #[derive(Debug, Default)]
@@ -21,6 +22,8 @@ pub(super) struct Overlays {
     known: Option<Known>,
     /// Chains that the kernel refuses.
     broken: BTreeSet<ChainName>,
+    /// Devices that stand, asked for or not.
+    standing: Standing,
     /// How often it was worked out: that passes over all pods.
     pub(super) reckoned: u64,
 }
@@ -100,6 +103,19 @@ impl Core {
         }
     }
 
+    /// Says which devices stand; whether what is published must follow. One that nothing asks for any more is guarded
+    /// until it is gone: it still takes what comes.
+    pub(crate) fn set_standing(&mut self, standing: &Standing) -> bool {
+        if *standing == self.overlays.standing {
+            return false;
+        }
+        self.overlays.standing.clone_from(standing);
+        let Some(known) = self.overlays.known.take() else {
+            return false;
+        };
+        self.overlays().guard != known.asked.guard
+    }
+
     /// What is asked of each kind.
     pub(super) fn overlays(&mut self) -> OfTunnels {
         let own = self.blocks.own();
@@ -133,6 +149,7 @@ impl Core {
         };
         let is_plain = |pool: &&IpPool| pool.encapsulation == Encapsulation::None;
         let Some(node) = self.own_node().filter(|_| !all.iter().all(is_plain)) else {
+            known.asked.guard = Arc::new(self.guard_tunnels(&BTreeMap::new()));
             return known;
         };
         let refused = pools::refused(&all, &blocks);
@@ -164,7 +181,7 @@ impl Core {
             own: &known.own,
             pods: strays.collect(),
         });
-        let guard = self.guard_tunnels(demands.values());
+        let guard = self.guard_tunnels(&demands);
         if guard.is_refused {
             problems.push(
                 "the kernel refuses the rules that keep strangers out of the tunnels between nodes: let the network drop UDP 4789 and IP protocol 4 from elsewhere, or give the kernel the ipset match of iptables (xt_set)".to_owned(),
@@ -178,16 +195,18 @@ impl Core {
         known
     }
 
-    /// WireGuard knows who sends by their keys.
-    fn guard_tunnels<'a>(
-        &self,
-        demands: impl Iterator<Item = &'a Demand>,
-    ) -> tunnel_guard::Compiled {
-        let ends = demands.filter_map(|demand| match demand.kind {
-            Kind::Vxlan => Some(End::Vxlan(Family::of(demand.local))),
-            Kind::Ipip => Some(End::Ipip),
-            Kind::WireGuard => None,
-        });
+    /// Guards the ends that are asked for and those that stand still. WireGuard knows who sends by their keys.
+    fn guard_tunnels(&self, demands: &BTreeMap<Kind, Demand>) -> tunnel_guard::Compiled {
+        let standing = self.overlays.standing.iter();
+        let standing = standing.map(|(kind, local)| (*kind, *local));
+        let asked = demands.values().map(|demand| (demand.kind, demand.local));
+        let ends = asked
+            .chain(standing)
+            .filter_map(|(kind, local)| match kind {
+                Kind::Vxlan => Some(End::Vxlan(Family::of(local))),
+                Kind::Ipip => Some(End::Ipip),
+                Kind::WireGuard => None,
+            });
         let nodes = self.nodes().flat_map(|node| &node.internal_ips).copied();
         tunnel_guard::compile(&ends.collect(), &nodes.collect(), &self.overlays.broken)
     }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use clap::ValueEnum;
 use netfilter::Family;
+use services::tunnel_guard;
 
 /// Chains by which kubelet says which back end others are to use (Kubernetes 1.17 and later).
 const HINTS: [&str; 2] = ["KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"];
@@ -89,6 +90,8 @@ pub(crate) struct Side {
     pub(crate) ours: bool,
     /// Chains of ours are in the nat table.
     pub(crate) nat_of_ours: bool,
+    /// The chain that keeps strangers out of tunnels is there.
+    pub(crate) guard_of_ours: bool,
 }
 
 impl Side {
@@ -112,6 +115,7 @@ impl Side {
         let is_ours = name.starts_with(netfilter::CHAIN_PREFIX);
         self.ours |= is_ours;
         self.nat_of_ours |= is_ours && table == "nat";
+        self.guard_of_ours |= name == tunnel_guard::chain_name().as_str();
         self.hint |= table == "mangle" && HINTS.contains(&name);
         if words.next() == Some("DROP") {
             self.count(table, name);

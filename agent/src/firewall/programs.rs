@@ -133,10 +133,12 @@ impl Look {
         Programs::find(decide(choice, &self.found)?, self.found.plain)
     }
 
-    /// Whether some chain of ours is in a nat table.
-    pub(crate) fn has_nat_of_ours(&self) -> bool {
-        let mut sides = Backend::BOTH.into_iter();
-        sides.any(|backend| self.found.side(backend).nat_of_ours)
+    /// Whether some chain of ours is there that is not policy's.
+    pub(crate) fn has_more_than_policy(&self) -> bool {
+        let mut sides = Backend::BOTH
+            .map(|backend| self.found.side(backend))
+            .into_iter();
+        sides.any(|side| side.nat_of_ours || side.guard_of_ours)
     }
 
     /// The programs of a back end that holds something of ours.

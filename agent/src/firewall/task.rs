@@ -25,7 +25,7 @@ const BREATH: Duration = Duration::from_millis(10);
 const TOO_MANY_LEFT: usize = 2000;
 
 /// Where policy is left out: every generation counts as applied, and nothing is written, until an address is to change on
-/// the way: by a host port or by `natOutgoing`, now or, where this agent attaches pods, in an earlier run.
+/// the way, by a host port or by `natOutgoing`, or a tunnel stands: now or, where this agent attaches pods, in an earlier run.
 pub(crate) async fn run_without_policy(
     choice: Choice,
     attaches_pods: bool,
@@ -39,7 +39,7 @@ pub(crate) async fn run_without_policy(
             let desired = desired.borrow_and_update();
             (desired.generation, desired.has_more_than_policy())
         };
-        let is_left = std::mem::take(&mut may_be_left) && is_nat_left().await;
+        let is_left = std::mem::take(&mut may_be_left) && is_more_than_policy_left().await;
         if has_more_than_policy || is_left {
             let mut task = Task::new(choice, desired, applied, core);
             task.is_without_policy = true;
@@ -49,10 +49,10 @@ pub(crate) async fn run_without_policy(
     }
 }
 
-/// Whether some chain of ours is in a nat table: the agent may have been away when it was to go.
-async fn is_nat_left() -> bool {
+/// Whether some chain of ours is in a nat table, or guards tunnels: the agent may have been away when it was to go.
+async fn is_more_than_policy_left() -> bool {
     match Look::now().await {
-        Ok(look) => look.has_nat_of_ours(),
+        Ok(look) => look.has_more_than_policy(),
         Err(error) => {
             warn!(%error, "cannot look whether rules of an earlier run are left");
             false

@@ -6,15 +6,33 @@ mod one;
 mod vxlan;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use ::overlay::{Demand, Kind};
 use ipnet::IpNet;
 use routes::Target;
-use tracing::info;
+use tracing::{info, warn};
 
 pub(super) use device::delete;
 use one::Overlay;
+
+/// The devices that stand, each with this node's own address that its packets bear.
+pub(crate) type Standing = BTreeMap<Kind, IpAddr>;
+
+/// The devices that an earlier run left.
+pub(super) async fn left_standing() -> Standing {
+    let mut standing = Standing::new();
+    for kind in Kind::ALL {
+        match device::local(kind).await {
+            Ok(local) => standing.extend(local.map(|local| (kind, local))),
+            Err(error) => {
+                warn!(name = kind.device(), %error, "cannot look whether a device of an earlier run stands");
+            }
+        }
+    }
+    standing
+}
 
 /// What is the overlay's in the table of routes.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -42,16 +60,23 @@ pub(super) struct Overlays {
 }
 
 impl Overlays {
-    pub(super) fn new() -> Self {
+    /// `standing` are the devices that an earlier run left.
+    pub(super) fn new(standing: &Standing) -> Self {
         let built = Kind::ALL.into_iter().filter(|kind| kind.is_built());
+        let each = built.map(|kind| (kind, Overlay::new(kind, standing.get(&kind).copied())));
         Self {
-            each: built.map(|kind| (kind, Overlay::new(kind))).collect(),
+            each: each.collect(),
             in_force: InForce::default(),
         }
     }
 
     pub(super) fn in_force(&self) -> &InForce {
         &self.in_force
+    }
+
+    /// The devices that stand or may stand, asked for or not: other nodes may still send to one that goes.
+    pub(super) fn standing(&self) -> Standing {
+        self.each.values().filter_map(Overlay::stands).collect()
     }
 
     /// What is wrong, each with the device that it concerns.

@@ -42,6 +42,11 @@ impl Device {
         same && self.local == Some(local) && !self.strays
     }
 
+    /// The node's own address that its packets bear.
+    pub(super) fn local(&self) -> Option<IpAddr> {
+        self.local.filter(|_| self.is_vxlan)
+    }
+
     fn of(link: &LinkMessage) -> Self {
         let info = described(link);
         let mut device = Self {

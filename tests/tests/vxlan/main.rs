@@ -1,11 +1,13 @@
 //! Pods of nodes in two subnets, behind a router that knows no pods: by VXLAN, and directly where nodes are near.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+mod guard;
 mod mtu;
 
 use std::time::Duration;
 
 use anyhow::ensure;
+use nix::sys::signal::Signal;
 use tests::fabric::{Fabric, PATIENCE, Underlay, VXLAN_PACKETS, pools, pools_of_the_docs};
 use tests::flow::measure_while;
 use tests::forge;
@@ -209,21 +211,23 @@ fn a_live_pool_goes_from_none_to_vxlan_and_back_without_a_loss() {
     .unwrap();
 }
 
+/// The link-layer address of the first node's end.
+fn tunnel_mac(lab: &Fabric) -> [u8; 6] {
+    let shown = &lab.stations[0].netns;
+    let shown = shown.ip_json(&format!("link show dev {TUNNEL}")).unwrap();
+    let mac = shown[0]["address"].as_str().unwrap().split(':');
+    let mac: Vec<u8> = mac
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect();
+    mac.try_into().unwrap()
+}
+
 #[test]
 fn a_stranger_that_forges_a_frame_to_a_pod_gets_nothing_in() {
     require_root!();
     let mut lab = Fabric::start("vxf", Underlay::V4, TUNNEL, &pools("VXLAN")).unwrap();
     lab.all_reach_all().unwrap();
-    let node = lab.stations[0]
-        .netns
-        .ip_json(&format!("link show dev {TUNNEL}"));
-    let mac: Vec<u8> = node.unwrap()[0]["address"]
-        .as_str()
-        .unwrap()
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
-        .collect();
-    let (mac, end) = (<[u8; 6]>::try_from(mac).unwrap(), lab.address(0));
+    let (mac, end) = (tunnel_mac(&lab), lab.address(0));
     let send = |packet: &[u8]| -> anyhow::Result<()> {
         let socket = std::net::UdpSocket::bind("10.71.1.254:0")?;
         socket.send_to(&forge::vxlan(4179, mac, packet), (end, 4789))?;

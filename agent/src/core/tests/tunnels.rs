@@ -53,3 +53,30 @@ fn what_tunnels_are_asked_for_is_found_anew_only_for_what_matters_to_them() {
     assert_eq!(prefixes(&mut core).len(), 0);
     assert_eq!(core.overlays.reckoned, 5);
 }
+
+#[test]
+fn strangers_are_kept_out_of_a_device_until_it_is_gone() {
+    let (_folder, mut core) = core();
+    let local: IpAddr = "192.0.2.1".parse().unwrap();
+    let standing = BTreeMap::from([(::overlay::Kind::Vxlan, local)]);
+    // Of an earlier run, and no pool asks for it.
+    assert!(!core.set_standing(&standing), "nothing is published yet");
+    for event in [node("n1"), node("n2"), Event::InSync] {
+        core.handle_event(event);
+    }
+    let is_guarded = |core: &mut Core| {
+        let guard = core.outputs().unwrap().firewall.tunnels;
+        assert_eq!(guard.v6, services::FamilyRules::default());
+        !guard.is_empty()
+    };
+    assert!(is_guarded(&mut core));
+    assert!(core.set_standing(&BTreeMap::new()), "it is gone");
+    assert!(!is_guarded(&mut core));
+    core.handle_event(pool_of_tunnels("VXLAN"));
+    assert!(is_guarded(&mut core), "before it is made");
+    assert!(!core.set_standing(&standing), "nothing to do");
+    core.handle_event(pool_of_tunnels("None"));
+    assert!(is_guarded(&mut core), "it lingers");
+    assert!(core.set_standing(&BTreeMap::new()));
+    assert!(!is_guarded(&mut core));
+}

@@ -1,6 +1,7 @@
 //! The device of each kind of tunnel, made and kept by what a demand says.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ::overlay::{Demand, Kind, Plan};
 use routes::{TunnelReport, Ways};
@@ -41,6 +42,15 @@ pub(super) async fn carry_out(demand: &Demand) -> Result<(Plan, TunnelReport), r
         );
     }
     Ok((plan, report))
+}
+
+/// This node's own address that the device's packets bear, if there is a device of ours.
+pub(super) async fn local(kind: Kind) -> Result<Option<IpAddr>, routes::Error> {
+    match kind {
+        Kind::Vxlan => routes::tunnel_local().await,
+        Kind::Ipip => routes::ipip_local().await,
+        Kind::WireGuard => Ok(None),
+    }
 }
 
 /// Takes the device away; whether there was one of ours.

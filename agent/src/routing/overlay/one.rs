@@ -1,6 +1,7 @@
 //! One kind of tunnel: when its device is made, when routes go by it, and when it goes.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ::overlay::{Demand, Kind, Route};
@@ -34,12 +35,15 @@ pub(super) struct Overlay {
     look_at: Option<Instant>,
     /// Until when new routes wait.
     hold: Option<Instant>,
+    /// This node's own address by which a device stands, asked for or not.
+    stands: Option<IpAddr>,
     /// When a device that nothing asks for goes; at the start there may be one of an earlier run.
     linger: Option<Instant>,
 }
 
 impl Overlay {
-    pub(super) fn new(kind: Kind) -> Self {
+    /// `stands` is the local address of a device that an earlier run left.
+    pub(super) fn new(kind: Kind, stands: Option<IpAddr>) -> Self {
         Self {
             kind,
             demand: None,
@@ -49,12 +53,18 @@ impl Overlay {
             problems: Vec::new(),
             look_at: None,
             hold: None,
+            stands,
             linger: Some(Instant::now() + LINGER),
         }
     }
 
     pub(super) fn in_force(&self) -> &InForce {
         &self.in_force
+    }
+
+    /// The kind and this node's own address by which a device stands or may stand, asked for or not.
+    pub(super) fn stands(&self) -> Option<(Kind, IpAddr)> {
+        Some((self.kind, self.stands?))
     }
 
     /// The ranges in force.
@@ -161,8 +171,12 @@ impl Overlay {
             self.linger = None;
             let name = self.kind.device();
             match device::delete(self.kind).await {
-                Ok(true) => info!(name, "the tunnel's device is gone: no pool asks for it"),
-                Ok(false) => {}
+                Ok(is_ours) => {
+                    self.stands = None;
+                    if is_ours {
+                        info!(name, "the tunnel's device is gone: no pool asks for it");
+                    }
+                }
                 Err(error) => warn!(name, %error, "the tunnel's device stays"),
             }
         }
@@ -176,6 +190,8 @@ impl Overlay {
             return self.end(now);
         };
         self.look_at = Some(now + LOOK_AGAIN);
+        // Even if it is made in part only.
+        self.stands = Some(goal.local);
         let (plan, made) = match device::carry_out(&goal).await {
             Ok((plan, report)) => {
                 self.tell(report.failed);
