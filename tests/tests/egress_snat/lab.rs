@@ -260,6 +260,18 @@ impl Lab {
         self.wait_synced()
     }
 
+    /// Takes the folder of manifests away, as an API server is lost.
+    pub(crate) fn source_goes(&self) -> Result<()> {
+        let folder = self.rack.manifests();
+        Ok(std::fs::rename(&folder, folder.with_extension("away"))?)
+    }
+
+    /// Puts it back.
+    pub(crate) fn source_comes(&self) -> Result<()> {
+        let folder = self.rack.manifests();
+        Ok(std::fs::rename(folder.with_extension("away"), folder)?)
+    }
+
     pub(crate) fn wait_synced(&mut self) -> Result<()> {
         let mut stations = self.stations.iter_mut();
         stations.try_for_each(|station| station.agent.wait_synced())

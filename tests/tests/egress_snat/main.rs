@@ -5,11 +5,11 @@ mod lab;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use nix::sys::signal::Signal;
-use tests::flow::{Flow, measure};
+use tests::flow::{Flow, measure_while};
 use tests::netns::Netns;
 use tests::rack::{say, sum};
 use tests::reach::Transport;
@@ -308,8 +308,13 @@ fn under_traffic(
 ) -> (u64, u64) {
     let mut stations: Vec<Station> = lab.stations.drain(..).collect();
     let flows: Vec<(&Netns, Flow)> = lab.flows(100);
-    let happened = || during(lab, &mut stations);
-    let outcomes = measure(&flows, Duration::from_secs(8), happened).unwrap();
+    // However long it takes: all of it is under traffic.
+    let outcomes = measure_while(&flows, || {
+        let begun = Instant::now();
+        during(lab, &mut stations)?;
+        pause(Duration::from_secs(8).saturating_sub(begun.elapsed()))
+    });
+    let outcomes = outcomes.unwrap();
     let counted = sum(title, &flows, &outcomes).unwrap();
     drop(flows);
     lab.stations = stations;
@@ -351,6 +356,48 @@ fn killed_started_again_and_changed_under_traffic_it_loses_nothing() {
     for (sent, lost) in [control, killed, toggled] {
         assert!(sent >= 4320 && lost == 0, "{lost} of {sent}");
     }
+}
+
+#[test]
+fn without_its_source_running_killed_and_started_in_vain_it_loses_nothing() {
+    require_root!();
+    let mut lab = Lab::start("egs", &[V4, V6], &["--iptables", "nft"]).unwrap();
+    lab.attach_all().unwrap();
+    lab.stations[0].agent.wait_settled().unwrap();
+    let before = lab.ours(0, "nft");
+    assert!(!before.is_empty());
+    let away = under_traffic(&mut lab, "no source, and kill -9", |lab, stations| {
+        let holds = |what: &str| {
+            for family in [V4, V6] {
+                let seen = whom(lab, &socket(lab, family), family);
+                ensure!(seen == Some(family.node(0)), "{what}: {seen:?}");
+            }
+            Ok(())
+        };
+        lab.source_goes()?;
+        pause(Duration::from_secs(1))?;
+        holds("the folder is gone")?;
+        let Station { agent, netns, .. } = &mut stations[0];
+        agent.kill()?;
+        holds("and the agent")?;
+        // It says that it has nothing to go by, and touches nothing.
+        agent.start(netns)?;
+        eventually(PATIENCE, "the agent to give up", || {
+            ensure!(agent.check_running().is_err(), "it runs");
+            Ok(())
+        })?;
+        let log = agent.log_end();
+        ensure!(log.contains("No such file or directory"), "{log}");
+        holds("an agent without a source")?;
+        lab.source_comes()?;
+        agent.start(netns)?;
+        agent.wait_synced()?;
+        holds("all is back")
+    });
+    let (sent, lost) = away;
+    assert!(sent >= 4320 && lost == 0, "{lost} of {sent}");
+    lab.stations[0].agent.wait_settled().unwrap();
+    assert_eq!(lab.ours(0, "nft"), before);
 }
 
 #[test]
