@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Map, Value};
 use tests::cni::Sandbox;
+use tests::fabric::pools;
 use tests::flow::{Flow, Kind};
 use tests::frr::Frr;
 use tests::netns::{Netns, join};
@@ -13,6 +14,8 @@ use tests::rack::Rack;
 use tests::reach::{Server, server_at};
 use tests::station::{Pod, Station};
 use tests::wait::eventually;
+
+use crate::underlay;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The host outside.
@@ -30,12 +33,21 @@ impl Bfd {
     /// For one that does not: a busy machine must not look like a dead one.
     pub(crate) const PATIENT: Self = Self(1000);
 
-    fn frr(self) -> String {
+    pub(crate) fn frr(self) -> String {
         let Self(every) = self;
         format!(
             "bfd\n profile lab\n  receive-interval {every}\n  transmit-interval {every}\n  detect-multiplier 3\n !\n!\n"
         )
     }
+}
+
+/// By what pods of two nodes reach each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// The nodes tell the ToRs of their Pod CIDRs.
+    Bgp,
+    /// The fabric knows nodes only.
+    Vxlan,
 }
 
 const CONFIGURATION: &str = "
@@ -63,6 +75,8 @@ pub(crate) struct Lab {
     pub(crate) pods: Vec<Pod>,
     _server: Server,
     pub(crate) nodes: Vec<Station>,
+    /// Of each node, where pods go by VXLAN; else nothing.
+    pub(crate) underlay: Vec<Frr>,
     pub(crate) tors: Vec<Router>,
     pub(crate) spine: Router,
     pub(crate) outside: Netns,
@@ -72,7 +86,7 @@ pub(crate) struct Lab {
 
 impl Lab {
     /// Everything started, a pod on each node, and every way there.
-    pub(crate) fn start(tag: &str, bfd: Bfd) -> Result<Self> {
+    pub(crate) fn start(tag: &str, bfd: Bfd, mode: Mode) -> Result<Self> {
         let rack = Rack::new(tag)?;
         let (spine, outside) = (rack.machine("spine")?, rack.empty("outside")?);
         join((&spine, "outside"), (&outside, "eth0"))?;
@@ -88,12 +102,15 @@ impl Lab {
             tors.push(tor(&rack, (&machines, &spine), number, bfd)?);
         }
         let frr = Frr::start(&spine, &spine_config())?;
-        let mut manifests = vec![CONFIGURATION.to_owned()];
-        manifests.extend((1..=2).flat_map(|node| node_manifests(node, bfd)));
-        rack.manifest("all.yaml", &manifests.join("\n---\n"))?;
-        let mut nodes = Vec::new();
-        for (name, netns) in ["n1", "n2"].into_iter().zip(machines) {
-            let mut node = Station::new(name, netns, &rack)?;
+        rack.manifest("all.yaml", &manifests(bfd, mode).join("\n---\n"))?;
+        let (mut nodes, mut underlay) = (Vec::new(), Vec::new());
+        for (number, netns) in (1..).zip(machines) {
+            let mut node = Station::new(&format!("n{number}"), netns, &rack)?;
+            if mode == Mode::Vxlan {
+                underlay.push(underlay::start(&node.netns, number, bfd)?);
+                // The port of BGP is the host's FRR's.
+                node.agent = node.agent.with_features("policy,cni");
+            }
             node.start()?;
             nodes.push(node);
         }
@@ -101,6 +118,7 @@ impl Lab {
             pods: Vec::new(),
             _server: Server::start(&outside)?,
             nodes,
+            underlay,
             tors,
             spine: Router { frr, netns: spine },
             outside,
@@ -127,6 +145,9 @@ impl Lab {
     /// Two ways from each node to the other and to the outside, two from the spine to each, in both families; BFD up on all sessions.
     pub(crate) fn wait_for_all_ways(&self) -> Result<()> {
         eventually(PATIENCE, "every way in every kernel", || {
+            if !self.underlay.is_empty() {
+                return underlay::has_all_ways(self);
+            }
             for (node, other) in [(0, 2), (1, 1)] {
                 for prefix in BEYOND
                     .iter()
@@ -172,6 +193,9 @@ impl Lab {
     /// A way of that ToR alone is left to the outside, both families, on the first node.
     pub(crate) fn wait_for_way_by(&self, tor: u8) -> Result<()> {
         eventually(PATIENCE, &format!("the way by tor{tor} alone"), || {
+            if !self.underlay.is_empty() {
+                return underlay::has_way_by(self, tor);
+            }
             for (prefix, gateway) in BEYOND
                 .iter()
                 .zip([format!("10.6{tor}.1.1"), format!("fd6{tor}:1::1")])
@@ -192,9 +216,11 @@ impl Lab {
         lost.sum()
     }
 
-    /// Flows of every kind and family from the first node's pod to the outside and to the other node's pod.
+    /// Flows of every kind and family from the first node's pod to the other node's pod, and to the outside where that knows pods.
     pub(crate) fn flows(&self, rate: u32) -> Vec<(&Netns, Flow)> {
-        let outside = OUTSIDE.iter().filter_map(|address| address.parse().ok());
+        let knows_pods = self.underlay.is_empty();
+        let outside = OUTSIDE.iter().filter(|_| knows_pods);
+        let outside = outside.filter_map(|address| address.parse().ok());
         let outside = outside.map(|address: IpAddr| ("outside", address, &self.outside));
         let other = self.pods[1].addresses.iter();
         let other = other.map(|address| ("n2's pod", *address, self.pods[1].netns()));
@@ -220,7 +246,7 @@ pub(crate) fn family(address: IpAddr) -> &'static str {
     if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
-fn gateways(netns: &Netns, prefix: &str, of: &str) -> Result<Vec<String>> {
+pub(crate) fn gateways(netns: &Netns, prefix: &str, of: &str) -> Result<Vec<String>> {
     let family = if prefix.contains(':') { "-6" } else { "-4" };
     let routes = netns.ip_json(&format!("-d {family} route show {prefix} {of}"))?;
     let mut found = Vec::new();
@@ -236,6 +262,18 @@ fn gateways(netns: &Netns, prefix: &str, of: &str) -> Result<Vec<String>> {
 /// Both Pod CIDRs of a node, by its number.
 pub(crate) fn pod_cidrs(node: u8) -> [String; 2] {
     [format!("10.250.{node}.0/24"), format!("fd25:{node}::/64")]
+}
+
+fn manifests(bfd: Bfd, mode: Mode) -> Vec<String> {
+    let mut manifests = vec![CONFIGURATION.to_owned()];
+    match mode {
+        Mode::Bgp => manifests.extend((1..=2).flat_map(|node| node_manifests(node, bfd))),
+        Mode::Vxlan => {
+            manifests.push(pools("VXLAN"));
+            manifests.extend((1..=2).map(underlay::node_manifest));
+        }
+    }
+    manifests
 }
 
 /// The Node, and its session of each family with each ToR.
@@ -359,7 +397,7 @@ fn spine_config() -> String {
     router_config("65000", "192.0.2.1", &peers, &families)
 }
 
-fn router_config(asn: &str, id: &str, peers: &str, [v4, v6]: &[String; 2]) -> String {
+pub(crate) fn router_config(asn: &str, id: &str, peers: &str, [v4, v6]: &[String; 2]) -> String {
     format!(
         "router bgp {asn}
  bgp router-id {id}

@@ -9,13 +9,14 @@
 
 mod lab;
 mod stream;
+mod underlay;
 
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use lab::{Bfd, Lab, OUTSIDE, PATIENCE, family};
+use lab::{Bfd, Lab, Mode, OUTSIDE, PATIENCE, family};
 use serde_json::Value;
 use tests::agent::binaries;
 use tests::flow::{Kind, Outcome, measure};
@@ -25,8 +26,9 @@ use tests::reach::{Transport, Verdict, attempt, server_at};
 use tests::require_root;
 use tests::wait::{eventually, pause};
 
-/// How often a measurement is tried on a machine that is too busy.
-const TRIES: usize = 3;
+/// How often a measurement is tried on a machine that is too busy, and what it is left alone for in between.
+const TRIES: usize = 6;
+const REST: Duration = Duration::from_secs(5);
 /// Probes per second of each flow.
 const RATE: u32 = 100;
 /// Three BFD packets, one every 100 ms.
@@ -45,10 +47,29 @@ fn alone() -> MutexGuard<'static, ()> {
 fn packets_take_both_ways_and_a_way_that_is_lost_costs_what_finding_out_takes() {
     require_root!();
     let _alone = alone();
-    let lab = Lab::start("ttc", Bfd::FAST).unwrap();
+    let lab = Lab::start("ttc", Bfd::FAST, Mode::Bgp).unwrap();
     both_ways_are_taken(&lab);
 
-    let silent = loses(&lab, "BFD, a silent cut", &|| lab.rack.cut("n11"), &|| {
+    loses_a_link(&lab);
+
+    let down = || shut_sessions(&lab, true);
+    let up = || shut_sessions(&lab, false);
+    let ordered = loses(&lab, "a ToR that is taken out of service", &down, &up);
+    assert!(ordered <= MARGIN, "{ordered:?}");
+}
+
+#[test]
+fn a_tunnel_over_both_ways_costs_what_finding_out_takes_when_one_is_lost() {
+    require_root!();
+    let _alone = alone();
+    let lab = Lab::start("ttv", Bfd::FAST, Mode::Vxlan).unwrap();
+    both_carry_tunnelled_packets(&lab);
+    loses_a_link(&lab);
+}
+
+/// The first node loses its link to the first ToR, without a word and then with both ends told.
+fn loses_a_link(lab: &Lab) {
+    let silent = loses(lab, "BFD, a silent cut", &|| lab.rack.cut("n11"), &|| {
         lab.rack.heal("s11", "n11")
     });
     assert!(silent > Duration::ZERO, "the cut way was in use");
@@ -65,13 +86,19 @@ fn packets_take_both_ways_and_a_way_that_is_lost_costs_what_finding_out_takes() 
             .iter()
             .try_for_each(|port| lab.rack.plug_in(port))
     };
-    let carrier = loses(&lab, "a cable that is taken out", &out, &back);
+    let carrier = loses(lab, "a cable that is taken out", &out, &back);
     assert!(carrier <= DETECTION + MARGIN, "{carrier:?}");
+}
 
-    let down = || shut_sessions(&lab, true);
-    let up = || shut_sessions(&lab, false);
-    let ordered = loses(&lab, "a ToR that is taken out of service", &down, &up);
-    assert!(ordered <= MARGIN, "{ordered:?}");
+/// Of connections to the pod of the other node a part goes by each ToR, packed: the ToRs and the spine know no pods.
+fn both_carry_tunnelled_packets(lab: &Lab) {
+    let places = lab.pods[1].addresses.clone();
+    assert_eq!(places.len(), 2, "{places:?}");
+    connections_take_both_ways(lab, places);
+    let routers = lab.tors.iter().chain([&lab.spine]);
+    let known = routers.map(|router| router.netns.ip("route show root 10.48.0.0/16").unwrap());
+    let known: Vec<String> = known.collect();
+    assert_eq!(known, ["", "", ""], "routes to pods");
 }
 
 fn shut_sessions(lab: &Lab, shut: bool) -> Result<()> {
@@ -88,9 +115,13 @@ fn shut_sessions(lab: &Lab, shut: bool) -> Result<()> {
 
 /// Of many connections from the first node each way takes its part, in both families and to both places.
 fn both_ways_are_taken(lab: &Lab) {
-    const CONNECTIONS: u64 = 200;
     let outside = OUTSIDE.iter().map(|address| address.parse().unwrap());
     let places: Vec<IpAddr> = outside.chain(lab.pods[1].addresses.clone()).collect();
+    connections_take_both_ways(lab, places);
+}
+
+fn connections_take_both_ways(lab: &Lab, places: Vec<IpAddr>) {
+    const CONNECTIONS: u64 = 200;
     for to in places {
         let before = [1, 2].map(|tor| packets(lab, tor, "tx"));
         for _ in 0..CONNECTIONS {
@@ -145,6 +176,7 @@ fn loses(
             "{title}: void, BFD lost the other ToR {} times",
             after - before
         ));
+        pause(REST).unwrap();
     }
     panic!("{title}: {TRIES} times the other ToR was lost too");
 }
@@ -181,7 +213,7 @@ fn silence(outcome: &Outcome) -> Duration {
 fn answers_may_come_back_by_the_other_tor_unless_the_host_forbids_it_which_the_doctor_names() {
     require_root!();
     let _alone = alone();
-    let lab = Lab::start("tta", Bfd::PATIENT).unwrap();
+    let lab = Lab::start("tta", Bfd::PATIENT, Mode::Bgp).unwrap();
     // Out by the first, back by the second.
     let hide = [
         "configure terminal",
@@ -276,7 +308,7 @@ const NARROW: u32 = 1300;
 fn a_pod_finds_the_mtu_of_a_narrower_way_also_behind_a_policy() {
     require_root!();
     let _alone = alone();
-    let mut lab = Lab::start("ttm", Bfd::PATIENT).unwrap();
+    let mut lab = Lab::start("ttm", Bfd::PATIENT, Mode::Bgp).unwrap();
     lab.rack.manifest("policy.yaml", ISOLATED).unwrap();
     lab.nodes[0].agent.wait_synced().unwrap();
     narrow(&lab, 0);
