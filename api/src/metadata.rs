@@ -42,11 +42,24 @@ pub(crate) struct Metadata {
     name: Option<String>,
     namespace: Option<String>,
     uid: Option<String>,
+    creation_timestamp: Option<String>,
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<Annotations>,
 }
 
 impl Metadata {
+    /// Whether there is such a label, whatever its value.
+    pub(crate) fn has_label(&self, key: &str) -> bool {
+        self.labels
+            .as_ref()
+            .is_some_and(|labels| labels.contains_key(key))
+    }
+
+    /// Takes out when the API server made the object: RFC 3339 in UTC to the second, so that texts sort as times do.
+    pub(crate) fn take_created(&mut self) -> Option<String> {
+        self.creation_timestamp.take()
+    }
+
     /// Takes the value of one label out, for who needs no other.
     pub(crate) fn take_label(&mut self, key: &str) -> Option<String> {
         self.labels.take()?.remove(key)

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 pub(crate) use manifest::Manifest;
 
 use super::Protocol;
+use super::service::{HEADLESS, PROXY_NAME};
 use crate::metadata::Subject;
 use crate::{NamespacedName, ParseError};
 
@@ -23,6 +24,8 @@ pub struct EndpointSlice {
     pub name: NamespacedName,
     /// The Service, in the same namespace, that its label names; a slice without one is nobody's (semantics 119).
     pub service: Option<String>,
+    /// Whether a node's proxy minds it: no label says that it is another proxy's, or a headless Service's (semantics 117).
+    pub is_proxied: bool,
     /// `addressType`.
     pub address_type: AddressType,
     /// `ports`: those with a number and a name, which may be "".
@@ -78,6 +81,8 @@ impl TryFrom<Manifest> for EndpointSlice {
     type Error = ParseError;
 
     fn try_from(mut slice: Manifest) -> Result<Self, ParseError> {
+        let mut left_out = [PROXY_NAME, HEADLESS].into_iter();
+        let is_proxied = !left_out.any(|label| slice.metadata.has_label(label));
         let service = slice.metadata.take_label(SERVICE_NAME);
         let metadata = ObjectMeta::from(slice.metadata);
         let (subject, name) = Subject::namespaced("EndpointSlice", &metadata)?;
@@ -104,6 +109,7 @@ impl TryFrom<Manifest> for EndpointSlice {
         Ok(Self {
             name,
             service: service.filter(|name| !name.is_empty()),
+            is_proxied,
             address_type,
             ports: ports.into_iter().filter_map(read_port).collect(),
             endpoints,

@@ -15,9 +15,9 @@ use crate::metadata::Subject;
 use crate::{Labels, NamespacedName, ParseError};
 
 /// The label by which a Service is another proxy's.
-const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+pub(super) const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// The label by which a Service with addresses is treated as one without.
-const HEADLESS: &str = "service.kubernetes.io/headless";
+pub(super) const HEADLESS: &str = "service.kubernetes.io/headless";
 /// Kubernetes' default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const AFFINITY: Duration = Duration::from_secs(10_800);
 
@@ -28,6 +28,9 @@ pub struct Service {
     pub name: NamespacedName,
     /// Its labels.
     pub labels: Labels,
+    /// `metadata.creationTimestamp` as the API server writes it; none of a manifest in a directory. Of two Services that
+    /// claim one address the older has it.
+    pub created: Option<String>,
     /// `spec.type`; absent became ClusterIP.
     pub service_type: ServiceType,
     /// `spec.clusterIPs`: at most one a family; none of a headless Service or of type ExternalName (semantics 117).
@@ -112,7 +115,8 @@ impl Service {
 impl TryFrom<Manifest> for Service {
     type Error = ParseError;
 
-    fn try_from(service: Manifest) -> Result<Self, ParseError> {
+    fn try_from(mut service: Manifest) -> Result<Self, ParseError> {
+        let created = service.metadata.take_created();
         let metadata = ObjectMeta::from(service.metadata);
         let (subject, name) = Subject::namespaced("Service", &metadata)?;
         let labels = subject.labels(&metadata)?;
@@ -162,6 +166,7 @@ impl TryFrom<Manifest> for Service {
             },
             name,
             labels,
+            created,
         })
     }
 }
