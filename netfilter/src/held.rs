@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::names::{Builtin, CHAIN_PREFIX, ChainName, Table};
+use crate::names::{Builtin, CHAIN_PREFIX, ChainName, PROXY_CANARY, Table};
 use crate::rule::{Protocol, Rule};
 use crate::rule_text::COMMENT_PREFIX;
 
@@ -16,6 +16,11 @@ impl Words {
     /// The words that a rule of ours is read back as.
     pub(crate) fn rendered(text: &str) -> Self {
         Self::of(&tokens(text).expect("the renderer closes its quotes"))
+    }
+
+    /// Another's rule, of which only the place is known: it is no rule that we write.
+    pub(crate) fn of_another() -> Self {
+        Self("?".into())
     }
 
     /// The words of what follows `-A CHAIN`.
@@ -137,9 +142,55 @@ pub(crate) struct ActualTable {
     pub(crate) ours: Arc<BTreeMap<ChainName, Arc<Held>>>,
     /// The built-in chains, and others' chains that hold a rule of ours.
     pub(crate) others: Arc<BTreeMap<String, Vec<Slot>>>,
+    /// A chain of another service proxy, if there is one.
+    pub(crate) other_proxy: Option<Arc<str>>,
 }
 
 impl ActualTable {
+    /// Takes a rule in a chain that is not known to be ours, or that is.
+    pub(crate) fn push(&mut self, chain: &str, words: &[Cow<'_, str>]) {
+        let name = ChainName::read(chain).filter(|name| {
+            !name.is_of_services() || is_ours(words) || self.ours.contains_key(name)
+        });
+        let Some(name) = name else {
+            let slots = Arc::make_mut(&mut self.others);
+            let slots = slots.entry(chain.to_owned()).or_default();
+            return slots.push(Slot::read(words));
+        };
+        if name.is_of_services() && self.others.contains_key(chain) {
+            // The first rule that says whose the chain is: what stands before it is another's, put into a chain of ours.
+            let before = Arc::make_mut(&mut self.others).remove(chain);
+            let held = Arc::make_mut(&mut self.ours)
+                .entry(name.clone())
+                .or_default();
+            for _ in before.iter().flatten() {
+                Arc::make_mut(held).push(Words::of_another());
+            }
+        }
+        let held = Arc::make_mut(&mut self.ours).entry(name).or_default();
+        Arc::make_mut(held).push(Words::of(words));
+    }
+
+    /// Takes a chain, which may stay empty.
+    pub(crate) fn chain(&mut self, chain: &str) {
+        match ChainName::read(chain).filter(|name| !name.is_of_services()) {
+            Some(name) => drop(Arc::make_mut(&mut self.ours).entry(name).or_default()),
+            None => drop(
+                Arc::make_mut(&mut self.others)
+                    .entry(chain.to_owned())
+                    .or_default(),
+            ),
+        }
+    }
+
+    /// Notes a chain that only another service proxy makes: it fills one of such a name, and leaves its canary empty.
+    pub(crate) fn find_other_proxy(&mut self) {
+        let is_its = |(name, slots): &(&String, &Vec<Slot>)| {
+            name.as_str() == PROXY_CANARY || (!slots.is_empty() && ChainName::read(name).is_some())
+        };
+        let found = self.others.iter().find(is_its);
+        self.other_proxy = found.map(|(name, _)| name.as_str().into());
+    }
     /// Forgets others' chains that do not concern us: a node can have tens of thousands.
     pub(crate) fn forget_foreign(&mut self) {
         let concerns = |name: &str, slots: &[Slot]| {
@@ -157,6 +208,16 @@ pub struct Actual {
 }
 
 impl Actual {
+    /// A chain that kube-proxy, or another that does its work by its names, made here. Who finds one must not write chains
+    /// of Services: a restore would take away the other's (semantics 149).
+    pub fn other_proxy(&self) -> Option<&str> {
+        let mut found = self
+            .tables
+            .values()
+            .filter_map(|table| table.other_proxy.as_deref());
+        found.next()
+    }
+
     /// How many rules of ours there are, hooks included.
     pub fn rule_count(&self) -> usize {
         let ours_in =

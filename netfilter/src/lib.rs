@@ -20,7 +20,8 @@ mod sets_plan;
 pub use failure::failed_line;
 pub use held::Actual;
 pub use names::{
-    Builtin, CHAIN_PREFIX, ChainName, Family, InterfaceName, NameError, SetName, Table, short_hash,
+    Builtin, CHAIN_PREFIX, ChainName, Family, InterfaceName, NameError, Note, SetName, Table,
+    short_hash,
 };
 pub use plan::{Effort, Plan, plan, plan_parts};
 pub use ports::PortRange;

@@ -9,6 +9,30 @@ use sha2::{Digest, Sha256};
 /// What starts the name of each chain of ours.
 pub const CHAIN_PREFIX: &str = "PTL-";
 const CHAIN_LENGTH: usize = 28;
+/// What starts the names of the chains that people look for when they look for Services.
+const SERVICE_PREFIX: &str = "KUBE-";
+/// Chains that a service proxy has one of each.
+const SERVICE_CHAINS: [&str; 7] = [
+    "KUBE-SERVICES",
+    "KUBE-NODEPORTS",
+    "KUBE-EXTERNAL-SERVICES",
+    "KUBE-POSTROUTING",
+    "KUBE-MARK-MASQ",
+    "KUBE-FORWARD",
+    "KUBE-PROXY-FIREWALL",
+];
+/// What a service proxy has of each port or endpoint, named by the first 16 digits of a hash in base32.
+const SERVICE_KINDS: [&str; 5] = [
+    "KUBE-SVC-",
+    "KUBE-SVL-",
+    "KUBE-EXT-",
+    "KUBE-FW-",
+    "KUBE-SEP-",
+];
+const SERVICE_DIGITS: usize = 16;
+const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+/// An empty chain by which kube-proxy notices that its tables were flushed: where it is, a kube-proxy is or was.
+pub(crate) const PROXY_CANARY: &str = "KUBE-PROXY-CANARY";
 const SET_LENGTH: usize = 31;
 
 /// An address family.
@@ -119,7 +143,9 @@ impl Builtin {
 #[error("{0:?} is not a valid interface name")]
 pub struct NameError(String);
 
-/// The name of a chain of ours: `PTL-`, at most 28 letters, digits and dashes.
+/// The name of a chain that is, or could be, ours: `PTL-` and at most 28 letters, digits and dashes in all; or one of the
+/// names of chains of Services, which are kube-proxy's as well. A chain of such a name is ours if a rule in it bears our
+/// comment; we leave none of them empty.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChainName(Arc<str>);
 
@@ -141,10 +167,63 @@ impl ChainName {
         Self::read(&name).expect("a constant prefix and a hash are a valid chain name")
     }
 
-    /// A name read back from the kernel, if it is one of ours.
+    /// A chain that each service proxy has one of.
+    ///
+    /// # Panics
+    /// If the constant is no such name.
+    pub fn of_services(name: &'static str) -> Self {
+        let known = SERVICE_CHAINS.into_iter().find(|known| *known == name);
+        Self(
+            known
+                .expect("a constant name of a chain of Services")
+                .into(),
+        )
+    }
+
+    /// A chain of one port or endpoint of a Service, by the same hash as kube-proxy's: SHA-256 over the parts as they stand,
+    /// in base32 (RFC 4648), the first 16 digits.
+    ///
+    /// # Panics
+    /// If the constant is no such kind.
+    pub fn of_service(kind: &'static str, parts: &[&str]) -> Self {
+        let known = SERVICE_KINDS.into_iter().find(|known| *known == kind);
+        let mut hasher = Sha256::new();
+        for part in parts {
+            hasher.update(part.as_bytes());
+        }
+        let mut name = known
+            .expect("a constant kind of chains of Services")
+            .to_owned();
+        // Five bits a digit: the first ten octets.
+        let bits = hasher
+            .finalize()
+            .iter()
+            .take(10)
+            .fold(0_u128, |bits, octet| bits << 8 | u128::from(*octet));
+        let digits = (0..SERVICE_DIGITS)
+            .rev()
+            .map(|digit| bits >> (digit * 5) & 31);
+        name.extend(digits.filter_map(|digit| {
+            BASE32
+                .get(usize::try_from(digit).ok()?)
+                .map(|letter| char::from(*letter))
+        }));
+        Self(name.into())
+    }
+
+    /// Whether kube-proxy has chains of such names, too: the name alone doesn't say whose it is.
+    pub fn is_of_services(&self) -> bool {
+        self.0.starts_with(SERVICE_PREFIX)
+    }
+
+    /// A name read back from the kernel, if it is one that we use.
     pub(crate) fn read(text: &str) -> Option<Self> {
-        let ours = text.strip_prefix(CHAIN_PREFIX)?;
-        let valid = text.len() <= CHAIN_LENGTH && !ours.is_empty() && ours.bytes().all(is_word);
+        let valid = match text.strip_prefix(CHAIN_PREFIX) {
+            Some(rest) => {
+                text.len() <= CHAIN_LENGTH && !rest.is_empty() && rest.bytes().all(is_word)
+            }
+            None => is_service_chain(text),
+        };
         valid.then(|| Self(text.into()))
     }
 
@@ -234,6 +313,33 @@ impl fmt::Display for SetName {
     }
 }
 
+/// Words for people behind our mark in a rule's comment.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Note(Arc<str>);
+
+/// The kernel keeps 255 octets of a comment, our mark among them.
+const NOTE_LENGTH: usize = 220;
+
+impl Note {
+    /// Takes letters, digits and a few signs as they are, one `_` for whatever else there is, and no more than a comment
+    /// can hold: no word from outside ends the comment or the line.
+    pub fn new(text: &str) -> Self {
+        let kept = |c: char| match c {
+            ' ' | '-' | '.' | ':' | '/' | '[' | ']' | '>' => c,
+            c if c.is_ascii_alphanumeric() => c,
+            _ => '_',
+        };
+        let text: String = text.trim().chars().take(NOTE_LENGTH).map(kept).collect();
+        // A blank at the end would not read back.
+        Self(text.trim_end().replace("..", "__").into())
+    }
+
+    /// The words.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// The name of a network interface: 1 to 15 letters, digits, dots, dashes and underscores.
 ///
 /// Narrower than the kernel's own grammar: what iptables gives a meaning (`+`, `!`, `%`) is not in it.
@@ -268,6 +374,16 @@ impl fmt::Display for InterfaceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+fn is_service_chain(text: &str) -> bool {
+    let is_hash = |text: &str| {
+        text.len() == SERVICE_DIGITS && text.bytes().all(|byte| BASE32.contains(&byte))
+    };
+    SERVICE_CHAINS.contains(&text)
+        || SERVICE_KINDS
+            .into_iter()
+            .any(|kind| text.strip_prefix(kind).is_some_and(is_hash))
 }
 
 fn is_word(byte: u8) -> bool {
@@ -312,11 +428,34 @@ mod tests {
 
     #[test]
     fn only_names_with_our_prefix_are_ours() {
-        assert_eq!(ChainName::read("KUBE-FORWARD"), None);
+        for others in [
+            "KUBE-FIREWALL",
+            "KUBE-PROXY-CANARY",
+            "KUBE-SVC-",
+            "KUBE-SVC-abcdefghijklmnop",
+            "KUBE-ROUTER-INPUT",
+        ] {
+            assert_eq!(ChainName::read(others), None, "{others}");
+        }
         assert_eq!(ChainName::read("PTL-"), None);
         assert_eq!(ChainName::read("PTL-a b"), None);
         assert_eq!(SetName::read("ptl5-x"), None);
         assert!(SetName::read("ptl6-endpoints").is_some());
+    }
+
+    /// Names seen in tables of the real kube-proxy 1.34 (`ns1/svc1:p80` and its endpoint).
+    #[test]
+    fn chains_of_services_have_the_names_that_kube_proxy_gives_them() {
+        let service = ChainName::of_service("KUBE-SVC-", &["ns1/svc1:p80", "tcp"]);
+        let endpoint =
+            ChainName::of_service("KUBE-SEP-", &["ns1/svc1:p80", "tcp", "10.180.0.1:80"]);
+        assert_eq!(service.as_str(), "KUBE-SVC-XPGD46QRK7WJZT7O");
+        assert_eq!(endpoint.as_str(), "KUBE-SEP-SXIVWICOYRO3J4NJ");
+        for name in [service, endpoint, ChainName::of_services("KUBE-SERVICES")] {
+            assert!(name.is_of_services());
+            assert_eq!(ChainName::read(name.as_str()), Some(name));
+        }
+        assert!(!ChainName::fixed("FORWARD").is_of_services());
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::names::{ChainName, InterfaceName, SetName};
+use crate::names::{ChainName, Family, InterfaceName, Note, SetName};
 use crate::ports::PortRange;
 
 /// The kernel counts a limit's time in 10,000ths of a second.
@@ -62,6 +62,17 @@ pub enum Match {
         mask: u32,
         /// Whether it must be another value.
         negated: bool,
+    },
+    /// By chance: so many of 2^31 packets ([`Match::one_of`]).
+    Random(u32),
+    /// Source addresses that a list of the kernel's remembers (at most 100 a list, unless xt_recent was loaded otherwise).
+    Recent {
+        /// The list, which has the name of the chain that it leads to.
+        list: ChainName,
+        /// Whose addresses.
+        family: Family,
+        /// For so many seconds after they were last remembered; `None`: the packet's is remembered now, which always holds.
+        seconds: Option<u32>,
     },
 }
 
@@ -225,6 +236,8 @@ pub enum Action {
     Accept,
     /// Drops it.
     Drop,
+    /// Refuses it: the sender, of this family, is told by ICMP that nobody listens at the port. In the filter table alone.
+    Reject(Family),
     /// Writes the bits of the mask and goes on.
     SetMark {
         /// The value.
@@ -261,6 +274,7 @@ pub enum Action {
 pub struct Rule {
     matches: Vec<Match>,
     action: Action,
+    note: Option<Note>,
 }
 
 impl Rule {
@@ -270,7 +284,22 @@ impl Rule {
     pub fn new(matches: impl IntoIterator<Item = Match>, action: Action) -> Self {
         let mut matches: Vec<Match> = matches.into_iter().filter_map(Match::canonical).collect();
         matches.sort_by_key(Match::rank);
-        Self { matches, action }
+        Self {
+            matches,
+            action,
+            note: None,
+        }
+    }
+
+    /// The same rule with words for people in its comment.
+    pub fn noted(self, note: Note) -> Self {
+        let note = Some(note).filter(|note| !note.as_str().is_empty());
+        Self { note, ..self }
+    }
+
+    /// What its comment tells people.
+    pub fn note(&self) -> Option<&Note> {
+        self.note.as_ref()
     }
 
     /// Its conditions, in the order of the text.
@@ -290,6 +319,7 @@ impl Rule {
             | Action::Return
             | Action::Accept
             | Action::Drop
+            | Action::Reject(_)
             | Action::Dnat { .. }
             | Action::Masquerade => true,
             Action::Jump(_)
@@ -301,7 +331,17 @@ impl Rule {
     }
 }
 
+/// All packets, as [`Match::Random`] counts them.
+pub(crate) const ALL_PACKETS: u32 = 1 << 31;
+
 impl Match {
+    /// One of so many packets, by chance; all if it is one of one (or none).
+    pub fn one_of(packets: u32) -> Option<Self> {
+        // As iptables rounds: to the next, and half up.
+        let chance = |packets| (ALL_PACKETS + packets / 2) / packets;
+        (packets > 1).then(|| Self::Random(chance(packets)))
+    }
+
     /// As it reads back; `None` if it is no condition.
     fn canonical(self) -> Option<Self> {
         match self {
@@ -344,6 +384,8 @@ impl Match {
             Self::Set { .. } => 14,
             Self::Mark { .. } => 15,
             Self::Limit { .. } => 16,
+            Self::Random(_) => 17,
+            Self::Recent { .. } => 18,
         }
     }
 }

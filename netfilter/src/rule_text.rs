@@ -9,9 +9,11 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use crate::held::tokens;
-use crate::names::{ChainName, InterfaceName, SetName, short_hash};
+use crate::names::{ChainName, Family, InterfaceName, Note, SetName, short_hash};
 use crate::ports::PortRange;
-use crate::rule::{Action, CtState, InterfaceMatch, Match, Protocol, Rule, SetDirection};
+use crate::rule::{
+    ALL_PACKETS, Action, CtState, InterfaceMatch, Match, Protocol, Rule, SetDirection,
+};
 
 /// What starts the comment on each rule of ours.
 pub const COMMENT_PREFIX: &str = "ptl:";
@@ -24,7 +26,10 @@ impl Rule {
     pub fn render(&self) -> String {
         let (conditions, action) = (self.render_matches(), self.render_action());
         let hash = short_hash(&[&conditions, &action], COMMENT_DIGITS);
-        format!("{conditions}-m comment --comment \"{COMMENT_PREFIX}{hash}\" {action}")
+        let note = self
+            .note()
+            .map_or_else(String::new, |note| format!(" {}", note.as_str()));
+        format!("{conditions}-m comment --comment \"{COMMENT_PREFIX}{hash}{note}\" {action}")
     }
 
     /// Reads what [`Rule::render`] writes or `iptables-save` prints for it. `None` for all else: a rule without our
@@ -82,6 +87,8 @@ impl Rule {
             Match::Set { .. } => "set",
             Match::Mark { .. } => "mark",
             Match::Limit { .. } => "limit",
+            Match::Random(_) => "statistic",
+            Match::Recent { .. } => "recent",
         }
     }
 
@@ -99,6 +106,7 @@ impl Rule {
             Action::Return => "-j RETURN".to_owned(),
             Action::Accept => "-j ACCEPT".to_owned(),
             Action::Drop => "-j DROP".to_owned(),
+            Action::Reject(family) => format!("-j REJECT --reject-with {}", unreachable(*family)),
             Action::SetMark { value, mask } => format!("-j MARK --set-xmark {value:#x}/{mask:#x}"),
             Action::Nflog { group: 0, prefix } => format!("-j NFLOG --nflog-prefix {prefix}"),
             Action::Nflog { group, prefix } => {
@@ -172,6 +180,41 @@ fn write_match(text: &mut String, condition: &Match, module: &str) -> fmt::Resul
         } => write!(text, "{}--mark {value:#x}/{mask:#x} ", not(negated)),
         Match::Limit { rate } if *rate == DEFAULT_BURST => write!(text, "--limit {rate}/sec "),
         Match::Limit { rate } => write!(text, "--limit {rate}/sec --limit-burst {rate} "),
+        Match::Random(chance) => {
+            let part = f64::from(*chance) / f64::from(ALL_PACKETS);
+            write!(text, "--mode random --probability {part:.11} ")
+        }
+        Match::Recent {
+            list,
+            family,
+            seconds,
+        } => {
+            match seconds {
+                Some(seconds) => write!(text, "--rcheck --seconds {seconds} --reap ")?,
+                None => text.push_str("--set "),
+            }
+            write!(
+                text,
+                "--name {list} --mask {} --rsource ",
+                whole_address(*family)
+            )
+        }
+    }
+}
+
+/// The message of REJECT that iptables takes where none is asked for.
+fn unreachable(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "icmp-port-unreachable",
+        Family::V6 => "icmp6-port-unreachable",
+    }
+}
+
+/// The mask under which every address is another one.
+fn whole_address(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "255.255.255.255",
+        Family::V6 => "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
     }
 }
 
@@ -188,6 +231,9 @@ fn write_interface(text: &mut String, option: &str, interface: &InterfaceMatch) 
 struct Reader {
     matches: Vec<Match>,
     negated: bool,
+    note: Option<Note>,
+    /// How long a list of source addresses remembers, said before the list's name.
+    seconds: Option<u32>,
 }
 
 impl Reader {
@@ -195,12 +241,37 @@ impl Reader {
         let mut rest = words;
         loop {
             rest = match rest {
-                ["-j" | "-g", ..] => return Some(Rule::new(self.matches, read_action(rest)?)),
+                ["-j" | "-g", ..] => {
+                    let rule = Rule::new(self.matches, read_action(rest)?);
+                    return Some(match self.note {
+                        Some(note) => rule.noted(note),
+                        None => rule,
+                    });
+                }
                 ["!", rest @ ..] => {
                     self.negated = true;
                     rest
                 }
-                ["-m" | "--comment" | "--limit-burst", _, rest @ ..] => rest,
+                ["--comment", comment, rest @ ..] => {
+                    self.note = comment.split_once(' ').map(|(_, note)| Note::new(note));
+                    rest
+                }
+                ["--reap" | "--set" | "--rcheck", rest @ ..] => rest,
+                ["-m" | "--limit-burst" | "--mode", _, rest @ ..] => rest,
+                ["--seconds", seconds, rest @ ..] => {
+                    self.seconds = Some(seconds.parse().ok()?);
+                    rest
+                }
+                ["--name", list, "--mask", mask, "--rsource", rest @ ..] => {
+                    let recent = Match::Recent {
+                        list: ChainName::read(list)?,
+                        family: Family::ALL
+                            .into_iter()
+                            .find(|one| whole_address(*one) == *mask)?,
+                        seconds: self.seconds.take(),
+                    };
+                    self.push(recent, rest)
+                }
                 ["--tcp-flags", _, _, rest @ ..] => self.push(Match::TcpNotSyn, rest),
                 ["--match-set", name, direction, rest @ ..] => {
                     let condition = self.read_set(name, direction)?;
@@ -241,6 +312,13 @@ impl Reader {
             "--ctdir" => Match::CtReply,
             "--src-type" => Match::SourceLocal,
             "--dst-type" => Match::DestinationLocal,
+            "--probability" => {
+                let part = value
+                    .parse::<f64>()
+                    .ok()
+                    .filter(|part| (0.0..=1.0).contains(part))?;
+                Match::Random(read_chance(part)?)
+            }
             "--limit" => Match::Limit {
                 rate: value.strip_suffix("/sec")?.parse().ok()?,
             },
@@ -284,6 +362,12 @@ impl Reader {
     }
 }
 
+/// So many of 2^31 packets; a part between 0 and 1.
+fn read_chance(part: f64) -> Option<u32> {
+    // Exact: a u32 has fewer bits than an f64's fraction, and the text more digits than 2^31 needs.
+    format!("{:.0}", part * f64::from(ALL_PACKETS)).parse().ok()
+}
+
 /// Reads `0x1/0x3`, or `0x1` under all bits.
 fn read_masked(text: &str) -> Option<(u32, u32)> {
     let hexadecimal = |text: &str| u32::from_str_radix(text.strip_prefix("0x")?, 16).ok();
@@ -299,6 +383,11 @@ fn read_action(words: &[&str]) -> Option<Action> {
         ["-j", "RETURN"] => Action::Return,
         ["-j", "ACCEPT"] => Action::Accept,
         ["-j", "DROP"] => Action::Drop,
+        ["-j", "REJECT", "--reject-with", with] => Action::Reject(
+            Family::ALL
+                .into_iter()
+                .find(|one| unreachable(*one) == *with)?,
+        ),
         ["-j", "MARK", "--set-xmark", mark] => {
             let (value, mask) = read_masked(mark)?;
             Action::SetMark { value, mask }

@@ -1,10 +1,9 @@
 //! Reading of what `iptables-save` said.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
-use crate::held::{Actual, Slot, Words, tokens};
-use crate::names::{ChainName, Table};
+use crate::held::{Actual, tokens};
+use crate::names::Table;
 
 /// Why a saved text cannot be trusted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +69,7 @@ impl Actual {
         let mut actual = Self::default();
         read(text, &mut actual)?;
         for table in actual.tables.values_mut() {
+            table.find_other_proxy();
             table.forget_foreign();
         }
         Ok(actual)
@@ -78,29 +78,12 @@ impl Actual {
 
 impl Sink for Actual {
     fn chain(&mut self, table: Table, name: &str) {
-        let table = self.tables.entry(table).or_default();
-        match ChainName::read(name) {
-            Some(name) => drop(Arc::make_mut(&mut table.ours).entry(name).or_default()),
-            None => {
-                let others = Arc::make_mut(&mut table.others);
-                others.entry(name.to_owned()).or_default();
-            }
-        }
+        self.tables.entry(table).or_default().chain(name);
     }
 
     fn rule(&mut self, table: Table, line: &SavedLine<'_>) {
         let table = self.tables.entry(table).or_default();
-        match ChainName::read(line.chain) {
-            Some(name) => {
-                let chain = Arc::make_mut(&mut table.ours).entry(name).or_default();
-                Arc::make_mut(chain).push(Words::of(line.words));
-            }
-            None => {
-                let others = Arc::make_mut(&mut table.others);
-                let slots = others.entry(line.chain.to_owned()).or_default();
-                slots.push(Slot::read(line.words));
-            }
-        }
+        table.push(line.chain, line.words);
     }
 }
 
@@ -234,6 +217,35 @@ mod tests {
         let text =
             "*filter\n-A FORWARD -m comment --comment \"see --comment ptl:ab\" -j DROP\nCOMMIT\n";
         assert_eq!(Actual::parse(text).unwrap().rule_count(), 0);
+    }
+
+    #[test]
+    fn a_chain_of_services_is_ours_by_our_comment_in_it_and_another_proxys_is_told() {
+        let rule = crate::rule::Rule::new([], crate::rule::Action::Return).render();
+        let save = |chains: &str, rules: &str| {
+            Actual::parse(&format!("*nat\n{chains}{rules}COMMIT\n")).unwrap()
+        };
+        let services = ":KUBE-SERVICES - [0:0]\n";
+        let other = "-A KUBE-SERVICES -j LOG\n";
+        let ours = format!("-A KUBE-SERVICES {rule}\n");
+        assert_eq!(save(services, other).other_proxy(), Some("KUBE-SERVICES"));
+        assert_eq!(save(services, other).rule_count(), 0);
+        assert_eq!(save(services, &ours).other_proxy(), None);
+        for mixed in [format!("{other}{ours}"), format!("{ours}{other}")] {
+            let mixed = save(services, &mixed);
+            assert_eq!(
+                (mixed.rule_count(), mixed.other_proxy()),
+                (2, None),
+                "ours, and another's rule in it"
+            );
+        }
+        let empty = save(
+            ":KUBE-SERVICES - [0:0]\n:KUBE-FIREWALL - [0:0]\n",
+            "-A KUBE-FIREWALL -j LOG\n",
+        );
+        assert_eq!((empty.rule_count(), empty.other_proxy()), (0, None));
+        let canary = save(":KUBE-PROXY-CANARY - [0:0]\n", "");
+        assert_eq!(canary.other_proxy(), Some("KUBE-PROXY-CANARY"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What of ours `iptables-save -c` showed, as typed rules with their counters, for people who ask.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::held::is_ours;
 use crate::names::{ChainName, Table};
@@ -59,7 +59,13 @@ impl Saved {
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let mut reader = Reader::default();
         read(text, &mut reader)?;
-        let Reader { mut saved, lengths } = reader;
+        let Reader {
+            mut saved,
+            lengths,
+            marked,
+        } = reader;
+        let is_ours = |key: &(Table, ChainName)| !key.1.is_of_services() || marked.contains(key);
+        saved.chains.retain(|key, _| is_ours(key));
         for hook in &mut saved.hooks {
             let key = (hook.table, hook.chain.clone());
             hook.of = lengths.get(&key).copied().unwrap_or_default();
@@ -73,6 +79,8 @@ struct Reader {
     saved: Saved,
     /// How many rules each of others' chains has.
     lengths: BTreeMap<(Table, String), usize>,
+    /// Chains of Services in which a rule says that they are ours.
+    marked: BTreeSet<(Table, ChainName)>,
 }
 
 impl Sink for Reader {
@@ -84,7 +92,11 @@ impl Sink for Reader {
 
     fn rule(&mut self, table: Table, line: &SavedLine<'_>) {
         if let Some(name) = ChainName::read(line.chain) {
-            let chain = self.saved.chains.entry((table, name)).or_default();
+            let key = (table, name);
+            if key.1.is_of_services() && is_ours(line.words) {
+                self.marked.insert(key.clone());
+            }
+            let chain = self.saved.chains.entry(key).or_default();
             return chain.push(SavedRule::read(line));
         }
         let key = (table, line.chain.to_owned());

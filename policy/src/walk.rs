@@ -346,7 +346,7 @@ impl<'a> Walk<'a> {
                 | Action::Nfqueue { .. }
                 | Action::Dnat { .. }
                 | Action::Masquerade => return End::Accepted,
-                Action::Drop => return End::Dropped,
+                Action::Drop | Action::Reject(_) => return End::Dropped,
                 Action::Return => return End::Returned,
                 Action::SetMark { value, mask } => self.mark = (self.mark & !mask) ^ value,
                 Action::Nflog { .. } => {}
@@ -407,7 +407,8 @@ impl<'a> Walk<'a> {
             Match::CtReply => packet.reply,
             Match::SourceLocal => packet.source_local,
             Match::DestinationLocal => packet.destination_local,
-            Match::Limit { .. } => true,
+            // The last two stand in the nat table alone, which is not walked.
+            Match::Limit { .. } | Match::Random(_) | Match::Recent { .. } => true,
             Match::Mark {
                 value,
                 mask,

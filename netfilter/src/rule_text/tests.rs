@@ -52,6 +52,7 @@ fn net() -> impl Strategy<Value = IpNet> {
 fn chain() -> impl Strategy<Value = ChainName> {
     prop_oneof![
         Just(ChainName::fixed("ACCEPT")),
+        word().prop_map(|word| ChainName::of_service("KUBE-SEP-", &[&word])),
         word().prop_map(|word| ChainName::hashed("PI", &[word])),
     ]
 }
@@ -117,6 +118,10 @@ fn protocol() -> impl Strategy<Value = Vec<Match>> {
     ]
 }
 
+fn family() -> impl Strategy<Value = Family> {
+    prop::sample::select(Family::ALL.to_vec())
+}
+
 fn kind(condition: &Match) -> String {
     format!("{:?}", std::mem::discriminant(condition))
 }
@@ -133,6 +138,15 @@ fn conditions() -> impl Strategy<Value = Vec<Match>> {
         Just(Match::SourceLocal),
         Just(Match::DestinationLocal),
         any::<u16>().prop_map(|rate| Match::Limit { rate }),
+        (0u32..=1 << 31).prop_map(Match::Random),
+        (2u32..2_000).prop_map(|packets| Match::one_of(packets).unwrap()),
+        (chain(), family(), any::<Option<u32>>()).prop_map(|(list, family, seconds)| {
+            Match::Recent {
+                list,
+                family,
+                seconds,
+            }
+        }),
     ];
     let several = prop_oneof![
         set(),
@@ -173,8 +187,15 @@ pub(crate) fn rule() -> impl Strategy<Value = Rule> {
         any::<u16>().prop_map(|queue| Action::Nfqueue { queue }),
         (any::<IpAddr>(), any::<u16>()).prop_map(|(address, port)| Action::Dnat { address, port }),
         Just(Action::Masquerade),
+        family().prop_map(Action::Reject),
     ];
-    (conditions(), action).prop_map(|(matches, action)| Rule::new(matches, action))
+    (conditions(), action, prop::option::of(word())).prop_map(|(matches, action, note)| {
+        let rule = Rule::new(matches, action);
+        match note {
+            Some(note) => rule.noted(Note::new(&note)),
+            None => rule,
+        }
+    })
 }
 
 proptest! {
@@ -196,13 +217,14 @@ proptest! {
         let length = turned.len().max(1);
         turned.rotate_left(by % length);
         let turned = Rule::new(turned, rule.action().clone());
+        let turned = rule.note().cloned().into_iter().fold(turned, Rule::noted);
         prop_assert_eq!(turned.render(), rule.render());
     }
 
     #[test]
     fn no_word_from_outside_reaches_a_rules_text(rule in rule()) {
         let text = rule.render();
-        let plain = |c: char| c.is_ascii_alphanumeric() || " -_.:,/+![]\"".contains(c);
+        let plain = |c: char| c.is_ascii_alphanumeric() || " -_.:,/+![]>\"".contains(c);
         prop_assert!(text.chars().all(plain), "{:?}", text);
         prop_assert_eq!(text.matches('"').count(), 2, "{:?}", text);
         prop_assert!(!text.contains("../"), "{:?}", text);
@@ -253,11 +275,15 @@ fn conditions_of_one_module_are_one_match() {
 }
 
 /// As iptables-nft 1.8.9 and iptables-legacy 1.8.9 showed them (`-save -t nat`), the comment's hash left out: both alike.
-const SAVED_TRANSLATIONS: [&str; 6] = [
+const SAVED_TRANSLATIONS: [&str; 10] = [
     "-d 10.1.0.7/32 -p sctp -m sctp --dport 8080 ; -j DNAT --to-destination 10.1.0.7:80",
     "-d fd00:1::7/128 -p sctp -m sctp --dport 8080 ; -j DNAT --to-destination [fd00:1::7]:80",
     "-p tcp -m tcp --dport 8192:12287 ; -g PTL-H",
     "-m addrtype --dst-type LOCAL ; -j PTL-D",
+    "-m statistic --mode random --probability 0.33333333349 ; -j KUBE-SEP-SXIVWICOYRO3J4NJ",
+    "-m recent --rcheck --seconds 10800 --reap --name KUBE-SEP-SXIVWICOYRO3J4NJ --mask 255.255.255.255 --rsource ; -j KUBE-SEP-SXIVWICOYRO3J4NJ",
+    "-p tcp -m recent --set --name PTL-H --mask ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff --rsource ; -j DNAT --to-destination [fd00::1]:80",
+    "-d 10.1.0.7/32 -p tcp -m tcp --dport 80 ; -j REJECT --reject-with icmp-port-unreachable",
     "-m set --match-set ptl4-x src,dst ; -j MASQUERADE --random-fully",
     "-m set --match-set ptl6-x src,dst ; -j MASQUERADE --random-fully",
 ];

@@ -125,7 +125,9 @@ impl<'a> Walk<'a> {
                 Action::Return => return End::Returned,
                 Action::SetMark { value, mask } => self.mark = (self.mark & !mask) ^ value,
                 Action::Nflog { .. } | Action::Nfqueue { .. } => {}
-                Action::Dnat { .. } | Action::Masquerade => panic!("policy translates nothing"),
+                Action::Dnat { .. } | Action::Masquerade | Action::Reject(_) => {
+                    panic!("policy translates and refuses nothing")
+                }
                 Action::Goto(chain) => return self.chain(table, chain),
                 Action::Jump(chain) => {
                     if let End::Final(verdict) = self.chain(table, chain) {
@@ -171,6 +173,7 @@ impl<'a> Walk<'a> {
             Match::Limit { .. } => true,
             // What opens a connection comes from a port of its own, and is no reply.
             Match::SourcePort(_) | Match::CtReply => false,
+            Match::Random(_) | Match::Recent { .. } => panic!("policy leaves nothing to chance"),
         }
     }
 
