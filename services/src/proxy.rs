@@ -9,6 +9,7 @@
 pub mod endpoints;
 pub mod health;
 pub mod index;
+pub mod iptables;
 pub mod model;
 pub mod stale_flows;
 
@@ -36,6 +37,15 @@ impl fmt::Display for PortName {
             "" => write!(f, "{service}"),
             port => write!(f, "{service}:{port}"),
         }
+    }
+}
+
+/// A protocol's name as kube-proxy hashes it and iptables takes it.
+pub(crate) fn protocol_word(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
     }
 }
 

@@ -1,0 +1,202 @@
+//! The model as chains of iptables, with kube-proxy's names: what people look for when they debug is where they look.
+//!
+//! ```text
+//! nat PREROUTING, OUTPUT ─► KUBE-SERVICES ─(by prefixes of addresses, where there are many)─► KUBE-SVC-…, KUBE-EXT-…, KUBE-FW-…
+//!                                └ an address of the node ─► KUBE-NODEPORTS ─► KUBE-EXT-… ─► KUBE-SVC-…, KUBE-SVL-… ─► KUBE-SEP-… ─► DNAT
+//! nat POSTROUTING ─► KUBE-POSTROUTING: what KUBE-MARK-MASQ marked gets the node's address
+//! filter: what must be refused or dropped; what is left of the mark is let through
+//! ```
+
+mod base;
+mod dispatch;
+mod port;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use api::NamespacedName;
+use ipnet::IpNet;
+use netfilter::{ChainName, Family, InterfaceName, Rule, Ruleset, Table, TableRules};
+
+use self::dispatch::{Dispatch, Key, Role};
+use super::index::Touched;
+use super::model::{Model, Served};
+
+/// What the rules hang on besides the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What starts the name of each pod's interface on the host: who comes by one is a pod of this node.
+    pub pod_interfaces: InterfaceName,
+    /// The bit of the packet mark that says "masquerade" (kube-proxy's is `0x4000`).
+    pub masquerade_mark: u32,
+    /// The node's addresses that answer at node ports; empty: all (semantics 132). Those of the loopback never do.
+    pub node_port_addresses: Vec<IpNet>,
+    /// Whether `nf_conntrack_tcp_be_liberal` is set: then no packet out of a window is to be dropped (semantics 141).
+    pub tcp_is_liberal: bool,
+}
+
+impl Options {
+    /// kube-proxy's defaults, for pods at interfaces that start so.
+    pub fn new(pod_interfaces: InterfaceName) -> Self {
+        Self {
+            pod_interfaces,
+            masquerade_mark: 0x4000,
+            node_port_addresses: Vec::new(),
+            tcp_is_liberal: false,
+        }
+    }
+}
+
+/// What one Service adds to the rules of a family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Part {
+    /// Chains of the nat table.
+    chains: BTreeMap<ChainName, Arc<[Rule]>>,
+    /// Rules in chains that all Services share.
+    rules: Vec<(Role, (Key, Rule))>,
+}
+
+/// One family's rules, and what they were made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Compiled {
+    family: Family,
+    parts: BTreeMap<NamespacedName, Part>,
+    shared: BTreeMap<Role, Dispatch>,
+    rules: Arc<Ruleset>,
+}
+
+/// Compiles what changed; what did not change stays the same allocation, so that a plan compares pointers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiler {
+    options: Options,
+    families: [Compiled; 2],
+}
+
+impl Compiler {
+    /// Without any Service. The chains that all share are there from the start.
+    pub fn new(options: Options) -> Self {
+        let families = Family::ALL.map(|family| Compiled::new(family, &options));
+        Self { options, families }
+    }
+
+    /// Compiles anew those Services that changed ([`Model::refresh`] names them).
+    pub fn update(&mut self, model: &Model, changed: &Touched) {
+        for compiled in &mut self.families {
+            compiled.update(model, changed, &self.options);
+        }
+    }
+
+    /// What a family is to have in the kernel.
+    pub fn rules(&self, family: Family) -> &Arc<Ruleset> {
+        let [v4, v6] = &self.families;
+        match family {
+            Family::V4 => &v4.rules,
+            Family::V6 => &v6.rules,
+        }
+    }
+}
+
+impl Compiled {
+    fn new(family: Family, options: &Options) -> Self {
+        let mut compiled = Self {
+            family,
+            parts: BTreeMap::new(),
+            shared: BTreeMap::new(),
+            rules: Arc::new(base::rules(options)),
+        };
+        for role in Role::ALL {
+            compiled.share(role, options);
+        }
+        compiled
+    }
+
+    fn update(&mut self, model: &Model, changed: &Touched, options: &Options) {
+        let mut dirty = BTreeSet::new();
+        for name in changed {
+            let served = model.service(name).map(AsRef::as_ref);
+            let part = served.map_or_else(Part::default, |served| self.part(name, served, options));
+            self.replace(name, part, &mut dirty);
+        }
+        for role in dirty {
+            self.share(role, options);
+        }
+    }
+
+    fn part(&self, name: &NamespacedName, served: &Served, options: &Options) -> Part {
+        let mut part = Part::default();
+        for port in served
+            .ports
+            .iter()
+            .filter(|port| port.family == self.family)
+        {
+            port::add(&mut part, port, options);
+        }
+        if let Some(check) = &served.health {
+            part.rules.push(base::health(name, check.port));
+        }
+        part
+    }
+
+    /// Puts a Service's part in the place of its last one.
+    fn replace(&mut self, name: &NamespacedName, mut part: Part, dirty: &mut BTreeSet<Role>) {
+        let old = self.parts.remove(name).unwrap_or_default();
+        for (name, rules) in &mut part.chains {
+            if let Some(held) = old.chains.get(name).filter(|held| *held == rules) {
+                *rules = held.clone();
+            }
+        }
+        if part.chains != old.chains {
+            let nat = nat(&mut self.rules);
+            for name in old
+                .chains
+                .keys()
+                .filter(|name| !part.chains.contains_key(*name))
+            {
+                nat.chains.remove(name);
+            }
+            let chains = part.chains.iter();
+            nat.chains
+                .extend(chains.map(|(name, rules)| (name.clone(), rules.clone())));
+        }
+        if part.rules != old.rules {
+            for (role, entry) in old.rules.iter().filter(|one| !part.rules.contains(one)) {
+                self.shared.entry(*role).or_default().remove(entry);
+                dirty.insert(*role);
+            }
+            for (role, entry) in part.rules.iter().filter(|one| !old.rules.contains(one)) {
+                self.shared.entry(*role).or_default().insert(entry.clone());
+                dirty.insert(*role);
+            }
+        }
+        if part != Part::default() {
+            self.parts.insert(name.clone(), part);
+        }
+    }
+
+    /// Makes the chains of a role anew from all Services' rules in it.
+    fn share(&mut self, role: Role, options: &Options) {
+        let dispatch = self.shared.entry(role).or_default();
+        let head = base::before(role, self.family);
+        let tail = base::after(role, self.family, options);
+        let old = dispatch.take_chains();
+        let made = dispatch.chains(role, self.family, head, tail);
+        let rules = Arc::make_mut(&mut self.rules);
+        let chains = &mut rules.tables.entry(role.table()).or_default().chains;
+        for name in old.iter().filter(|name| !made.contains_key(*name)) {
+            chains.remove(name);
+        }
+        for (name, rules) in made {
+            let rules: Arc<[Rule]> = rules.into();
+            if chains.get(&name).is_none_or(|held| *held != rules) {
+                chains.insert(name, rules);
+            }
+        }
+    }
+}
+
+fn nat(rules: &mut Arc<Ruleset>) -> &mut TableRules {
+    Arc::make_mut(rules).tables.entry(Table::Nat).or_default()
+}
+
+#[cfg(test)]
+mod tests;
