@@ -1,4 +1,5 @@
-//! What it costs to compile many Services and to change one: `cargo run --release -p services --example compiling [N]`.
+//! What it costs to compile many Services and to change one: `cargo run --release -p services --example compiling -- [N [all|few [FILE]]]`.
+//! FILE gets what `iptables-restore --noflush` is told first.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -14,7 +15,7 @@ use api::resources::{EndpointSlice, Service};
 use netfilter::{Actual, Effort, Family, InterfaceName, plan};
 use serde_json::json;
 use services::proxy::index::{Index, Touched};
-use services::proxy::iptables::{Compiler, Options};
+use services::proxy::iptables::{Compiler, EndpointChains, Options};
 use services::proxy::model::Model;
 
 fn service(number: usize) -> Arc<Service> {
@@ -88,13 +89,20 @@ fn main() {
     });
     let changed = timed("model", || model.refresh(&index, &touched));
     println!("model: {} kB", resident());
-    let mut compiler = Compiler::new(Options::new(InterfaceName::new("ptl").unwrap()));
+    let mut options = Options::new(InterfaceName::new("ptl").unwrap());
+    if std::env::args().nth(2).as_deref() == Some("few") {
+        options.endpoint_chains = EndpointChains::Needed;
+    }
+    let mut compiler = Compiler::new(options);
     timed("chains", || compiler.update(&model, &changed));
     println!("chains: {} kB", resident());
     let first = compiler.rules(Family::V4).clone();
     let made = timed("plan of all", || {
         plan(&Actual::default(), &first, Effort::Exact)
     });
+    if let (Some(path), Some(text)) = (std::env::args().nth(3), &made.restore) {
+        std::fs::write(path, text).unwrap();
+    }
     println!(
         "{} rules, {} bytes",
         made.rules_written,

@@ -33,6 +33,18 @@ pub struct Options {
     pub node_port_addresses: Vec<IpNet>,
     /// Whether `nf_conntrack_tcp_be_liberal` is set: then no packet out of a window is to be dropped (semantics 141).
     pub tcp_is_liberal: bool,
+    /// Which endpoints have chains of their own.
+    pub endpoint_chains: EndpointChains,
+}
+
+/// Which endpoints have a chain KUBE-SEP-… of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointChains {
+    /// All, as people know it.
+    All,
+    /// Those alone that need one: they may ask themselves, or clients keep them. To the others KUBE-SVC-… leads by itself. For
+    /// many Services: what iptables-nft takes to write chains grows by the square of their number.
+    Needed,
 }
 
 impl Options {
@@ -43,6 +55,7 @@ impl Options {
             masquerade_mark: 0x4000,
             node_port_addresses: Vec::new(),
             tcp_is_liberal: false,
+            endpoint_chains: EndpointChains::All,
         }
     }
 }

@@ -7,11 +7,12 @@ use api::resources;
 use ipnet::IpNet;
 use netfilter::{Action, ChainName, InterfaceMatch, Match, Note, PortRange, Protocol, Rule};
 
+use super::super::endpoints::Endpoint;
 use super::super::model::{Answer, Frontend, FrontendKind, Scope, ServicePort};
 use super::super::protocol_word;
 use super::base::mark_masquerade;
 use super::dispatch::{Key, Role};
-use super::{Options, Part};
+use super::{EndpointChains, Options, Part};
 
 /// The names of a port's chains.
 struct Names<'a> {
@@ -107,13 +108,19 @@ pub(super) fn add(part: &mut Part, port: &ServicePort, options: &Options) {
             balance(&names, scope, inside, options),
         );
         for one in port.endpoints(scope) {
-            put(
-                part,
-                names.endpoint(one.address),
-                endpoint(&names, one.address),
-            );
+            if has_chain(port, one, options) {
+                let name = names.endpoint(one.address);
+                put(part, name, endpoint(&names, one.address));
+            }
         }
     }
+}
+
+/// Whether an endpoint needs a chain of its own. It does where it may ask itself through this node: a pod of another node is
+/// masqueraded here anyway, or not led to itself.
+fn has_chain(port: &ServicePort, endpoint: &Endpoint, options: &Options) -> bool {
+    let may_ask_itself = endpoint.is_local || endpoint.node.is_none();
+    options.endpoint_chains == EndpointChains::All || port.affinity.is_some() || may_ask_itself
 }
 
 fn put(part: &mut Part, name: ChainName, rules: Vec<Rule>) {
@@ -291,11 +298,21 @@ fn balance(
     }
     let mut left = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
     for one in endpoints {
-        let chain = names.endpoint(one.address);
-        // The last is sure; nothing comes back from it, so that it may end the chain.
-        let rule = match Match::one_of(left) {
-            Some(chance) => Rule::new([chance], Action::Jump(chain)),
-            None => Rule::new([], Action::Goto(chain)),
+        let chance = Match::one_of(left);
+        let rule = if has_chain(port, one, options) {
+            let chain = names.endpoint(one.address);
+            // The last is sure; nothing comes back from it, so that it may end the chain.
+            let lead = match chance {
+                Some(_) => Action::Jump(chain),
+                None => Action::Goto(chain),
+            };
+            Rule::new(chance, lead)
+        } else {
+            let of_protocol = Match::Protocol(protocol(port.name.protocol));
+            Rule::new(
+                chance.into_iter().chain([of_protocol]),
+                translate(one.address),
+            )
         };
         rules.push(rule.noted(note(one.address)));
         left = left.saturating_sub(1);
@@ -324,12 +341,15 @@ fn endpoint(names: &Names<'_>, to: SocketAddr) -> Vec<Rule> {
     if port.affinity.is_some() {
         conditions.push(recent(port, names.endpoint(to), None));
     }
-    let translate = Action::Dnat {
-        address: to.ip(),
-        port: to.port(),
-    };
     vec![
         masquerade(vec![itself]).noted(names.note("")),
-        Rule::new(conditions, translate).noted(names.note("")),
+        Rule::new(conditions, translate(to)).noted(names.note("")),
     ]
+}
+
+fn translate(to: SocketAddr) -> Action {
+    Action::Dnat {
+        address: to.ip(),
+        port: to.port(),
+    }
 }

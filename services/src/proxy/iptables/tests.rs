@@ -18,7 +18,12 @@ pub(super) fn options() -> Options {
 
 /// All of a world compiled at once.
 pub(super) fn compiled(world: &World) -> Compiler {
-    let mut compiler = Compiler::new(options());
+    compiled_with(world, options())
+}
+
+/// The same by other options.
+pub(super) fn compiled_with(world: &World, options: Options) -> Compiler {
+    let mut compiler = Compiler::new(options);
     let all = world
         .model
         .services()

@@ -58,7 +58,7 @@ fn check_links(rules: &Ruleset) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn any_order_of_changes_gives_the_model_and_the_rules_of_what_is(steps in prop::collection::vec(step(), 0..25)) {

@@ -259,3 +259,29 @@ fn rule_141_where_tcp_is_liberal_nothing_is_dropped_as_invalid() {
     let rules = Compiler::new(options);
     assert!(!shown(&rules, Table::Filter, "KUBE-FORWARD").contains("INVALID"));
 }
+
+#[test]
+fn rule_129_where_chains_are_few_only_endpoints_that_may_ask_themselves_have_one() {
+    let mut world = World::new();
+    world.service("web", json!({}));
+    let outside = json!({"addresses": ["10.1.0.3"]});
+    let here = endpoint("10.1.0.1", HERE, Is::Ready);
+    let there = endpoint("10.1.0.2", "n2", Is::Ready);
+    world.endpoints("web", &[here, there, outside]);
+    let mut options = options();
+    options.endpoint_chains = EndpointChains::Needed;
+    let rules = compiled_with(&world, options);
+    let nat = &rules.rules(Family::V4).tables[&Table::Nat].chains;
+    let own = nat
+        .keys()
+        .filter(|name| name.as_str().starts_with("KUBE-SEP-"));
+    assert_eq!(own.count(), 2, "the one here, and the one of no node");
+    let service = nat
+        .keys()
+        .find(|name| name.as_str().starts_with("KUBE-SVC-"));
+    let lines = shown(&rules, Table::Nat, service.unwrap().as_str());
+    assert!(
+        lines.contains("-j DNAT --to-destination 10.1.0.2:8080"),
+        "{lines}"
+    );
+}
