@@ -15,6 +15,7 @@ const PAGES: &[&str] = &[
     "docs/conformance-policy.md",
     "docs/conformance-cni.md",
     "docs/conformance-routing.md",
+    "docs/conformance-services.md",
 ];
 
 /// Where most of what the first names is: files are given from here or from the root.
