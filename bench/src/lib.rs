@@ -7,6 +7,7 @@ mod fleet;
 pub mod interrupt;
 pub mod kernel_routes;
 pub mod machine;
+mod overlay;
 pub mod peer;
 pub mod policy;
 pub mod prefix;

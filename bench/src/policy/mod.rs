@@ -7,16 +7,16 @@ mod judge;
 pub(crate) mod membership;
 mod packet;
 mod program;
-mod traffic;
+pub(crate) mod traffic;
 
 use anyhow::Result;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::figures::Figures;
-use crate::{attach, fleet};
+use crate::{attach, fleet, overlay};
 
-/// A row of policy, of attaching pods, or of a whole cluster.
+/// A row of policy, of attaching pods, of a whole cluster, or of ways between nodes and to outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 pub enum NodeRow {
     /// The first whole program.
@@ -51,6 +51,18 @@ pub enum NodeRow {
     #[value(name = "fleet")]
     #[serde(rename = "fleet")]
     Fleet,
+    /// A live pool into tunnels and back.
+    #[value(name = "overlay-switch")]
+    #[serde(rename = "overlay-switch")]
+    OverlaySwitch,
+    /// Throughput and latency by VXLAN.
+    #[value(name = "overlay-packet")]
+    #[serde(rename = "overlay-packet")]
+    OverlayPacket,
+    /// Connections of pods to outside.
+    #[value(name = "egress-connect")]
+    #[serde(rename = "egress-connect")]
+    EgressConnect,
 }
 
 impl NodeRow {
@@ -66,6 +78,9 @@ impl NodeRow {
             Self::CniDel => "cni-del",
             Self::CniFifty => "cni-50",
             Self::Fleet => "fleet",
+            Self::OverlaySwitch => "overlay-switch",
+            Self::OverlayPacket => "overlay-packet",
+            Self::EgressConnect => "egress-connect",
         }
     }
 
@@ -91,6 +106,13 @@ impl NodeRow {
             Self::Fleet => {
                 "an agent in a cluster of 5,000 Nodes, 50,000 Pods and 500 policies, on the real API server"
             }
+            Self::OverlaySwitch => "a live pool from None to VXLAN and back, under traffic",
+            Self::OverlayPacket => {
+                "between pods of two nodes in one subnet: directly, by VXLAN, and by a VXLAN device made by hand"
+            }
+            Self::EgressConnect => {
+                "connections of a pod to outside: natOutgoing, and one rule MASQUERADE made by hand"
+            }
         }
     }
 
@@ -107,6 +129,9 @@ impl NodeRow {
             Self::CniAdd | Self::CniDel => attach::one_by_one(self, effort),
             Self::CniFifty => attach::at_once(self, effort),
             Self::Fleet => fleet::measure(self, effort),
+            Self::OverlaySwitch => overlay::switch(self, effort),
+            Self::OverlayPacket => overlay::packet(self, effort),
+            Self::EgressConnect => overlay::egress(self, effort),
         }
     }
 }

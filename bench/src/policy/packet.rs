@@ -1,6 +1,7 @@
 //! Throughput and latency between two pods of a node with 2 and with 500 isolated pods, beside a flat chain per pod.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use ::tests::policy_lab::{BackEnd, PORTS, Wires, address_of, isolated};
 use anyhow::{Context as _, Result};
@@ -27,7 +28,7 @@ enum Layout {
 struct Couple {
     back_end: BackEnd,
     layout: Layout,
-    rigs: [Traffic; 2],
+    rigs: [(Wires, Traffic); 2],
     rounds: Vec<[Round; 2]>,
 }
 
@@ -74,7 +75,7 @@ pub(super) fn measure(row: NodeRow, effort: Effort) -> Result<Figures> {
 
 impl Couple {
     fn new(back_end: BackEnd, layout: Layout) -> Result<Self> {
-        let rig = |all: bool| -> Result<Traffic> {
+        let rig = |all: bool| -> Result<(Wires, Traffic)> {
             let wires = Wires::new("packet", TALKING)?;
             let pods = if all {
                 (0..PODS).collect()
@@ -87,7 +88,10 @@ impl Couple {
                     wires.restore(back_end, Family::V4, &["--noflush"], &flat(&pods))?
                 }
             }
-            Traffic::new(wires, TALKING)
+            let end = SocketAddr::new(address_of(TALKING[1], Family::V4), PORTS[0] + 1);
+            let [from, to] = &wires.pods;
+            let traffic = Traffic::between((from, to), end)?;
+            Ok((wires, traffic))
         };
         Ok(Self {
             back_end,
@@ -98,13 +102,14 @@ impl Couple {
     }
 
     fn measure(&mut self, round: usize) -> Result<()> {
+        let of = |(wires, traffic): &(Wires, Traffic)| traffic.round(&wires.pods[0]);
         let [few, all] = &self.rigs;
         let pair = if round.is_multiple_of(2) {
-            let first = few.round()?;
-            [first, all.round()?]
+            let first = of(few)?;
+            [first, of(all)?]
         } else {
-            let first = all.round()?;
-            [few.round()?, first]
+            let first = of(all)?;
+            [of(few)?, first]
         };
         self.rounds.push(pair);
         Ok(())

@@ -5,8 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use netfilter::Family;
-use tests::policy_lab::{PORTS, Wires, address_of};
+use tests::netns::Netns;
 
 use super::quantile;
 
@@ -20,27 +19,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What was measured in one round.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Round {
+pub(crate) struct Round {
     /// Seconds for the bulk.
-    pub(super) bulk: f64,
+    pub(crate) bulk: f64,
     /// Microseconds there and back, median.
-    pub(super) ping: f64,
+    pub(crate) ping: f64,
     /// The same, the 99th of a hundred.
-    pub(super) slow_ping: f64,
+    pub(crate) slow_ping: f64,
     /// Microseconds until a connection stands, median.
-    pub(super) connect: f64,
+    pub(crate) connect: f64,
 }
 
 impl Round {
     /// Octets of bulk a second, in GB.
-    pub(super) fn throughput(&self) -> f64 {
+    pub(crate) fn throughput(&self) -> f64 {
         BULK as f64 / self.bulk / 1e9
     }
 }
 
-/// Two pods with a connection that stands.
-pub(super) struct Traffic {
-    wires: Wires,
+/// A connection that stands between two namespaces.
+pub(crate) struct Traffic {
     listener: TcpListener,
     end: SocketAddr,
     client: TcpStream,
@@ -48,10 +46,8 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// Opens the connection from the first pod to the second one, which have these numbers.
-    pub(super) fn new(wires: Wires, [_, second]: [usize; 2]) -> Result<Self> {
-        let end = SocketAddr::new(address_of(second, Family::V4), PORTS[0] + 1);
-        let [from, to] = &wires.pods;
+    /// Opens the connection to an address of the second one.
+    pub(crate) fn between((from, to): (&Netns, &Netns), end: SocketAddr) -> Result<Self> {
         let listener = to.inside(|| TcpListener::bind(end))??;
         let client = from.inside(|| TcpStream::connect_timeout(&end, PATIENCE))??;
         let (server, _) = listener.accept()?;
@@ -60,7 +56,6 @@ impl Traffic {
             stream.set_read_timeout(Some(PATIENCE))?;
         }
         Ok(Self {
-            wires,
             listener,
             end,
             client,
@@ -68,8 +63,8 @@ impl Traffic {
         })
     }
 
-    /// One of each.
-    pub(super) fn round(&self) -> Result<Round> {
+    /// One of each; new connections come from `from`.
+    pub(crate) fn round(&self, from: &Netns) -> Result<Round> {
         let pings = self.pings()?;
         let bulks = (0..BULKS)
             .map(|_| self.bulk())
@@ -78,7 +73,7 @@ impl Traffic {
             bulk: quantile(&bulks, 0.0),
             ping: quantile(&pings, 0.5),
             slow_ping: quantile(&pings, 0.99),
-            connect: quantile(&self.connects()?, 0.5),
+            connect: quantile(&self.connects(from)?, 0.5),
         })
     }
 
@@ -127,8 +122,7 @@ impl Traffic {
         })
     }
 
-    fn connects(&self) -> Result<Vec<f64>> {
-        let [from, _] = &self.wires.pods;
+    pub(crate) fn connects(&self, from: &Netns) -> Result<Vec<f64>> {
         let connect = || -> Result<Vec<f64>> {
             let mut times = Vec::with_capacity(CONNECTIONS);
             for _ in 0..CONNECTIONS {
