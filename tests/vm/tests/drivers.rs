@@ -8,10 +8,13 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use anyhow::ensure;
 use socket2::{Domain, Protocol, Socket, Type};
 use tests::netns::{Netns, run};
 use tests::reach::PORT;
+use tests::wait::eventually;
 use vm::{connect, packets, pair, release};
 
 /// Both ends' tunnel addresses: 198.51.100.1 on the left, 198.51.100.2 on the right.
@@ -151,10 +154,15 @@ fn ip_vs_leads_a_service_to_its_endpoint() {
     left.run("ipvsadm", &["-a", "-t", &service, "-r", &endpoint, "-m"])
         .unwrap();
     connect(&left, &right, "203.0.113.10").unwrap();
-    let counted = left.run("ipvsadm", &["-L", "-n", "--stats"]).unwrap();
-    let line = counted.lines().find(|line| line.contains(&endpoint));
-    let packets = line.and_then(|line| line.split_whitespace().nth(3)?.parse::<u64>().ok());
-    assert!(packets.is_some_and(|count| count >= 3), "{counted}");
+    // The kernel adds its processors' counts up every two seconds.
+    eventually(Duration::from_secs(10), "the packets to be counted", || {
+        let counted = left.run("ipvsadm", &["-L", "-n", "--stats"])?;
+        let line = counted.lines().find(|line| line.contains(&endpoint));
+        let packets = line.and_then(|line| line.split_whitespace().nth(3)?.parse::<u64>().ok());
+        ensure!(packets.is_some_and(|count| count >= 3), "{counted}");
+        Ok(())
+    })
+    .unwrap();
 }
 
 #[test]
