@@ -46,7 +46,7 @@ fn pod(lab: &Fabric, number: usize) -> Result<(&Netns, IpAddr)> {
 pub(crate) fn switch(row: NodeRow, effort: Effort) -> Result<Figures> {
     let head = ["run", "probes sent", "lost", "to VXLAN, ms", "back, ms"];
     let mut figures = Figures::new(row, &head)?;
-    let mut all_lost = 0;
+    let (mut all_sent, mut all_lost) = (0, 0);
     let mut lab = lab("swi", "None", false)?;
     for run in 1..=effort.repeat.max(1) {
         let stations: Vec<_> = lab.stations.drain(..).collect();
@@ -75,7 +75,7 @@ pub(crate) fn switch(row: NodeRow, effort: Effort) -> Result<Figures> {
         }
         let sent: u64 = outcomes.iter().map(|one| one.sent).sum();
         let lost: u64 = outcomes.iter().map(|one| one.lost).sum();
-        all_lost += lost;
+        (all_sent, all_lost) = (all_sent + sent, all_lost + lost);
         let [there, back] = took.as_slice() else {
             anyhow::bail!("{took:?}");
         };
@@ -87,7 +87,8 @@ pub(crate) fn switch(row: NodeRow, effort: Effort) -> Result<Figures> {
             format!("{back:.0}"),
         ]);
     }
-    figures.bar("probes lost", all_lost as f64, 0.0);
+    let part = all_lost as f64 * 1e3 / all_sent as f64;
+    figures.bar("lost of a thousand probes", part, 1.0);
     figures.note(format!(
         "UDP, new and established TCP between pods of two nodes, {RATE} probes a second each; the times are from the manifest's renaming until the \
          routes of all three nodes are the other ones, looked at every 50 ms. To VXLAN a node waits a second after its device is made, so that the \
