@@ -3,7 +3,7 @@
 demo: ; @KEEP=$(KEEP) scripts/demo
 test: ; @scripts/test
 cluster-test: ; @scripts/cluster-test
-vm-test: ; @scripts/vm-test
+vm-test: ; @scripts/vm-test $(ONLY)
 image: ; @scripts/image
 bench: ; @scripts/bench
 soak: ; @scripts/bench soak
