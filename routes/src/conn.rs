@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::Socket;
-use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
@@ -100,6 +100,11 @@ impl Conn {
     /// Opens a socket for nfnetlink (conntrack, ipset) in the calling thread's network namespace.
     pub(crate) fn open_netfilter() -> Result<Self, Error> {
         Self::open_for(NETLINK_NETFILTER)
+    }
+
+    /// Opens a socket for generic netlink (WireGuard) in the calling thread's network namespace.
+    pub(crate) fn open_generic() -> Result<Self, Error> {
+        Self::open_for(NETLINK_GENERIC)
     }
 
     fn open_for(protocol: isize) -> Result<Self, Error> {

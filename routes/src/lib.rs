@@ -21,6 +21,7 @@ mod target;
 mod tracker;
 mod tunnel;
 mod wire;
+mod wireguard;
 
 pub use ipip::{IPIP, Ipip, apply_ipip, delete_ipip, ipip_local};
 pub use links::{
@@ -42,6 +43,10 @@ pub use tracker::{NextHopTracker, Reach};
 pub use tunnel::{
     Mac, TUNNEL, Tunnel, TunnelPeer, TunnelReport, VNI, VXLAN_PORT, apply_tunnel, delete_tunnel,
     tunnel_local,
+};
+pub use wireguard::{
+    PrivateKey, PublicKey, WIREGUARD, WireGuard, WireGuardPeer, WireGuardReport, apply_wireguard,
+    delete_wireguard,
 };
 
 use std::io;

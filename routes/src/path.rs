@@ -11,7 +11,7 @@ use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, Rout
 use crate::batch::Batch;
 use crate::conn::{Conn, parse};
 use crate::links::{self, LINK_PREFIX, LinkInfo, SHAPER_PREFIX, blocking};
-use crate::{Error, IPIP, TUNNEL, pod};
+use crate::{Error, IPIP, TUNNEL, WIREGUARD, pod};
 
 /// Addresses that no narrower route than a default one covers: reserved (RFC 1112 §4), and of the former 6bone (RFC 3701),
 /// which lies in 2000::/3, another way to write a default route.
@@ -78,7 +78,9 @@ fn leads_out(link: &LinkInfo) -> bool {
     let of_pods = [LINK_PREFIX, SHAPER_PREFIX];
     let of_pod = matches!(link.kind.as_str(), "veth" | "ifb")
         && of_pods.iter().any(|prefix| link.name.starts_with(prefix));
-    let inner = link.kind == "dummy" || [TUNNEL, IPIP].contains(&link.name.as_str());
+    let inner = link.kind == "dummy"
+        || [TUNNEL, IPIP].contains(&link.name.as_str())
+        || WIREGUARD.contains(&link.name.as_str());
     link.up && !link.loopback && !inner && !of_pod
 }
 

@@ -29,7 +29,7 @@ const DEVCONF_FORWARDING: u16 = 1;
 const DEVCONF_RP_FILTER: u16 = 8;
 /// Loose source checks: a node whose packets come by the tunnel may be one that is answered without it, while pools change.
 const DEVCONF: [(u16, u32); 2] = [(DEVCONF_FORWARDING, 1), (DEVCONF_RP_FILTER, 2)];
-type Request = (RouteNetlinkMessage, u16);
+pub(crate) type Request = (RouteNetlinkMessage, u16);
 
 /// The device: no learning, no group and no default destination, so that nothing is ever flooded.
 pub(super) fn device(wanted: &Tunnel) -> Request {
