@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::resources::{
-    BgpConfiguration, BgpFilter, BgpPeer, ClusterNetworkPolicy, EndpointSlice, IpPool,
-    IpReservation, IpamBlock, Namespace, NetworkPolicy, Node, Pod, Secret, Service,
+    BgpConfiguration, BgpFilter, BgpNodeStatus, BgpPeer, ClusterNetworkPolicy, EndpointSlice,
+    IpPool, IpReservation, IpamBlock, Namespace, NetworkPolicy, Node, Pod, Secret, Service,
 };
 
 /// The name of a namespaced object.
@@ -39,6 +39,8 @@ pub enum Key {
     BgpConfiguration(String),
     /// A BGPFilter.
     BgpFilter(String),
+    /// A BGPNodeStatus: of it, the node's WireGuard keys.
+    BgpNodeStatus(String),
     /// A BGPPeer.
     BgpPeer(String),
     /// An IPAMBlock.
@@ -71,6 +73,7 @@ impl fmt::Display for Key {
         match self {
             Self::BgpConfiguration(name) => write!(f, "BGPConfiguration {name}"),
             Self::BgpFilter(name) => write!(f, "BGPFilter {name}"),
+            Self::BgpNodeStatus(name) => write!(f, "BGPNodeStatus {name}"),
             Self::BgpPeer(name) => write!(f, "BGPPeer {name}"),
             Self::IpamBlock(name) => write!(f, "IPAMBlock {name}"),
             Self::IpPool(name) => write!(f, "IPPool {name}"),
@@ -94,6 +97,8 @@ pub enum Resource {
     BgpConfiguration(Box<BgpConfiguration>),
     /// A BGPFilter.
     BgpFilter(BgpFilter),
+    /// What of a BGPNodeStatus other nodes read.
+    BgpNodeStatus(BgpNodeStatus),
     /// A BGPPeer.
     BgpPeer(Box<BgpPeer>),
     /// An IPAMBlock.

@@ -25,7 +25,7 @@ pub use bgp_filter::{
 };
 pub use bgp_node_status::{
     BGPNodeStatus, BgpNodeStatusSpec, BgpNodeStatusStatus, FamilyCounts, NodeSession,
-    PeerConditions, PrefixCounts,
+    NodeWireGuard, NodeWireGuardKey, PeerConditions, PrefixCounts,
 };
 pub use bgp_peer::{
     AddPath, BGPPeer, Bfd, BgpPeerSpec, BgpPeerStatus, MaxPrefixes, NextHopMode, Password, Role,

@@ -10,8 +10,8 @@ use crate::crd::{
     BGPConfiguration, BGPFilter, BGPNodeStatus, BGPPeer, IPAMBlock, IPPool, IPReservation,
 };
 use crate::resources::{
-    BgpConfiguration, BgpFilter, BgpPeer, ClusterNetworkPolicy, EndpointSlice, IpPool,
-    IpReservation, IpamBlock, Namespace, NetworkPolicy, Node, Pod, Secret, Service,
+    BgpConfiguration, BgpFilter, BgpNodeStatus, BgpPeer, ClusterNetworkPolicy, EndpointSlice,
+    IpPool, IpReservation, IpamBlock, Namespace, NetworkPolicy, Node, Pod, Secret, Service,
     cluster_network_policy, endpoint_slice, node, pod, secret, service,
 };
 use crate::{Key, Resource};
@@ -113,7 +113,7 @@ pub fn parse(
             (Key::Secret(secret.name.clone()), Resource::Secret(secret))
         }
         ("portolan.io/v1alpha1", "BGPNodeStatus") => {
-            // Agents write it, nobody reads it but people.
+            // Agents write it. Whoever puts one into a manifest speaks for no node.
             typed::<BGPNodeStatus>(kind, value)?;
             return Ok(None);
         }
@@ -152,6 +152,14 @@ pub fn parse_json(
             }),
         ("v1", "Service") => serde_json::from_slice(text).ok().map(service),
         ("discovery.k8s.io/v1", "EndpointSlice") => serde_json::from_slice(text).ok().map(slice),
+        ("portolan.io/v1alpha1", "BGPNodeStatus") => {
+            let read = serde_json::from_slice::<BGPNodeStatus>(text).ok();
+            read.map(|status| {
+                let status = BgpNodeStatus::try_from(status)?;
+                let key = Key::BgpNodeStatus(status.node.clone());
+                Ok((key, Resource::BgpNodeStatus(status)))
+            })
+        }
         _ => None,
     };
     if let Some(read) = slim {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use api::resources::{IpPool, IpamBlock, Node, Pod};
+use api::resources::{BgpNodeStatus, IpPool, IpamBlock, Node, Pod};
 use api::{Change, Key, NamespacedName, Resource};
 use ipnet::IpNet;
 
@@ -236,6 +236,15 @@ impl Merge<'_> {
             let Resource::Node(node) = &*found else {
                 continue;
             };
+            if let Some(keys) = contents.keys {
+                let key = Key::BgpNodeStatus(node.name.clone());
+                let status = BgpNodeStatus {
+                    node: node.name.clone(),
+                    wire_guard: keys,
+                };
+                let status = Arc::new(Resource::BgpNodeStatus(status));
+                self.state.insert(key, status);
+            }
             let mut taken = BTreeSet::new();
             for entry in &contents.pods {
                 self.pod_status(&path, (node, &ranges), entry, &mut taken);

@@ -63,6 +63,7 @@ impl Objects {
             (
                 Key::BgpConfiguration(_)
                 | Key::BgpFilter(_)
+                | Key::BgpNodeStatus(_)
                 | Key::BgpPeer(_)
                 | Key::IpamBlock(_)
                 | Key::IpReservation(_)

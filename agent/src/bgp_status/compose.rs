@@ -47,6 +47,8 @@ impl Composer {
             sessions,
             peers: self.peers(configured, now),
             conditions: vec![self.established(peers, up, now)],
+            // Written by itself, whether there is BGP or not.
+            wire_guard: None,
         }
     }
 

@@ -162,6 +162,7 @@ fn object_change(known: &Known, change: &Change) -> ObjectChange {
         Key::Pod(name) => objects.pod(name).cloned().map(Resource::Pod),
         Key::BgpConfiguration(_)
         | Key::BgpFilter(_)
+        | Key::BgpNodeStatus(_)
         | Key::BgpPeer(_)
         | Key::IpamBlock(_)
         | Key::IpPool(_)

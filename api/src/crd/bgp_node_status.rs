@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The BGP sessions of one node; its name is the node's.
+/// The BGP sessions of one node, and its WireGuard keys; its name is the node's.
 #[derive(
     Clone, Debug, Default, PartialEq, Eq, CustomResource, Serialize, Deserialize, JsonSchema,
 )]
@@ -42,8 +42,10 @@ pub struct BgpNodeStatusStatus {
     #[serde(rename = "routerID")]
     pub router_id: Option<String>,
     /// How many sessions are Established.
+    #[serde(default)]
     pub established: u32,
     /// How many there should be; a range of dynamic peers counts those that have dialled.
+    #[serde(default)]
     pub configured: u32,
     /// Each session, by name.
     #[serde(default)]
@@ -55,6 +57,38 @@ pub struct BgpNodeStatusStatus {
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+    /// The node's WireGuard keys, which agents of other nodes read: who can write this decides where pods' packets go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire_guard: Option<NodeWireGuard>,
+}
+
+/// The WireGuard keys of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeWireGuard {
+    /// One for each of the node's devices.
+    #[serde(default)]
+    #[schemars(length(max = 2))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["slot"]))]
+    pub keys: Vec<NodeWireGuardKey>,
+}
+
+/// The key of one of a node's WireGuard devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeWireGuardKey {
+    /// Which device: 0 (`wg.portolan`) or 1 (`wg1.portolan`).
+    #[schemars(range(max = 1))]
+    pub slot: u8,
+    /// The public key, in base64.
+    #[schemars(length(max = 44))]
+    pub public_key: String,
+    /// The UDP port that it listens at.
+    #[schemars(range(min = 1))]
+    pub port: u16,
+    /// The key is about to be replaced: nobody is to send to it.
+    #[serde(default)]
+    pub retiring: bool,
 }
 
 /// What one node makes of a BGPPeer.

@@ -2,6 +2,7 @@
 
 mod bgp_configuration;
 mod bgp_filter;
+mod bgp_node_status;
 mod bgp_peer;
 pub(crate) mod cluster_network_policy;
 mod community;
@@ -20,6 +21,7 @@ pub(crate) mod service;
 
 pub use bgp_configuration::{BgpConfiguration, Multipath, PrefixAdvertisement};
 pub use bgp_filter::{BgpFilter, FilterPrefixes, FilterRule, RuleAction, RuleOperation};
+pub use bgp_node_status::{BgpNodeStatus, WireGuardKey, WireGuardKeys, WireGuardPublicKey};
 pub use bgp_peer::{AddPaths, Bfd, BgpPeer, Hops, MaxPrefixes, PasswordRef, PeerAs, PeerTarget};
 pub use cluster_network_policy::{
     ClusterAction, ClusterNetworkPolicy, ClusterPeer, ClusterPort, ClusterRule, ClusterSubject,

@@ -1,7 +1,6 @@
 //! From what the API server sends to what is kept: an object, or one event of a watch.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use api::{ParseError, Resource};
 use serde::Deserialize;
@@ -10,6 +9,7 @@ use serde_json::value::RawValue;
 use super::facts::ObjectFacts;
 use super::failure::Failure;
 use super::kind::Kind;
+use super::world::Names;
 
 /// An object as the server has it.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ struct Marks {
 pub(super) struct Lens<'a> {
     pub(super) kind: Kind,
     /// The names of the objects that are wanted, where not all are.
-    pub(super) names: Option<&'a BTreeSet<String>>,
+    pub(super) names: Option<&'a Names>,
 }
 
 impl Lens<'_> {
@@ -174,6 +174,8 @@ fn full_name(metadata: &Metadata) -> Box<str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use api::Key;
 
     use super::*;
@@ -182,7 +184,7 @@ mod tests {
         lens(kind, None).event(line.as_bytes()).expect("a line")
     }
 
-    fn lens(kind: Kind, names: Option<&BTreeSet<String>>) -> Lens<'_> {
+    fn lens(kind: Kind, names: Option<&Names>) -> Lens<'_> {
         Lens { kind, names }
     }
 
@@ -237,7 +239,7 @@ mod tests {
     #[test]
     fn a_secret_that_nobody_wants_is_not_read_and_one_that_is_no_json_not_quoted() {
         let line = r#"{"type":"ADDED","object":{"metadata":{"name":"s","namespace":"portolan","resourceVersion":"7"},"data":{"p":"aHVzaA=="}}}"#;
-        let nothing = BTreeSet::new();
+        let nothing = Names::These(BTreeSet::new());
         let unwanted = lens(Kind::Secret, Some(&nothing));
         let (event, _) = unwanted.event(line.as_bytes()).expect("a line");
         assert!(matches!(event, WatchEvent::Gone(name) if &*name == "portolan/s"));

@@ -7,6 +7,7 @@ use api::{Key, NamespacedName};
 pub(super) enum Kind {
     BgpConfiguration,
     BgpFilter,
+    BgpNodeStatus,
     BgpPeer,
     IpamBlock,
     IpPool,
@@ -33,9 +34,10 @@ pub(super) enum Absence {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::BgpConfiguration,
         Self::BgpFilter,
+        Self::BgpNodeStatus,
         Self::BgpPeer,
         Self::IpamBlock,
         Self::IpPool,
@@ -58,9 +60,13 @@ impl Kind {
             .filter(move |kind| services || !is_of_services(kind))
     }
 
-    /// Whether anybody writes about its objects. Of pods and slices there are many, and Secrets are nobody's business.
+    /// Whether anybody writes about its objects. Of pods and slices there are many, Secrets are nobody's business, and a
+    /// BGPNodeStatus is its own node's.
     pub(super) fn is_noted(self) -> bool {
-        !matches!(self, Self::Pod | Self::Secret | Self::EndpointSlice)
+        !matches!(
+            self,
+            Self::Pod | Self::Secret | Self::EndpointSlice | Self::BgpNodeStatus
+        )
     }
 
     /// `kind` of its objects.
@@ -68,6 +74,7 @@ impl Kind {
         match self {
             Self::BgpConfiguration => "BGPConfiguration",
             Self::BgpFilter => "BGPFilter",
+            Self::BgpNodeStatus => "BGPNodeStatus",
             Self::BgpPeer => "BGPPeer",
             Self::IpamBlock => "IPAMBlock",
             Self::IpPool => "IPPool",
@@ -87,6 +94,7 @@ impl Kind {
         match self {
             Self::BgpConfiguration => "bgpconfigurations",
             Self::BgpFilter => "bgpfilters",
+            Self::BgpNodeStatus => "bgpnodestatuses",
             Self::BgpPeer => "bgppeers",
             Self::IpamBlock => "ipamblocks",
             Self::IpPool => "ippools",
@@ -166,6 +174,7 @@ impl Kind {
         match self {
             Self::BgpConfiguration => Key::BgpConfiguration(name()),
             Self::BgpFilter => Key::BgpFilter(name()),
+            Self::BgpNodeStatus => Key::BgpNodeStatus(name()),
             Self::BgpPeer => Key::BgpPeer(name()),
             Self::IpamBlock => Key::IpamBlock(name()),
             Self::IpPool => Key::IpPool(name()),

@@ -45,7 +45,7 @@ pub(super) struct Reflector {
     /// Since when the server has not answered; shared by the readers of all kinds.
     away: watch::Sender<Option<Instant>>,
     requests: mpsc::Receiver<Request>,
-    /// Which Secrets are read: those of these names.
+    /// Which objects are read of a kind that is not always read whole.
     wanted: Option<watch::Receiver<Wanted>>,
     names: Wanted,
     /// The version that has been read and told; none where all has to be listed.
@@ -386,19 +386,19 @@ impl Reflector {
         }
     }
 
-    /// Of Secrets: waits until some are wanted, and has all listed anew if more are. False if none are.
+    /// Of Secrets and BGPNodeStatuses: waits until some are wanted, and has all listed anew if more are. False if none are.
     async fn look_at_names(&mut self) -> Result<bool, End> {
         let Some(wanted) = &mut self.wanted else {
             return Ok(true);
         };
         let names = wanted.borrow_and_update().clone();
         let has_more = match (&names, &self.names) {
-            (Some(names), Some(before)) => !names.is_subset(before),
+            (Some(names), Some(before)) => !names.is_within(before),
             (names, _) => names.is_some(),
         };
         self.names.clone_from(&names);
         match &names {
-            Some(names) if !names.is_empty() => {
+            Some(names) if !names.is_nothing() => {
                 if has_more {
                     self.at = None;
                 }

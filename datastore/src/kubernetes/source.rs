@@ -7,7 +7,7 @@ use super::facts::Facts;
 use super::kind::Kind;
 use super::reflect::{Reflector, Request};
 use super::told::{self, Told};
-use super::world::{Wanted, World};
+use super::world::{Wants, World};
 use super::{Connection, PodReader, Writer};
 use crate::refresh::{self, Refreshes};
 use crate::{ClusterSettings, Error, Problem, Source, StatusWriter};
@@ -27,18 +27,22 @@ pub async fn watch_kubernetes(settings: &ClusterSettings) -> Result<Source, Erro
     let (problems, problem_reader) = watch::channel(Vec::new());
     let (refresh, refreshes) = refresh::channel_of_a_watch();
     let (told, told_reader) = mpsc::channel(told::QUEUE);
-    let (wanted, _) = watch::channel(Wanted::None);
+    let wants = Wants::default();
     let away = watch::Sender::new(None);
     let mut readers = Vec::new();
     for kind in Kind::read(settings.services) {
         let (requests, request_reader) = mpsc::channel(1);
         readers.push(requests);
-        let names = (kind == Kind::Secret).then(|| wanted.subscribe());
+        let names = match kind {
+            Kind::Secret => Some(wants.secrets.subscribe()),
+            Kind::BgpNodeStatus => Some(wants.node_statuses.subscribe()),
+            _ => None,
+        };
         let (connection, told) = (connection.clone(), (told.clone(), away.clone()));
         let reflector = Reflector::new(connection, kind, told, request_reader, names);
         tokio::spawn(reflector.run());
     }
-    let world = World::new(Kind::read(settings.services), facts.clone(), wanted);
+    let world = World::new(Kind::read(settings.services), facts.clone(), wants);
     tokio::spawn(tell(world, told_reader, sender, problems));
     tokio::spawn(serve(refreshes, readers));
     Ok(Source {

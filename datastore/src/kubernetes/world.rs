@@ -6,6 +6,7 @@ use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use api::crd::Encapsulation;
 use api::resources::{IpPool, IpamBlock};
 use api::{Change, Key, LabelPool, Resource};
 use tokio::sync::watch;
@@ -19,8 +20,49 @@ use crate::{Problem, accepted};
 /// The most lines of problems that are kept; one more says how many are left out.
 const MOST_PROBLEMS: usize = 200;
 
-/// The names of the Secrets that BGPPeers mean; none as long as no BGPPeer has been read.
-pub(super) type Wanted = Option<Arc<BTreeSet<String>>>;
+/// Which objects are wanted of a kind that is not always read whole; none as long as what says so has not been read: of
+/// Secrets, BGPPeers; of BGPNodeStatuses, IPPools.
+pub(super) type Wanted = Option<Arc<Names>>;
+
+/// Objects of a kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Names {
+    /// All there are.
+    Every,
+    /// Those of these names.
+    These(BTreeSet<String>),
+}
+
+impl Names {
+    pub(super) fn is_nothing(&self) -> bool {
+        matches!(self, Self::These(names) if names.is_empty())
+    }
+
+    pub(super) fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::Every => true,
+            Self::These(names) => names.contains(name),
+        }
+    }
+
+    /// Whether all that is wanted now was wanted before.
+    pub(super) fn is_within(&self, before: &Self) -> bool {
+        match (self, before) {
+            (_, Self::Every) => true,
+            (Self::Every, Self::These(_)) => false,
+            (Self::These(names), Self::These(before)) => names.is_subset(before),
+        }
+    }
+}
+
+/// Where it is said what is wanted.
+#[derive(Debug, Default)]
+pub(super) struct Wants {
+    /// Of Secrets: those that BGPPeers mean.
+    pub(super) secrets: watch::Sender<Wanted>,
+    /// Of BGPNodeStatuses: all, while a pool has WireGuard.
+    pub(super) node_statuses: watch::Sender<Wanted>,
+}
 
 /// What is known of the cluster.
 pub(super) struct World {
@@ -34,7 +76,7 @@ pub(super) struct World {
     invalid: BTreeMap<Key, String>,
     problems_are_stale: bool,
     facts: Facts,
-    wanted: watch::Sender<Wanted>,
+    wants: Wants,
     hasher: RandomState,
     /// Those of pods that were told.
     labels: LabelPool,
@@ -69,11 +111,7 @@ enum Sent {
 
 impl World {
     /// `kinds`: those that are read.
-    pub(super) fn new(
-        kinds: impl IntoIterator<Item = Kind>,
-        facts: Facts,
-        wanted: watch::Sender<Wanted>,
-    ) -> Self {
+    pub(super) fn new(kinds: impl IntoIterator<Item = Kind>, facts: Facts, wants: Wants) -> Self {
         let kinds = kinds.into_iter().map(|kind| (kind, Objects::default()));
         Self {
             kinds: kinds.collect(),
@@ -84,7 +122,7 @@ impl World {
             invalid: BTreeMap::new(),
             problems_are_stale: false,
             facts,
-            wanted,
+            wants,
             hasher: RandomState::new(),
             labels: LabelPool::default(),
         }
@@ -205,7 +243,7 @@ impl World {
             facts,
             resource,
         } = object;
-        if kind == Kind::Secret && !self.is_wanted(&name) {
+        if !self.is_wanted(kind, &name) {
             return self.gone(kind, &name);
         }
         let key = kind.key(&name);
@@ -276,8 +314,10 @@ impl World {
             self.gone(kind, &name);
         }
         self.kinds.entry(kind).or_default().known.shrink_to(0);
-        if kind == Kind::BgpPeer {
-            self.want_secrets();
+        match kind {
+            Kind::BgpPeer => self.want_secrets(),
+            Kind::IpPool => self.want_node_statuses(),
+            _ => {}
         }
     }
 
@@ -288,8 +328,10 @@ impl World {
             _ => {}
         }
         self.changes.push(Change { key, value });
-        if kind == Kind::BgpPeer {
-            self.want_secrets();
+        match kind {
+            Kind::BgpPeer => self.want_secrets(),
+            Kind::IpPool => self.want_node_statuses(),
+            _ => {}
         }
     }
 
@@ -309,28 +351,47 @@ impl World {
                 _ => None,
             })
             .collect();
-        self.wanted.send_if_modified(|wanted| {
-            let is_new = wanted.as_deref() != Some(&names);
-            if is_new {
-                *wanted = Some(Arc::new(names));
-            }
-            is_new
+        want(&self.wants.secrets, Names::These(names));
+        self.forget_unwanted(Kind::Secret);
+    }
+
+    /// Says whether the nodes' keys are of use to anybody.
+    fn want_node_statuses(&mut self) {
+        let pools = self.kinds.get(&Kind::IpPool);
+        let Some(pools) = pools.filter(|pools| pools.is_listed) else {
+            return;
+        };
+        let is_asked_for = pools.whole().any(|resource| {
+            matches!(resource, Resource::IpPool(pool) if pool.encapsulation == Encapsulation::WireGuard)
         });
-        let secrets = self.kinds.get(&Kind::Secret);
-        let known = secrets.into_iter().flat_map(|secrets| secrets.known.keys());
+        let names = match is_asked_for {
+            true => Names::Every,
+            false => Names::These(BTreeSet::new()),
+        };
+        want(&self.wants.node_statuses, names);
+        self.forget_unwanted(Kind::BgpNodeStatus);
+    }
+
+    fn forget_unwanted(&mut self, kind: Kind) {
+        let objects = self.kinds.get(&kind);
+        let known = objects.into_iter().flat_map(|objects| objects.known.keys());
         let mut unwanted: Vec<Box<str>> = known
-            .filter(|name| !self.is_wanted(name))
+            .filter(|name| !self.is_wanted(kind, name))
             .cloned()
             .collect();
         unwanted.sort();
         for name in unwanted {
-            self.gone(Kind::Secret, &name);
+            self.gone(kind, &name);
         }
     }
 
-    fn is_wanted(&self, secret: &str) -> bool {
-        let name = secret.split_once('/').map_or(secret, |(_, name)| name);
-        let wanted = self.wanted.borrow();
+    fn is_wanted(&self, kind: Kind, name: &str) -> bool {
+        let wanted = match kind {
+            Kind::Secret => self.wants.secrets.borrow(),
+            Kind::BgpNodeStatus => self.wants.node_statuses.borrow(),
+            _ => return true,
+        };
+        let name = name.split_once('/').map_or(name, |(_, name)| name);
         wanted.as_ref().is_some_and(|wanted| wanted.contains(name))
     }
 
@@ -372,6 +433,16 @@ impl World {
         }
         self.blocks = accepted;
     }
+}
+
+fn want(wanted: &watch::Sender<Wanted>, names: Names) {
+    wanted.send_if_modified(|wanted| {
+        let is_new = wanted.as_deref() != Some(&names);
+        if is_new {
+            *wanted = Some(Arc::new(names));
+        }
+        is_new
+    });
 }
 
 impl Objects {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use api::crd::{BGPNodeStatus, BgpNodeStatusSpec, BgpNodeStatusStatus};
+use api::crd::{BGPNodeStatus, BgpNodeStatusSpec, BgpNodeStatusStatus, NodeWireGuard};
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -48,6 +48,14 @@ impl DirectoryWriter {
     pub(crate) async fn publish(&self, mut pods: Vec<PodStatus>) -> Result<(), Error> {
         pods.sort();
         self.take_turn(move |turn| turn.publish(pods)).await
+    }
+
+    /// Says that these are the node's WireGuard keys now. What the file says already is not written again.
+    ///
+    /// # Errors
+    /// The file cannot be written; the old one is still whole.
+    pub(crate) async fn publish_keys(&self, keys: NodeWireGuard) -> Result<(), Error> {
+        self.take_turn(move |turn| turn.publish_keys(keys)).await
     }
 
     /// Says what the node's BGP speaker does now, for people: as a whole BGPNodeStatus. Nobody reads it back.
@@ -110,20 +118,30 @@ impl DirectoryWriter {
 
 impl Turn {
     fn publish(&self, pods: Vec<PodStatus>) -> Result<(), (PathBuf, io::Error)> {
+        self.change(|file| file.pods = pods)
+    }
+
+    fn publish_keys(&self, keys: NodeWireGuard) -> Result<(), (PathBuf, io::Error)> {
+        self.change(|file| file.wire_guard = Some(keys))
+    }
+
+    /// Changes part of what the node says of itself; what another part says stays.
+    fn change(&self, change: impl FnOnce(&mut StatusFile)) -> Result<(), (PathBuf, io::Error)> {
         let name = format!("{}.json", self.node);
         let present = read_present(&self.folder.join(&name));
-        if present
-            .as_ref()
-            .is_some_and(|file| file.node == self.node && file.pods == pods)
-        {
-            return Ok(());
-        }
-        let generation = present.map_or(1, |file| file.generation.saturating_add(1));
-        let file = StatusFile {
+        let generation = present.as_ref().map_or(0, |file| file.generation);
+        let present = present.filter(|file| file.node == self.node);
+        let mut file = present.clone().unwrap_or_else(|| StatusFile {
             node: self.node.clone(),
             generation,
-            pods,
-        };
+            pods: Vec::new(),
+            wire_guard: None,
+        });
+        change(&mut file);
+        if present.as_ref() == Some(&file) {
+            return Ok(());
+        }
+        file.generation = generation.saturating_add(1);
         self.write(&name, &file)
     }
 

@@ -64,6 +64,7 @@ impl From<&Key> for Regarding {
         match key {
             Key::BgpConfiguration(name) => Self::cluster(ours, "BGPConfiguration", name),
             Key::BgpFilter(name) => Self::cluster(ours, "BGPFilter", name),
+            Key::BgpNodeStatus(name) => Self::cluster(ours, "BGPNodeStatus", name),
             Key::BgpPeer(name) => Self::cluster(ours, "BGPPeer", name),
             Key::IpamBlock(name) => Self::cluster(ours, "IPAMBlock", name),
             Key::IpPool(name) => Self::cluster(ours, "IPPool", name),
@@ -96,6 +97,7 @@ impl Regarding {
         Some(match self.kind {
             "BGPConfiguration" => Key::BgpConfiguration(name),
             "BGPFilter" => Key::BgpFilter(name),
+            "BGPNodeStatus" => Key::BgpNodeStatus(name),
             "BGPPeer" => Key::BgpPeer(name),
             "IPAMBlock" => Key::IpamBlock(name),
             "IPPool" => Key::IpPool(name),

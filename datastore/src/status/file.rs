@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
+use api::crd::NodeWireGuard;
 use api::metadata::{is_dns_label, is_dns_subdomain};
+use api::resources::{BgpNodeStatus, WireGuardKeys};
 use serde::{Deserialize, Serialize};
 
 use crate::directory::FileRead;
@@ -34,6 +36,9 @@ pub(crate) struct StatusFile {
     pub(crate) generation: u64,
     /// The node's pods, by namespace and name.
     pub(crate) pods: Vec<PodStatus>,
+    /// The node's WireGuard keys, once it has some.
+    #[serde(default, rename = "wireGuard", skip_serializing_if = "Option::is_none")]
+    pub(crate) wire_guard: Option<NodeWireGuard>,
 }
 
 /// What is in force of a status file.
@@ -41,6 +46,8 @@ pub(crate) struct StatusFile {
 pub(crate) struct StatusContents {
     /// The entries whose names are names.
     pub(crate) pods: Vec<PodStatus>,
+    /// The node's WireGuard keys; none where they are wrong, or it has none.
+    pub(crate) keys: Option<WireGuardKeys>,
     /// What is wrong in it.
     pub(crate) faults: Vec<Fault>,
     broken: bool,
@@ -74,6 +81,7 @@ impl Held for StatusContents {
     fn with_complaints_of(self, broken: Self) -> Self {
         Self {
             pods: self.pods,
+            keys: self.keys,
             faults: broken.faults,
             broken: true,
         }
@@ -83,6 +91,15 @@ impl Held for StatusContents {
 impl StatusContents {
     fn checked(file: StatusFile) -> Self {
         let mut contents = Self::default();
+        match file.wire_guard.as_ref().map(BgpNodeStatus::read_keys) {
+            Some(Ok(keys)) => contents.keys = Some(keys),
+            Some(Err(message)) => contents.faults.push(Fault {
+                line: None,
+                object: None,
+                message,
+            }),
+            None => {}
+        }
         for pod in file.pods {
             if is_dns_label(&pod.namespace) && is_dns_subdomain(&pod.name) {
                 contents.pods.push(pod);

@@ -1,6 +1,7 @@
 //! What the agent says, wherever its source is.
 
 use api::crd::BgpNodeStatusStatus;
+use api::resources::{BgpNodeStatus, WireGuardKeys};
 use ipnet::IpNet;
 
 use super::directory::DirectoryWriter;
@@ -51,6 +52,18 @@ impl StatusWriter {
         match &self.target {
             Target::Directory(writer) => writer.publish_bgp(status).await,
             Target::Kubernetes(writer) => writer.publish_bgp(status).await,
+        }
+    }
+
+    /// Says these are the node's WireGuard keys now. They come back as a change to everybody.
+    ///
+    /// # Errors
+    /// They cannot be written, or nobody knows whether they were: it must be tried again.
+    pub async fn publish_keys(&self, keys: &WireGuardKeys) -> Result<(), Error> {
+        let keys = BgpNodeStatus::write_keys(keys);
+        match &self.target {
+            Target::Directory(writer) => writer.publish_keys(keys).await,
+            Target::Kubernetes(writer) => writer.publish_keys(keys).await,
         }
     }
 

@@ -58,6 +58,7 @@ impl<'a> Touched<'a> {
                 | Key::Node(_)
                 | Key::BgpConfiguration(_)
                 | Key::BgpFilter(_)
+                | Key::BgpNodeStatus(_)
                 | Key::BgpPeer(_)
                 | Key::IpamBlock(_)
                 | Key::IpPool(_)

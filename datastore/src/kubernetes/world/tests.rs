@@ -9,17 +9,21 @@ use super::*;
 struct Lab {
     world: World,
     wanted: watch::Receiver<Wanted>,
+    node_statuses: watch::Receiver<Wanted>,
     facts: Facts,
 }
 
 impl Lab {
     fn new() -> Self {
         let facts = Facts::new("n1");
-        let (sender, wanted) = watch::channel(None);
-        let world = World::new(Kind::ALL, facts.clone(), sender);
+        let wants = Wants::default();
+        let wanted = wants.secrets.subscribe();
+        let node_statuses = wants.node_statuses.subscribe();
+        let world = World::new(Kind::ALL, facts.clone(), wants);
         Self {
             world,
             wanted,
+            node_statuses,
             facts,
         }
     }
@@ -174,7 +178,8 @@ fn in_sync_is_when_every_kind_has_been_listed_and_a_kind_that_is_absent_is_empty
     let problems = lab.problems();
     assert_eq!(problems.len(), 1, "ClusterNetworkPolicy need not be there");
     assert!(
-        problems[0].contains("BGPConfiguration, BGPFilter, BGPPeer, IPAMBlock, IPPool"),
+        problems[0]
+            .contains("BGPConfiguration, BGPFilter, BGPNodeStatus, BGPPeer, IPAMBlock, IPPool"),
         "{problems:?}"
     );
     assert!(problems[0].contains("portolan crds"));
@@ -232,7 +237,7 @@ fn secrets_are_kept_while_a_peer_means_them() {
     assert!(lab.wanted.borrow().is_none());
     lab.list(Kind::BgpPeer, &[peer("a", Some("s")), peer("b", None)]);
     let wanted = lab.wanted.borrow().clone().expect("peers were read");
-    assert_eq!(wanted.iter().collect::<Vec<_>>(), ["s"]);
+    assert_eq!(*wanted, Names::These(["s".to_owned()].into()));
     let told = lab.list(Kind::Secret, &[secret("s"), secret("t")]);
     assert_eq!(told, ["+Secret portolan/s"]);
     lab.is(Kind::BgpPeer, &peer("a", None));
@@ -241,7 +246,7 @@ fn secrets_are_kept_while_a_peer_means_them() {
         lab.wanted
             .borrow()
             .as_ref()
-            .is_some_and(|wanted| wanted.is_empty())
+            .is_some_and(|wanted| wanted.is_nothing())
     );
     assert_eq!(
         lab.facts
@@ -296,4 +301,44 @@ fn of_a_pod_the_source_keeps_its_name_and_a_hash() {
     let table = known.capacity() * size_of::<(Box<str>, Known)>();
     let of_each = (names + table) / PODS as usize;
     assert!(of_each < 128, "{of_each} octets of each pod");
+}
+
+#[test]
+fn keys_of_nodes_are_read_only_while_a_pool_has_wireguard() {
+    let pool = |encapsulation: &str| {
+        json!({"metadata": {"name": "pods", "resourceVersion": "1"},
+            "spec": {"cidr": "10.48.0.0/16", "blockSize": 26, "encapsulation": encapsulation}})
+    };
+    let status = json!({"metadata": {"name": "n2", "resourceVersion": "1"}, "spec": {"node": "n2"},
+        "status": {"wireGuard": {"keys": [{"slot": 0, "port": 51820,
+            "publicKey": "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="}]}}});
+    let mut lab = Lab::new();
+    assert!(lab.node_statuses.borrow().is_none(), "pools first");
+    lab.list(Kind::IpPool, &[pool("VXLAN")]);
+    let nothing = lab.node_statuses.borrow().clone().expect("pools were read");
+    assert!(nothing.is_nothing());
+    assert_eq!(lab.list(Kind::BgpNodeStatus, &[]), [""; 0]);
+    lab.is(Kind::IpPool, &pool("WireGuard"));
+    assert_eq!(lab.changes(), ["+IPPool pods"]);
+    assert_eq!(lab.node_statuses.borrow().as_deref(), Some(&Names::Every));
+    let told = lab.list(Kind::BgpNodeStatus, std::slice::from_ref(&status));
+    assert_eq!(told, ["+BGPNodeStatus n2"]);
+    // What its sessions do is nobody's business here.
+    let mut busy = status.clone();
+    busy["status"]["established"] = json!(7);
+    lab.is(Kind::BgpNodeStatus, &busy);
+    assert_eq!(lab.changes(), [""; 0]);
+    // A key that is none: the last ones stay, and it is said.
+    busy["status"]["wireGuard"]["keys"][0]["publicKey"] = json!("x");
+    lab.is(Kind::BgpNodeStatus, &busy);
+    assert_eq!(lab.changes(), [""; 0]);
+    let problems = lab.problems();
+    assert!(
+        problems
+            .iter()
+            .any(|one| one.contains("BGPNodeStatus n2") && one.contains("publicKey")),
+        "{problems:?}"
+    );
+    lab.is(Kind::IpPool, &pool("None"));
+    assert_eq!(lab.changes(), ["+IPPool pods", "-BGPNodeStatus n2"]);
 }

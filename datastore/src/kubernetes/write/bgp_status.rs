@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use api::crd::{BgpNodeStatusStatus, NodeSession};
+use api::crd::{BgpNodeStatusStatus, NodeSession, NodeWireGuard};
 use serde_json::{Value, json};
 
 use super::calls::{Calls, without_nulls};
@@ -70,6 +70,33 @@ pub(crate) async fn write(
     calls.apply(&format!("{path}/status"), &object).await?;
     *owner = Some(uid.to_owned());
     Ok(())
+}
+
+/// The manager of the keys: whoever writes the rest of the status must not take them away.
+const KEYS_MANAGER: &str = "portolan-wireguard";
+
+/// Writes the node's WireGuard keys and nothing else of its status.
+pub(crate) async fn write_keys(
+    calls: &Calls,
+    node: &str,
+    uid: &str,
+    keys: &NodeWireGuard,
+) -> Result<(), Failure> {
+    let path = format!("{COLLECTION}/{node}");
+    let object = json!({
+        "apiVersion": API_VERSION,
+        "kind": "BGPNodeStatus",
+        "metadata": {"name": node},
+        "status": {"wireGuard": keys},
+    });
+    let status = format!("{path}/status");
+    match calls.apply_as(KEYS_MANAGER, &status, &object).await {
+        Err(failure) if failure.is_not_found() => {
+            calls.apply(&path, &whole(node, uid)).await?;
+            calls.apply_as(KEYS_MANAGER, &status, &object).await
+        }
+        outcome => outcome,
+    }
 }
 
 /// The object without its status: what is deleted with the Node of this uid.

@@ -100,6 +100,18 @@ impl Calls {
             .await
     }
 
+    /// Server-side apply as another manager, for fields that are written by themselves: an apply takes away what the same
+    /// manager set before and does not name again.
+    pub(crate) async fn apply_as(
+        &self,
+        manager: &str,
+        path: &str,
+        object: &Value,
+    ) -> Result<(), Failure> {
+        self.patch_as(manager, path, "application/apply-patch+yaml", object)
+            .await
+    }
+
     /// A merge patch.
     pub(crate) async fn merge(&self, path: &str, patch: &Value) -> Result<(), Failure> {
         self.patch(path, "application/merge-patch+json", patch)
@@ -146,7 +158,17 @@ impl Calls {
     }
 
     async fn patch(&self, path: &str, how: &str, patch: &Value) -> Result<(), Failure> {
-        let path = format!("{path}?fieldManager={FIELD_MANAGER}");
+        self.patch_as(FIELD_MANAGER, path, how, patch).await
+    }
+
+    async fn patch_as(
+        &self,
+        manager: &str,
+        path: &str,
+        how: &str,
+        patch: &Value,
+    ) -> Result<(), Failure> {
+        let path = format!("{path}?fieldManager={manager}");
         let json = Some((how, patch));
         let _: Value = self.send(request(Method::PATCH, &path, json)).await?;
         Ok(())

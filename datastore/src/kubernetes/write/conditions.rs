@@ -131,6 +131,7 @@ fn place(key: &Key) -> Option<(&'static str, &'static str, &str)> {
         Key::IpPool(name) => Some(("ippools", "IPPool", name)),
         Key::IpReservation(name) => Some(("ipreservations", "IPReservation", name)),
         Key::BgpConfiguration(_)
+        | Key::BgpNodeStatus(_)
         | Key::IpamBlock(_)
         | Key::Secret(_)
         | Key::Namespace(_)

@@ -239,7 +239,7 @@ impl State {
     }
 
     fn patch(&mut self, asked: &Asked) -> Answer {
-        assert!(asked.query.contains("fieldManager=portolan-agent"));
+        assert!(asked.query.contains("fieldManager=portolan-"));
         assert!(!asked.query.contains("force"));
         let (path, is_status) = match asked.path.strip_suffix("/status") {
             Some(path) => (path, true),

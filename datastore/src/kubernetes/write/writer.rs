@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::crd::BgpNodeStatusStatus;
+use api::crd::{BgpNodeStatusStatus, NodeWireGuard};
 use ipnet::IpNet;
 use tokio::sync::watch;
 use tracing::warn;
@@ -25,6 +25,7 @@ pub(crate) struct Writer {
     told: Arc<Told>,
     calls: Calls,
     node: String,
+    facts: Facts,
 }
 
 /// What is to be said, newest only: a slow server coalesces.
@@ -65,7 +66,7 @@ impl Writer {
         ));
         tokio::spawn(duties::run(connection, facts.clone(), condition_reader));
         let teller = Teller::new(calls.clone(), &node, node_writes);
-        tokio::spawn(teller.run(facts, health_reader, outcome));
+        tokio::spawn(teller.run(facts.clone(), health_reader, outcome));
         Self {
             told: Arc::new(Told {
                 bgp,
@@ -76,6 +77,7 @@ impl Writer {
             }),
             calls,
             node,
+            facts,
         }
     }
 
@@ -134,6 +136,22 @@ impl Writer {
             Ok(outcome) => outcome.1.clone().map_err(|why| failed(why.to_string())),
             Err(_) => Err(failed("the agent is stopping".to_owned())),
         }
+    }
+
+    /// Waits for the server's answer, a minute at most.
+    pub(crate) async fn publish_keys(&self, keys: NodeWireGuard) -> Result<(), Error> {
+        let failed = |why: String| Error::Cluster {
+            what: format!("write the WireGuard keys into BGPNodeStatus {}", self.node),
+            why,
+        };
+        let own = self.facts.own_node();
+        let uid = own
+            .borrow()
+            .as_ref()
+            .and_then(|node| node.metadata.uid.clone());
+        let uid = uid.ok_or_else(|| failed("this node's Node is not known yet".to_owned()))?;
+        let written = bgp_status::write_keys(&self.calls, &self.node, &uid, &keys).await;
+        written.map_err(|failure| failed(failure.to_string()))
     }
 
     /// Waits for the server's answer, a minute at most.

@@ -75,7 +75,10 @@ pub(crate) fn objects(account: &Account) -> Vec<Value> {
         ours("BGPFilter", json!({"importV4": [{"action": "Reject"}]})),
         ours(
             "IPPool",
-            json!({"cidr": format!("10.{number}.0.0/24"), "blockSize": 26}),
+            // With it other nodes' keys are read.
+            json!({
+                "cidr": format!("10.{number}.0.0/24"), "blockSize": 26, "encapsulation": "WireGuard",
+            }),
         ),
         ours(
             "IPReservation",

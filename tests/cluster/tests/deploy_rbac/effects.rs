@@ -15,6 +15,7 @@ use crate::rights::Right;
 pub(crate) const LATER: &[(&str, &str)] = &[
     ("bgpconfigurations", "BGPConfiguration default"),
     ("bgpfilters", "BGPFilter later"),
+    ("bgpnodestatuses", "BGPNodeStatus later"),
     ("bgppeers", "BGPPeer later"),
     ("clusternetworkpolicies", "ClusterNetworkPolicy later"),
     ("ipamblocks", "IPAMBlock 10-250-0-0-26"),
@@ -52,6 +53,8 @@ spec: {tier: Admin, priority: 10, subject: {namespaces: {}}}
 {apiVersion: portolan.io/v1alpha1, kind: BGPConfiguration, metadata: {name: default}, spec: {nodeToNodeMeshEnabled: false}}
 ---
 {apiVersion: portolan.io/v1alpha1, kind: BGPFilter, metadata: {name: later}, spec: {importV4: [{action: Reject}]}}
+---
+{apiVersion: portolan.io/v1alpha1, kind: BGPNodeStatus, metadata: {name: later}, spec: {node: later}}
 ---
 {apiVersion: portolan.io/v1alpha1, kind: BGPPeer, metadata: {name: later}, spec: {peerAddress: 192.0.2.250, asNumber: 64600}}
 ---

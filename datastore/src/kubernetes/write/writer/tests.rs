@@ -467,3 +467,51 @@ async fn a_block_that_changes_hands_while_it_is_released_stays_with_its_new_node
     assert!(writer.release_block(cidr).await.is_err());
     assert_eq!(server.object(path).unwrap()["spec"]["node"], "n2");
 }
+
+#[tokio::test(start_paused = true)]
+async fn keys_are_written_by_themselves_and_the_object_is_made_where_there_is_none() {
+    let server = server();
+    let writer = writer(&server);
+    sleep(seconds(1)).await;
+    let key = |slot: u8, letter: u8| api::crd::NodeWireGuardKey {
+        slot,
+        public_key: char::from(letter).to_string(),
+        port: 51820 + u16::from(slot),
+        retiring: slot == 1,
+    };
+    let keys = NodeWireGuard {
+        keys: vec![key(0, b'a'), key(1, b'b')],
+    };
+    writer.publish_keys(keys.clone()).await.expect("written");
+    writer.publish_keys(keys).await.expect("written again");
+    let asked = server.asked();
+    let status = asked
+        .iter()
+        .filter(|one| one.path == format!("{STATUS}/status"));
+    let applied: Vec<&Asked> = status.collect();
+    assert_eq!(
+        applied.len(),
+        3,
+        "one before the object was there: {applied:?}"
+    );
+    for one in &applied {
+        assert_eq!(one.query, "fieldManager=portolan-wireguard", "{one:?}");
+        assert_eq!(one.how, "application/apply-patch+yaml");
+        let said: Vec<&String> = one.body["status"]
+            .as_object()
+            .expect("fields")
+            .keys()
+            .collect();
+        assert_eq!(said, ["wireGuard"]);
+    }
+    assert_eq!(
+        applied[2].body["status"]["wireGuard"]["keys"][1]["retiring"],
+        json!(true)
+    );
+    let made = asked
+        .iter()
+        .filter(|one| one.path == STATUS && one.method == Method::PATCH);
+    let made: Vec<&Asked> = made.collect();
+    assert_eq!(made.len(), 1);
+    assert_eq!(made[0].query, "fieldManager=portolan-agent");
+}
