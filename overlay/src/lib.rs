@@ -1,6 +1,7 @@
 //! Which prefixes travel in tunnels between nodes and which directly, from pools, blocks and Nodes; pure.
 
 mod demand;
+pub mod keys;
 mod kind;
 mod mac;
 mod plan;
