@@ -11,7 +11,7 @@ use crate::firewall::Choice;
 use crate::mtu::MtuChoice;
 use crate::{
     bgp, cni_install, control, convert, crds, dns, doctor, drops, http, ipam, leave, policy, run,
-    trace,
+    trace, wireguard,
 };
 
 /// Kubernetes node networking: BGP, policy and pod attachment in one agent.
@@ -133,6 +133,14 @@ pub struct AgentArgs {
     /// wants BFD, else BFD runs in the agent.
     #[arg(long, value_enum, default_value = "auto")]
     pub bfd: BfdPlace,
+    /// How long a WireGuard key of this node lives, as 24h or 90m, 2m at least; 0 is for ever.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "24h",
+        value_parser = wireguard::lifetime
+    )]
+    pub wireguard_key_lifetime: Duration,
     /// What to log, in tracing's filter language.
     #[arg(long, default_value = "info", env = "PORTOLAN_LOG")]
     pub log: String,

@@ -39,3 +39,4 @@ mod speaker;
 mod status;
 mod stay;
 mod trace;
+mod wireguard;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::dns::DnsReport;
 use crate::drops::DropsReport;
 use crate::firewall::Histogram;
+use crate::wireguard::WireGuardState;
 
 /// Everything the agent says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub(crate) struct Report {
     #[serde(default)]
     pub(crate) listeners: Vec<Listener>,
     pub(crate) routes: Routes,
+    /// Keys of tunnels, where a pool has WireGuard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wireguard: Option<WireGuardState>,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) policy: Policy,
     /// Ports of the node that lead to pods.
@@ -321,6 +325,9 @@ impl Report {
                 ),
             );
         }
+        for key in self.wireguard.iter().flat_map(|keys| keys.lines(duration)) {
+            line(out, &key);
+        }
         let policy = &self.policy;
         line(
             out,
@@ -396,6 +403,7 @@ pub(crate) mod tests {
     /// A report with one of everything.
     pub(crate) fn example() -> Report {
         Report {
+            wireguard: None,
             node: "n1".to_owned(),
             version: "0.0.0".to_owned(),
             ready: true,
@@ -458,11 +466,7 @@ pub(crate) mod tests {
                 cut: Histogram::default(),
                 unsupported: vec![],
             },
-            host_ports: HostPorts {
-                led: 3,
-                left_out: 1,
-                flows_stale: 2,
-            },
+            host_ports: example_host_ports(),
             dns: example_dns(),
             ipam: IpamReport::default(),
             drops: DropsReport::default(),
@@ -474,6 +478,14 @@ pub(crate) mod tests {
                 problems: vec!["a.yaml:3: no".to_owned()],
             }],
             errors: vec![],
+        }
+    }
+
+    fn example_host_ports() -> HostPorts {
+        HostPorts {
+            led: 3,
+            left_out: 1,
+            flows_stale: 2,
         }
     }
 

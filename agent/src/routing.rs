@@ -17,7 +17,8 @@ use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 
 use crate::nexthops::Routers;
-pub(crate) use overlay::Standing;
+use crate::wireguard;
+pub(crate) use overlay::{Publisher, Standing};
 use overlay::{InForce, Overlays};
 
 /// How often the whole table is compared although no notice came.
@@ -62,6 +63,8 @@ pub(crate) struct Applied {
     pub(crate) clashes: usize,
     /// Gateways that BFD lost, since the start.
     pub(crate) gateway_downs: u64,
+    /// This node's WireGuard keys, where a pool has it.
+    pub(crate) wireguard: Option<wireguard::WireGuardState>,
     /// What the tunnels in force take of a packet, at most, in bytes.
     pub(crate) overhead: u32,
     /// Devices of tunnels that stand, asked for or not.
@@ -102,6 +105,7 @@ pub(crate) async fn run_task(
     mut speaker: oneshot::Receiver<RouteEvents>,
     mut routers: watch::Receiver<Arc<Routers>>,
     applied: watch::Sender<Applied>,
+    (settings, publisher): (wireguard::Settings, Publisher),
 ) -> Result<(), routes::Error> {
     let table = RouteTable::open().await?;
     let mut monitor = Monitor::open(&table)?;
@@ -109,7 +113,7 @@ pub(crate) async fn run_task(
         table,
         local: Local::default(),
         learned: HashMap::new(),
-        overlays: Overlays::new(&overlay::left_standing().await),
+        overlays: Overlays::new(&overlay::left_standing().await, settings, publisher),
         subnets: BTreeSet::new(),
         routers: Arc::default(),
         initial_sync: false,
@@ -395,6 +399,7 @@ impl Routing {
         let failed = problems.map(|(prefix, why)| (prefix.to_string(), why.to_string()));
         let failed = failed.chain(self.overlays.problems()).collect();
         let (is_held, overhead) = (self.overlays.is_held(), self.overlays.overhead());
+        let wireguard = self.overlays.keys();
         if applied.borrow().overhead != overhead {
             self.ways += 1;
         }
@@ -416,6 +421,7 @@ impl Routing {
                 gateway_downs: self.gateway_downs,
                 overhead,
                 standing: self.overlays.standing(),
+                wireguard,
             };
         });
     }

@@ -22,7 +22,7 @@ use crate::source::{self, Whereabouts};
 use crate::speaker::{self, Compiled};
 use crate::{
     bgp_status, blocks, conntrack, dns, drops, events, firewall, mtu, nexthops, node_health,
-    routing,
+    routing, wireguard,
 };
 
 /// The tasks that carry things out, seen from the core.
@@ -93,12 +93,8 @@ impl Shell {
             cut_report,
             args.has(Feature::Policy),
         ));
-        let routing = routing::run_task(local_goal, speaker_started, known_routers, routing_report);
-        tokio::spawn(async move {
-            if let Err(error) = routing.await {
-                error!(%error, "routes cannot be programmed: is the agent root, with NET_ADMIN?");
-            }
-        });
+        let feeds = (local_goal, speaker_started, known_routers);
+        start_routing(args, &source.status, feeds, routing_report);
         publish_to(&source.status, pods_goal, conditions_goal);
         tokio::spawn(blocks::run_task(
             source.status.clone(),
@@ -331,6 +327,42 @@ fn start_drops(args: &AgentArgs, firewall: &watch::Sender<firewall::Desired>) ->
     let shown = drops::run_task(log.group, Arc::clone(&ring), firewall.subscribe());
     tokio::spawn(shown);
     Some(ring)
+}
+
+/// Brings routes into the kernel.
+fn start_routing(
+    args: &AgentArgs,
+    status: &StatusWriter,
+    (local, speaker, routers): (
+        watch::Receiver<routing::Local>,
+        oneshot::Receiver<RouteEvents>,
+        watch::Receiver<Arc<nexthops::Routers>>,
+    ),
+    report: watch::Sender<routing::Applied>,
+) {
+    let keys = start_wireguard(args, status);
+    let task = routing::run_task(local, speaker, routers, report, keys);
+    tokio::spawn(async move {
+        if let Err(error) = task.await {
+            error!(%error, "routes cannot be programmed: is the agent root, with NET_ADMIN?");
+        }
+    });
+}
+
+/// Publishes this node's WireGuard keys, once it has some.
+fn start_wireguard(
+    args: &AgentArgs,
+    status: &StatusWriter,
+) -> (wireguard::Settings, routing::Publisher) {
+    let settings = wireguard::Settings {
+        node: args.node.clone(),
+        state_dir: args.state_dir.clone(),
+        lifetime: args.wireguard_key_lifetime,
+    };
+    let (wish, wished) = watch::channel(wireguard::Publication::default());
+    let (publisher, done) = watch::channel(None);
+    tokio::spawn(wireguard::run_task(status.clone(), wished, publisher));
+    (settings, routing::Publisher { wish, done })
 }
 
 /// Says which pods are here, and what becomes of objects, each time that it changes.

@@ -101,6 +101,7 @@ pub(crate) fn report(
             gateway_downs: routing.gateway_downs,
             initial_sync: routing.initial_sync,
         },
+        wireguard: routing.wireguard,
         endpoints: core.endpoints().into_iter().map(describe).collect(),
         host_ports: host_ports(&firewall, cut.stale),
         policy: report::Policy {

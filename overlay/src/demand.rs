@@ -4,7 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use api::resources::{IpPool, IpamBlock, Node};
+use api::resources::{IpPool, IpamBlock, Node, WireGuardKeys};
 use ipnet::IpNet;
 
 use crate::kind::{Kind, Near};
@@ -25,6 +25,8 @@ pub struct View<'a> {
     pub own: &'a BTreeSet<IpNet>,
     /// Addresses of pods, with the names of their nodes: those outside their nodes' blocks get routes of their own.
     pub pods: Vec<(IpAddr, &'a str)>,
+    /// What nodes have published of their WireGuard keys, by their names.
+    pub keys: BTreeMap<&'a str, WireGuardKeys>,
 }
 
 /// What is asked of one kind of tunnel. Equal demands mean that nothing is to be done.
@@ -42,6 +44,8 @@ pub struct Demand {
     pub ranges: BTreeSet<IpNet>,
     /// Inside of the ranges, but of nodes that this kind can't reach: theirs travel as they would without it.
     pub left: BTreeSet<IpNet>,
+    /// What nodes have published of their WireGuard keys, this one too; only where packets travel so.
+    pub keys: BTreeMap<String, WireGuardKeys>,
     /// The other nodes that can be reached, by name.
     pub peers: BTreeMap<String, Peer>,
 }
@@ -184,12 +188,25 @@ impl<'a> All<'a> {
             addresses: own_addresses(self.view.own, &pools),
             ranges: pools.iter().map(|pool| pool.cidr).collect(),
             left: BTreeSet::new(),
+            keys: self.keys(kind),
             peers: BTreeMap::new(),
         };
         for other in self.view.nodes.iter().filter(|other| other.name != name) {
             self.add_peer(&mut demand, other, &pools, problems);
         }
         Some(demand)
+    }
+
+    fn keys(&self, kind: Kind) -> BTreeMap<String, WireGuardKeys> {
+        if kind != Kind::WireGuard {
+            return BTreeMap::new();
+        }
+        let nodes = self.view.nodes.iter();
+        let keys = nodes.filter_map(|node| {
+            let keys = self.view.keys.get(node.name.as_str())?;
+            Some((node.name.clone(), *keys))
+        });
+        keys.collect()
     }
 
     fn add_peer(

@@ -66,7 +66,7 @@ impl Kind {
 
     /// Whether it is carried out.
     pub fn is_built(self) -> bool {
-        self != Self::WireGuard
+        matches!(self, Self::Vxlan | Self::Ipip | Self::WireGuard)
     }
 
     /// Whether its ends have link-layer addresses.

@@ -105,6 +105,7 @@ impl Cluster {
             blocks: self.blocks.iter().collect(),
             own: &blocks.map(|block| block.cidr).collect(),
             pods: self.pods.clone(),
+            keys: BTreeMap::new(),
         })
     }
 

@@ -93,7 +93,7 @@ impl Core {
                 };
                 known.strays(self.pod(name), &self.node) != known.strays(after, &self.node)
             }
-            Key::Node(_) | Key::IpPool(_) | Key::IpamBlock(_) => {
+            Key::Node(_) | Key::IpPool(_) | Key::IpamBlock(_) | Key::BgpNodeStatus(_) => {
                 self.store.get(&change.key) != change.value.as_ref()
             }
             _ => false,
@@ -133,11 +133,15 @@ impl Core {
 
     fn reckon_overlays(&self, own: BTreeSet<IpNet>) -> Known {
         let (mut all, mut blocks): (Vec<&IpPool>, Vec<_>) = (Vec::new(), Vec::new());
+        let mut keys = BTreeMap::new();
         // By the order of kinds: those that are many come later.
         for (_, resource) in self.store.range(..Key::Namespace(String::new())) {
             match resource {
                 Resource::IpPool(pool) => all.push(pool),
                 Resource::IpamBlock(block) => blocks.push(block),
+                Resource::BgpNodeStatus(status) => {
+                    keys.insert(status.node.as_str(), status.wire_guard);
+                }
                 _ => {}
             }
         }
@@ -180,6 +184,7 @@ impl Core {
             blocks,
             own: &known.own,
             pods: strays.collect(),
+            keys,
         });
         let guard = self.guard_tunnels(&demands);
         if guard.is_refused {

@@ -1,6 +1,7 @@
 //! The core's state, without any shell.
 
 mod cluster;
+
 mod egress;
 mod tunnels;
 

@@ -4,6 +4,7 @@ mod device;
 mod ipip;
 mod one;
 mod vxlan;
+mod wireguard;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,8 +15,11 @@ use ipnet::IpNet;
 use routes::Target;
 use tracing::{info, warn};
 
+use crate::wireguard::{Settings, WireGuardState};
 pub(super) use device::delete;
 use one::Overlay;
+pub(crate) use wireguard::Publisher;
+use wireguard::WireGuard;
 
 /// The devices that stand, each with this node's own address that its packets bear.
 pub(crate) type Standing = BTreeMap<Kind, IpAddr>;
@@ -61,11 +65,14 @@ pub(super) struct Overlays {
 
 impl Overlays {
     /// `standing` are the devices that an earlier run left.
-    pub(super) fn new(standing: &Standing) -> Self {
+    pub(super) fn new(standing: &Standing, settings: Settings, publisher: Publisher) -> Self {
         let built = Kind::ALL.into_iter().filter(|kind| kind.is_built());
         let each = built.map(|kind| (kind, Overlay::new(kind, standing.get(&kind).copied())));
+        let mut each: BTreeMap<_, _> = each.collect();
+        let wireguard = WireGuard::new(settings, publisher);
+        each.insert(Kind::WireGuard, Overlay::of_wireguard(wireguard));
         Self {
-            each: each.collect(),
+            each,
             in_force: InForce::default(),
         }
     }
@@ -93,6 +100,11 @@ impl Overlays {
     pub(super) fn overhead(&self) -> u32 {
         let each = self.each.values();
         each.map(Overlay::overhead).max().unwrap_or_default()
+    }
+
+    /// This node's WireGuard keys, for people.
+    pub(super) fn keys(&self) -> Option<WireGuardState> {
+        self.each.values().find_map(Overlay::keys)
     }
 
     /// When [`Self::settle`] has something to do.

@@ -221,16 +221,25 @@ fn a_changed_block_size_is_refused_by_name_and_the_blocks_stay_in_use() {
 
 #[test]
 fn what_is_not_built_is_said_and_fails_nothing() {
-    let mut wireguard = pool("pods", "10.48.0.0/16", 26);
-    wireguard.encapsulation = Encapsulation::WireGuard;
-    let plan = Cluster::of(vec![wireguard], Vec::new()).plan(0);
-    assert_eq!(
-        plan.problems,
-        [
-            "IPPool pods: encapsulation WireGuard is not built yet: packets to its pods travel as they are, by the routes of BGP",
-        ]
-    );
-    assert!(next(&plan).is_some());
+    let all = [
+        Encapsulation::None,
+        Encapsulation::Vxlan,
+        Encapsulation::Ipip,
+        Encapsulation::WireGuard,
+    ];
+    for encapsulation in all {
+        let mut one = pool("pods", "10.48.0.0/16", 26);
+        one.encapsulation = encapsulation;
+        let plan = Cluster::of(vec![one], Vec::new()).plan(0);
+        let said = "is not built yet: packets to its pods travel as they are, by the routes of BGP";
+        let is_said = plan.problems.iter().any(|problem| problem.ends_with(said));
+        assert_eq!(
+            is_said,
+            !overlay::is_built(encapsulation),
+            "{encapsulation:?}"
+        );
+        assert!(next(&plan).is_some());
+    }
 }
 
 #[test]

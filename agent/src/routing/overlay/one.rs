@@ -4,18 +4,22 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use ::overlay::{Demand, Kind, Route};
+use ::overlay::{Demand, Kind};
 use ipnet::IpNet;
-use routes::{Gateway, Target};
 use tracing::{info, warn};
 
-use super::{InForce, device};
+use super::device::{self, Carried};
+use super::wireguard::{self, WireGuard};
+use super::{InForce, WireGuardState};
 
 /// How often the device and its entries are compared although no notice came: nobody is told of changed entries.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// From the device's making to the first route by it, where packets have another way until then: other nodes get
 /// their devices meanwhile, and an end that is not there yet drops what comes.
 const HOLD: Duration = Duration::from_secs(1);
+/// The same for nodes that have to hear of each other's keys first. Those that have published none by then get nothing:
+/// what is asked for is not to go in the clear.
+const KEYS_HOLD: Duration = Duration::from_secs(30);
 /// How long the device outlives the last route by it: other nodes may still send.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -23,6 +27,8 @@ const LINGER: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Overlay {
     kind: Kind,
+    /// Keys, if it is of that kind.
+    wireguard: Option<WireGuard>,
     demand: Option<Demand>,
     /// Ranges asked of another kind that has not begun: what was carried out for them goes on.
     moving: BTreeSet<IpNet>,
@@ -46,6 +52,7 @@ impl Overlay {
     pub(super) fn new(kind: Kind, stands: Option<IpAddr>) -> Self {
         Self {
             kind,
+            wireguard: None,
             demand: None,
             moving: BTreeSet::new(),
             carried: None,
@@ -56,6 +63,18 @@ impl Overlay {
             stands,
             linger: Some(Instant::now() + LINGER),
         }
+    }
+
+    pub(super) fn of_wireguard(wireguard: WireGuard) -> Self {
+        Self {
+            wireguard: Some(wireguard),
+            ..Self::new(Kind::WireGuard, None)
+        }
+    }
+
+    /// Its keys, for people.
+    pub(super) fn keys(&self) -> Option<WireGuardState> {
+        self.wireguard.as_ref()?.state()
     }
 
     pub(super) fn in_force(&self) -> &InForce {
@@ -170,6 +189,9 @@ impl Overlay {
         if self.linger.is_some_and(|at| at <= now) && !self.is_wanted() {
             self.linger = None;
             let name = self.kind.device();
+            if let Some(wireguard) = &mut self.wireguard {
+                wireguard.end();
+            }
             match device::delete(self.kind).await {
                 Ok(is_ours) => {
                     self.stands = None;
@@ -192,35 +214,57 @@ impl Overlay {
         self.look_at = Some(now + LOOK_AGAIN);
         // Even if it is made in part only.
         self.stands = Some(goal.local);
-        let (plan, made) = match device::carry_out(&goal).await {
-            Ok((plan, report)) => {
-                self.tell(report.failed);
-                (plan, report.made)
-            }
+        let carried = match self.carry_out(&goal).await {
+            Ok(carried) => carried,
             Err(error) => {
                 // What was in force stays: other ways are taken away only for one that is there.
-                self.tell(vec![error.to_string()]);
-                return false;
+                self.tell(vec![error]);
+                return self.wireguard.is_some() && self.close(&goal);
             }
         };
-        let is_first = made && self.in_force.ranges.is_empty();
-        if is_first && (by_bgp(&goal.ranges) || by_other(&goal.ranges)) {
-            self.hold = Some(now + HOLD);
+        if let Some(pause) = carried.again {
+            self.look_at = Some(now + pause);
         }
-        if self.hold.is_some_and(|until| until > now) {
+        let is_first = carried.report.made && self.in_force.ranges.is_empty();
+        self.tell(carried.report.failed);
+        if is_first && (by_bgp(&goal.ranges) || by_other(&goal.ranges)) {
+            let hold = self.wireguard.as_ref().map_or(HOLD, |_| KEYS_HOLD);
+            self.hold = Some(now + hold);
+        }
+        if self.hold.is_some_and(|until| until > now) && !carried.is_ready {
             return false;
         }
         self.hold = None;
-        let routes = plan.routes.iter();
         let new = InForce {
-            routes: routes
-                .map(|(prefix, route)| (*prefix, target(self.kind, *route)))
-                .collect(),
+            routes: carried.routes,
             ranges: goal.ranges.clone(),
             left: goal.left.clone(),
         };
         self.carried = Some(goal);
         self.put(new)
+    }
+
+    async fn carry_out(&mut self, goal: &Demand) -> Result<Carried, String> {
+        match &mut self.wireguard {
+            Some(wireguard) => wireguard.carry_out(goal).await,
+            None => device::carry_out(goal)
+                .await
+                .map_err(|error| error.to_string()),
+        }
+    }
+
+    /// What was to be encrypted and can't be goes nowhere, unless it has its way already.
+    fn close(&mut self, goal: &Demand) -> bool {
+        if goal.ranges.is_subset(&self.in_force.ranges) {
+            return false;
+        }
+        let mut routes = wireguard::closed(&goal.ranges);
+        routes.extend(std::mem::take(&mut self.in_force.routes));
+        self.put(InForce {
+            routes,
+            ranges: goal.ranges.clone(),
+            left: BTreeSet::new(),
+        })
     }
 
     /// Routes go at once, the device later.
@@ -244,15 +288,5 @@ impl Overlay {
             warn!("{problem}");
         }
         self.problems = problems;
-    }
-}
-
-fn target(kind: Kind, route: Route) -> Target {
-    match route {
-        Route::Direct(address) => Target::Gateways(vec![Gateway::new(address)]),
-        Route::Tunnel(gateway) => Target::Onlink {
-            interface: kind.device().to_owned(),
-            gateway,
-        },
     }
 }
