@@ -64,18 +64,8 @@ impl Kind {
         }
     }
 
-    /// Whether it is carried out.
-    pub fn is_built(self) -> bool {
-        matches!(self, Self::Vxlan | Self::Ipip | Self::WireGuard)
-    }
-
     /// Whether its ends have link-layer addresses.
     pub(crate) fn is_ethernet(self) -> bool {
         self == Self::Vxlan
     }
-}
-
-/// Whether what a pool asks for is carried out.
-pub fn is_built(encapsulation: Encapsulation) -> bool {
-    Kind::of(encapsulation).is_none_or(|(kind, _)| kind.is_built())
 }

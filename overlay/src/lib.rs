@@ -9,6 +9,6 @@ mod plan;
 mod tests;
 
 pub use demand::{Demand, Peer, View, demands};
-pub use kind::{Kind, Near, is_built};
+pub use kind::{Kind, Near};
 pub use mac::{Mac, link_local_of, macs};
 pub use plan::{Plan, PlannedPeer, Route};

@@ -71,8 +71,6 @@ pub(crate) fn plan(view: &View<'_>) -> Plan {
     let others_cidrs = others
         .clone()
         .flat_map(|other| other.pod_cidrs.iter().copied());
-    let mut problems: Vec<String> = refused.into_values().map(|(_, why)| why).collect();
-    problems.extend(view.pools.iter().filter_map(|pool| not_built(pool)));
     Plan {
         give: give(view.node, &used, &blocks, &pod_cidrs),
         own: blocks.iter().chain(&pod_cidrs).copied().collect(),
@@ -83,7 +81,7 @@ pub(crate) fn plan(view: &View<'_>) -> Plan {
         avoided: others_cidrs.collect(),
         start: start(&view.node.name),
         pooled,
-        problems,
+        problems: refused.into_values().map(|(_, why)| why).collect(),
         blocks,
     }
 }
@@ -186,16 +184,6 @@ pub(super) fn refused<'a>(
         }
     }
     refused
-}
-
-/// What a pool asks for that is not carried out.
-fn not_built(pool: &IpPool) -> Option<String> {
-    (!overlay::is_built(pool.encapsulation)).then(|| {
-        format!(
-            "IPPool {}: encapsulation {:?} is not built yet: packets to its pods travel as they are, by the routes of BGP",
-            pool.name, pool.encapsulation
-        )
-    })
 }
 
 /// First the family of the node's first InternalIP, as a kubelet has it; then pools by name.

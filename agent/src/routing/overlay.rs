@@ -66,9 +66,8 @@ pub(super) struct Overlays {
 impl Overlays {
     /// `standing` are the devices that an earlier run left.
     pub(super) fn new(standing: &Standing, settings: Settings, publisher: Publisher) -> Self {
-        let built = Kind::ALL.into_iter().filter(|kind| kind.is_built());
-        let each = built.map(|kind| (kind, Overlay::new(kind, standing.get(&kind).copied())));
-        let mut each: BTreeMap<_, _> = each.collect();
+        let each = Kind::ALL.map(|kind| (kind, Overlay::new(kind, standing.get(&kind).copied())));
+        let mut each = BTreeMap::from(each);
         let wireguard = WireGuard::new(settings, publisher);
         each.insert(Kind::WireGuard, Overlay::of_wireguard(wireguard));
         Self {

@@ -220,29 +220,6 @@ fn a_changed_block_size_is_refused_by_name_and_the_blocks_stay_in_use() {
 }
 
 #[test]
-fn what_is_not_built_is_said_and_fails_nothing() {
-    let all = [
-        Encapsulation::None,
-        Encapsulation::Vxlan,
-        Encapsulation::Ipip,
-        Encapsulation::WireGuard,
-    ];
-    for encapsulation in all {
-        let mut one = pool("pods", "10.48.0.0/16", 26);
-        one.encapsulation = encapsulation;
-        let plan = Cluster::of(vec![one], Vec::new()).plan(0);
-        let said = "is not built yet: packets to its pods travel as they are, by the routes of BGP";
-        let is_said = plan.problems.iter().any(|problem| problem.ends_with(said));
-        assert_eq!(
-            is_said,
-            !overlay::is_built(encapsulation),
-            "{encapsulation:?}"
-        );
-        assert!(next(&plan).is_some());
-    }
-}
-
-#[test]
 fn a_node_takes_every_free_block_in_the_end_and_then_none() {
     let mut cluster = Cluster::of(
         vec![pool("pods", "10.48.0.0/24", 28)],
