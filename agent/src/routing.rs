@@ -18,8 +18,8 @@ use tracing::{debug, info, warn};
 
 use crate::nexthops::Routers;
 use crate::wireguard;
-pub(crate) use overlay::{Publisher, Standing};
 use overlay::{InForce, Overlays};
+pub(crate) use overlay::{Publisher, Standing};
 
 /// How often the whole table is compared although no notice came.
 const DRIFT_CHECK: Duration = Duration::from_secs(60);

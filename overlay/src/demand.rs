@@ -2,7 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use api::resources::{IpPool, IpamBlock, Node, WireGuardKeys};
 use ipnet::IpNet;
@@ -64,6 +64,29 @@ pub struct Peer {
 }
 
 impl Demand {
+    /// Of a node that has no end for tunnels: what is to be encrypted, in pools of WireGuard, goes nowhere then, not in
+    /// the clear. Nothing, if none of the pools has it.
+    pub fn closed(pools: &[&IpPool]) -> Option<Self> {
+        let pools = pools.iter().filter(|pool| is_of(pool, Kind::WireGuard));
+        let ranges: BTreeSet<IpNet> = pools.map(|pool| pool.cidr).collect();
+        (!ranges.is_empty()).then(|| Self {
+            kind: Kind::WireGuard,
+            // The family whose outer headers are longer: pods' packets are small enough for either.
+            local: Ipv6Addr::UNSPECIFIED.into(),
+            mac: Mac::default(),
+            addresses: BTreeSet::new(),
+            ranges,
+            left: BTreeSet::new(),
+            keys: BTreeMap::new(),
+            peers: BTreeMap::new(),
+        })
+    }
+
+    /// Whether this node has no end, and nothing is to go out ([`Self::closed`]).
+    pub fn is_closed(&self) -> bool {
+        self.local.is_unspecified()
+    }
+
     /// What a tunnel takes of each packet in bytes.
     pub fn overhead(&self) -> u32 {
         self.kind.overhead(self.local)
@@ -167,9 +190,10 @@ impl<'a> All<'a> {
         let (node, name) = (self.view.node, self.view.node.name.as_str());
         let (Some(local), Some(mac)) = (self.underlay(node), self.macs.get(name)) else {
             problems.push(format!(
-                "Node {name} has no InternalIP: there is no tunnel to the pods of other nodes; add one to status.addresses"
+                "Node {name} has no InternalIP: there is no tunnel to the pods of other nodes{}; add one to status.addresses",
+                if kind == Kind::WireGuard { ", and nothing is sent to them in the clear" } else { "" }
             ));
-            return None;
+            return Demand::closed(&pools);
         };
         pools.retain(|pool| {
             let carried = kind.carries(&pool.cidr, local);
@@ -269,13 +293,15 @@ fn not_carried(pool: &IpPool, node: &str, local: IpAddr) -> String {
     }
 }
 
-/// The pools that ask for a kind which is carried out.
+/// The pools that ask for a kind.
 fn pools_of<'a>(view: &View<'a>, kind: Kind) -> Vec<&'a IpPool> {
-    let wanted = |pool: &&IpPool| {
-        let asked = Kind::of(pool.encapsulation).map(|(asked, _)| asked);
-        pool.is_for_pods() && kind.is_built() && asked == Some(kind)
-    };
-    view.pools.iter().copied().filter(wanted).collect()
+    let pools = view.pools.iter().copied();
+    pools.filter(|pool| is_of(pool, kind)).collect()
+}
+
+fn is_of(pool: &IpPool, kind: Kind) -> bool {
+    let asked = Kind::of(pool.encapsulation).map(|(asked, _)| asked);
+    pool.is_for_pods() && asked == Some(kind)
 }
 
 /// The pool that a prefix is in.

@@ -129,7 +129,7 @@ fn routes(plan: &Plan) -> BTreeMap<String, Route> {
 }
 
 #[test]
-fn without_a_tunnel_that_is_built_nothing_is_asked_for() {
+fn of_each_kind_is_asked_what_pools_have() {
     let all = [
         Encapsulation::None,
         Encapsulation::Vxlan,
@@ -140,11 +140,9 @@ fn without_a_tunnel_that_is_built_nothing_is_asked_for() {
     ];
     for encapsulation in all {
         let kind = Kind::of(encapsulation).map(|(kind, _)| kind);
-        let built = kind.filter(|kind| kind.is_built());
         let (demands, problems) = Cluster::of_ipv4(encapsulation).demands(0);
         let found: Vec<Kind> = demands.into_keys().collect();
-        assert_eq!(found, Vec::from_iter(built), "{problems:?}");
-        assert_eq!(is_built(encapsulation), kind.is_none() || built.is_some());
+        assert_eq!(found, Vec::from_iter(kind), "{problems:?}");
     }
 }
 
@@ -277,6 +275,44 @@ fn a_node_without_an_address_of_the_tunnels_family_is_told_of_and_the_rest_goes_
         demand.is_none() && problems[0].contains("n1 has no InternalIP"),
         "{problems:?}"
     );
+}
+
+#[test]
+fn a_node_without_an_end_sends_nothing_of_wireguards_ranges_in_the_clear() {
+    let mut cluster = Cluster::of_ipv4(Encapsulation::WireGuard);
+    let of = |cluster: &Cluster, own| {
+        let (mut demands, problems) = cluster.demands(own);
+        (demands.remove(&Kind::WireGuard).unwrap(), problems)
+    };
+    assert!(!of(&cluster, 0).0.is_closed());
+    cluster.nodes[0].internal_ips.clear();
+    let (demand, problems) = of(&cluster, 0);
+    assert!(demand.is_closed() && demand.peers.is_empty());
+    assert_eq!(
+        demand.ranges,
+        [net("10.48.0.0/16"), net("fd48::/16")].into()
+    );
+    assert_eq!(
+        problems,
+        [
+            "Node n1 has no InternalIP: there is no tunnel to the pods of other nodes, and nothing is sent to them in the clear; add one to status.addresses"
+        ]
+    );
+    // The others have no way to it, and its prefixes stay inside of what is theirs to close.
+    let (other, problems) = of(&cluster, 1);
+    assert_eq!(other.peers.keys().collect::<Vec<_>>(), ["n3"]);
+    assert!(other.left.is_empty(), "{other:?}");
+    assert!(problems[0].contains("Node n1 has no IPv4 InternalIP"));
+    // No other kind of pool is closed.
+    let pools: Vec<IpPool> = [
+        Encapsulation::None,
+        Encapsulation::Vxlan,
+        Encapsulation::Ipip,
+    ]
+    .into_iter()
+    .map(|encapsulation| pool("10.48.0.0/16", encapsulation))
+    .collect();
+    assert_eq!(Demand::closed(&pools.iter().collect::<Vec<_>>()), None);
 }
 
 #[test]

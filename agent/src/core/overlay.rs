@@ -48,6 +48,22 @@ pub(super) struct OfTunnels {
     pub(super) problems: Vec<String>,
 }
 
+impl OfTunnels {
+    /// There is no Node of this name: nothing says where its tunnels would end.
+    fn of_no_node(name: &str, pools: &[&IpPool]) -> Self {
+        let Some(closed) = Demand::closed(pools) else {
+            return Self::default();
+        };
+        Self {
+            demands: Arc::new([(closed.kind, closed)].into()),
+            problems: vec![format!(
+                "there is no Node {name}, and pools have encapsulation WireGuard: nothing is sent to the pods of other nodes"
+            )],
+            ..Self::default()
+        }
+    }
+}
+
 impl Overlays {
     fn forget(&mut self) {
         self.known = None;
@@ -152,16 +168,21 @@ impl Core {
             held: BTreeMap::new(),
         };
         let is_plain = |pool: &&IpPool| pool.encapsulation == Encapsulation::None;
-        let Some(node) = self.own_node().filter(|_| !all.iter().all(is_plain)) else {
+        if all.iter().all(is_plain) {
             known.asked.guard = Arc::new(self.guard_tunnels(&BTreeMap::new()));
             return known;
-        };
+        }
         let refused = pools::refused(&all, &blocks);
         let overlaps = |pool: &IpPool| {
             let said = refused.get(pool.name.as_str());
             said.is_some_and(|(reason, _)| *reason == pools::CIDR_OVERLAPS)
         };
         all.retain(|pool| !overlaps(pool));
+        let Some(node) = self.own_node() else {
+            known.asked = OfTunnels::of_no_node(&self.node, &all);
+            known.asked.guard = Arc::new(self.guard_tunnels(&BTreeMap::new()));
+            return known;
+        };
         known.ranges = all.iter().map(|pool| pool.cidr).collect();
         for node in self.nodes() {
             let cidrs = node.pod_cidrs.iter().map(IpNet::trunc);

@@ -80,3 +80,41 @@ fn strangers_are_kept_out_of_a_device_until_it_is_gone() {
     assert!(core.set_standing(&BTreeMap::new()));
     assert!(!is_guarded(&mut core));
 }
+
+#[test]
+fn a_node_that_lost_its_address_or_its_object_sends_nothing_of_wireguards_ranges_in_the_clear() {
+    let (_folder, mut core) = core();
+    for event in [
+        node("n1"),
+        node("n2"),
+        pool_of_tunnels("WireGuard"),
+        block("10.48.0.64/26", "n2"),
+        Event::InSync,
+    ] {
+        core.handle_event(event);
+    }
+    let range: IpNet = "10.48.0.0/16".parse().unwrap();
+    let closed = |core: &mut Core| {
+        let demands = core.outputs().unwrap().local.overlays;
+        let demand = demands.get(&::overlay::Kind::WireGuard).unwrap();
+        assert_eq!(demand.ranges, [range].into());
+        demand.is_closed()
+    };
+    assert!(!closed(&mut core));
+    core.handle_event(event(Key::Node("n1".to_owned()), None));
+    assert!(closed(&mut core));
+    core.handle_event(node("n1"));
+    assert!(!closed(&mut core));
+    let nameless = api::parse(
+        "Node",
+        "v1",
+        serde_json::json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}),
+    );
+    let (key, nameless) = nameless.unwrap().unwrap();
+    core.handle_event(event(key, Some(nameless)));
+    assert!(closed(&mut core));
+    // What asks for no encryption is open all the same.
+    core.handle_event(event(Key::Node("n1".to_owned()), None));
+    core.handle_event(pool_of_tunnels("VXLAN"));
+    assert!(core.outputs().unwrap().local.overlays.is_empty());
+}

@@ -69,6 +69,15 @@ impl WireGuard {
     /// # Errors
     /// Keys can't be kept, or a device can't be made.
     pub(super) async fn carry_out(&mut self, demand: &Demand) -> Result<Carried, String> {
+        if demand.is_closed() {
+            // Devices and keys stay as they are: the address may come back.
+            return Ok(Carried {
+                routes: closed(&demand.ranges),
+                report: routes::TunnelReport::default(),
+                is_ready: true,
+                again: None,
+            });
+        }
         let now = now();
         if self.running.is_none() {
             self.running = Some(Running::begin(&self.settings, now).await?);
