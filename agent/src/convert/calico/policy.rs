@@ -94,10 +94,35 @@ const HINTS: &[(&str, &str)] = &[
     ),
 ];
 
+/// Fields of FelixConfiguration that objects of Portolan's say.
+const FELIX_HINTS: &[(&str, &str)] = &[
+    (
+        "wireguardEnabled",
+        "`encapsulation: WireGuard` of each IPPool of IPv4, in place of what it has: Portolan encrypts what goes through the tunnel, and sends \
+nothing of such a pool in the clear; let the network pass UDP 51820 and 51821",
+    ),
+    (
+        "wireguardEnabledV6",
+        "`encapsulation: WireGuard` of each IPPool of IPv6; its packets go through the same devices as those of IPv4",
+    ),
+    (
+        "wireguardListeningPort",
+        "the ports are UDP 51820 and 51821, of one device each, so that keys are replaced without a loss",
+    ),
+    (
+        "wireguardHostEncryptionEnabled",
+        "what nodes send each other is not encrypted by Portolan",
+    ),
+];
+
 pub(super) fn convert(reader: &mut Reader<'_>) {
     reader.common(None);
     let kind = reader.input.kind.as_str();
-    let is_policy = kind.ends_with("Policy");
+    let hints = match kind {
+        "FelixConfiguration" => FELIX_HINTS,
+        _ if kind.ends_with("Policy") => HINTS,
+        _ => &[],
+    };
     let instead = KINDS.iter().find(|(known, _)| *known == kind);
     let Some((_, instead)) = instead else {
         return reader.none("spec", "Portolan does not know this kind of Calico's");
@@ -109,7 +134,7 @@ pub(super) fn convert(reader: &mut Reader<'_>) {
         reader.none("spec", instead);
     }
     for field in fields.keys() {
-        let hint = HINTS.iter().find(|(name, _)| is_policy && name == field);
+        let hint = hints.iter().find(|(name, _)| name == field);
         let note = match hint {
             Some((_, hint)) => format!("{hint}; {instead}"),
             None => (*instead).to_owned(),

@@ -114,6 +114,20 @@ fn rules_of_a_filter_are_carried_in_order_and_one_that_cannot_be_said_takes_the_
 }
 
 #[test]
+fn wireguard_of_calicos_felix_is_told_of_as_a_field_of_pools() {
+    let conversion = converted(CALICO);
+    let of = |field| entry(&conversion, "FelixConfiguration default", field);
+    let wireguard = of("spec.wireguardEnabled");
+    assert_eq!(wireguard.outcome, Outcome::NoCounterpart);
+    assert!(
+        wireguard.note.starts_with("`encapsulation: WireGuard`"),
+        "{}",
+        wireguard.note
+    );
+    assert!(!of("spec.bpfEnabled").note.contains("WireGuard"));
+}
+
+#[test]
 fn a_pool_of_calico_says_what_is_not_built_yet_and_a_manual_one_is_reserved() {
     let conversion = converted(CALICO);
     let name = "default-ipv4-ippool";
