@@ -56,6 +56,9 @@ enum Verb {
     Policy(policy::PolicyArgs),
     /// Ask about addresses: who has which, what is left behind; and take one back.
     Ipam(ipam::IpamArgs),
+    /// Ask for new WireGuard keys of this node.
+    #[command(name = "wireguard")]
+    WireGuard(wireguard::WireGuardArgs),
     /// Put the CNI plugin and its configuration where the container runtime looks, or take them out.
     Cni(cni_install::CniArgs),
     /// Find out why pods of this node cannot talk: what users check by hand, each with its cause and the command that mends it.
@@ -308,6 +311,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
+        Verb::WireGuard(args) => wireguard::run(&args),
         Verb::Cni(args) => cni_install::run(args),
         Verb::Doctor(args) => return doctor::run(&args),
         Verb::Trace(args) => return trace::run(&args),

@@ -34,6 +34,7 @@ enum Question {
     Drops { since: u64 },
     Ipam { question: IpamQuestion },
     Policy { question: PolicyQuestion },
+    RotateKeys,
 }
 
 /// What it is told.
@@ -46,6 +47,7 @@ enum Answer {
     Ipam(Box<IpamAnswer>),
     Policy(Box<PolicyAnswer>),
     Synced,
+    Asked,
     Error(String),
 }
 
@@ -92,7 +94,8 @@ pub(crate) fn sync(run_dir: &Path, timeout: Duration) -> anyhow::Result<()> {
         | Answer::Bgp(_)
         | Answer::Drops(_)
         | Answer::Ipam(_)
-        | Answer::Policy(_) => anyhow::bail!("the agent answered something else"),
+        | Answer::Policy(_)
+        | Answer::Asked => anyhow::bail!("the agent answered something else"),
     }
 }
 
@@ -112,7 +115,8 @@ pub(crate) fn ask_bgp(run_dir: &Path, question: BgpQuestion) -> anyhow::Result<B
         | Answer::Drops(_)
         | Answer::Ipam(_)
         | Answer::Policy(_)
-        | Answer::Synced => anyhow::bail!("the agent answered something else"),
+        | Answer::Synced
+        | Answer::Asked => anyhow::bail!("the agent answered something else"),
     }
 }
 
@@ -128,7 +132,8 @@ pub(crate) fn ask_drops(run_dir: &Path, since: u64) -> anyhow::Result<DropsAnswe
         | Answer::Bgp(_)
         | Answer::Ipam(_)
         | Answer::Policy(_)
-        | Answer::Synced => anyhow::bail!("the agent answered something else"),
+        | Answer::Synced
+        | Answer::Asked => anyhow::bail!("the agent answered something else"),
     }
 }
 
@@ -146,7 +151,8 @@ pub(crate) fn ask_policy(run_dir: &Path, question: PolicyQuestion) -> anyhow::Re
         | Answer::Bgp(_)
         | Answer::Drops(_)
         | Answer::Ipam(_)
-        | Answer::Synced => anyhow::bail!("the agent answered something else"),
+        | Answer::Synced
+        | Answer::Asked => anyhow::bail!("the agent answered something else"),
     }
 }
 
@@ -163,7 +169,20 @@ pub(crate) fn ask_ipam(run_dir: &Path, question: IpamQuestion) -> anyhow::Result
         | Answer::Bgp(_)
         | Answer::Drops(_)
         | Answer::Policy(_)
-        | Answer::Synced => anyhow::bail!("the agent answered something else"),
+        | Answer::Synced
+        | Answer::Asked => anyhow::bail!("the agent answered something else"),
+    }
+}
+
+/// Asks for new WireGuard keys of this node.
+///
+/// # Errors
+/// If no agent answers, or it has no such keys.
+pub(crate) fn rotate_keys(run_dir: &Path) -> anyhow::Result<()> {
+    match ask(run_dir, &Question::RotateKeys, Duration::from_secs(10))? {
+        Answer::Asked => Ok(()),
+        Answer::Error(error) => anyhow::bail!("{error}"),
+        _ => anyhow::bail!("the agent answered something else"),
     }
 }
 
@@ -262,6 +281,17 @@ async fn answer(question: Question, parts: &Parts) -> Answer {
             }
             match drops.await {
                 Ok(Ok(answer)) => Answer::Drops(Box::new(answer)),
+                Ok(Err(error)) => Answer::Error(error),
+                Err(_) => stopping(),
+            }
+        }
+        Question::RotateKeys => {
+            let (reply, outcome) = oneshot::channel();
+            if core.send(Message::RotateKeys(reply)).await.is_err() {
+                return stopping();
+            }
+            match outcome.await {
+                Ok(Ok(())) => Answer::Asked,
                 Ok(Err(error)) => Answer::Error(error),
                 Err(_) => stopping(),
             }

@@ -63,6 +63,8 @@ pub(crate) enum Message {
         since: u64,
         reply: oneshot::Sender<Result<DropsAnswer, String>>,
     },
+    /// Somebody wants new WireGuard keys; the error says why there are none.
+    RotateKeys(oneshot::Sender<Result<(), String>>),
     /// The kernel refuses these and no others: all else is to be enforced without them.
     Broken {
         sets: BTreeSet<SetName>,

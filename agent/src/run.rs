@@ -398,6 +398,7 @@ impl Loop {
             Message::Drops { since, reply } => {
                 drop(reply.send(self.shell.drops(since, self.core.objects())));
             }
+            Message::RotateKeys(reply) => drop(reply.send(self.shell.rotate_keys())),
             Message::Attach { asked, reply } => return self.attach(&asked, reply, replies),
             Message::PodRead(pod) => {
                 self.core.handle_read(*pod);

@@ -54,6 +54,8 @@ pub(crate) struct Shell {
     route_events: Option<oneshot::Sender<RouteEvents>>,
     pub(crate) messages: mpsc::Sender<Message>,
     pub(crate) drops: Option<Arc<Ring>>,
+    /// How often new WireGuard keys were asked for.
+    rotations: watch::Sender<u64>,
     /// What was taken back; none where no pods are attached.
     pub(crate) reclaimed: Option<watch::Receiver<Reclaimed>>,
     forwarding: Forwarding,
@@ -94,7 +96,9 @@ impl Shell {
             args.has(Feature::Policy),
         ));
         let feeds = (local_goal, speaker_started, known_routers);
-        start_routing(args, &source.status, feeds, routing_report);
+        let rotations = watch::Sender::new(0);
+        let keys = start_wireguard(args, &source.status, &rotations);
+        start_routing(keys, feeds, routing_report);
         publish_to(&source.status, pods_goal, conditions_goal);
         tokio::spawn(blocks::run_task(
             source.status.clone(),
@@ -142,6 +146,7 @@ impl Shell {
             route_events: args.has(Feature::Bgp).then_some(route_events),
             messages,
             drops,
+            rotations,
             reclaimed: None,
             forwarding,
             bgp: args.has(Feature::Bgp),
@@ -184,6 +189,15 @@ impl Shell {
             "denied packets are not shown: start the agent with --drop-log GROUP, as in --drop-log 7",
         )?;
         Ok(drops::answer(ring, since, objects))
+    }
+
+    /// Has this node's WireGuard keys replaced as soon as that loses nothing.
+    pub(crate) fn rotate_keys(&self) -> Result<(), String> {
+        if self.routing_applied.borrow().wireguard.is_none() {
+            return Err("this node has no WireGuard keys: no IPPool has encapsulation WireGuard, or its devices can't be made (`portolan status` says why)".to_owned());
+        }
+        self.rotations.send_modify(|count| *count += 1);
+        Ok(())
     }
 
     /// What policy verbs are answered from: copies, so that nobody waits for them.
@@ -331,8 +345,7 @@ fn start_drops(args: &AgentArgs, firewall: &watch::Sender<firewall::Desired>) ->
 
 /// Brings routes into the kernel.
 fn start_routing(
-    args: &AgentArgs,
-    status: &StatusWriter,
+    keys: (wireguard::Settings, routing::Publisher),
     (local, speaker, routers): (
         watch::Receiver<routing::Local>,
         oneshot::Receiver<RouteEvents>,
@@ -340,7 +353,6 @@ fn start_routing(
     ),
     report: watch::Sender<routing::Applied>,
 ) {
-    let keys = start_wireguard(args, status);
     let task = routing::run_task(local, speaker, routers, report, keys);
     tokio::spawn(async move {
         if let Err(error) = task.await {
@@ -353,6 +365,7 @@ fn start_routing(
 fn start_wireguard(
     args: &AgentArgs,
     status: &StatusWriter,
+    rotations: &watch::Sender<u64>,
 ) -> (wireguard::Settings, routing::Publisher) {
     let settings = wireguard::Settings {
         node: args.node.clone(),
@@ -362,7 +375,8 @@ fn start_wireguard(
     let (wish, wished) = watch::channel(wireguard::Publication::default());
     let (publisher, done) = watch::channel(None);
     tokio::spawn(wireguard::run_task(status.clone(), wished, publisher));
-    (settings, routing::Publisher { wish, done })
+    let asked = rotations.subscribe();
+    (settings, routing::Publisher { wish, done, asked })
 }
 
 /// Says which pods are here, and what becomes of objects, each time that it changes.

@@ -1,5 +1,6 @@
 //! This node's WireGuard keys: kept on disk, and published for the other nodes.
 
+mod cli;
 mod publish;
 mod report;
 mod store;
@@ -9,8 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::overlay::keys::{Time, Timing};
 
+pub(crate) use cli::{WireGuardArgs, run};
 pub(crate) use publish::{Publication, run_task};
-pub(crate) use report::{WireGuardSlot, WireGuardState};
+pub(crate) use report::{WireGuardNode, WireGuardSlot, WireGuardState};
 pub(crate) use store::{KeyStore, StoredKey};
 
 /// What the flags say.

@@ -5,6 +5,7 @@ pub mod keys;
 mod kind;
 mod mac;
 mod plan;
+mod silence;
 #[cfg(test)]
 mod tests;
 
@@ -12,3 +13,4 @@ pub use demand::{Demand, Peer, View, demands};
 pub use kind::{Kind, Near};
 pub use mac::{Mac, link_local_of, macs};
 pub use plan::{Plan, PlannedPeer, Route};
+pub use silence::Silence;

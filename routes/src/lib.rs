@@ -45,8 +45,8 @@ pub use tunnel::{
     tunnel_local,
 };
 pub use wireguard::{
-    PrivateKey, PublicKey, WIREGUARD, WireGuard, WireGuardPeer, WireGuardReport, apply_wireguard,
-    delete_wireguard,
+    PrivateKey, PublicKey, WIREGUARD, WireGuard, WireGuardPeer, WireGuardReport, WireGuardTraffic,
+    apply_wireguard, delete_wireguard,
 };
 
 use std::io;

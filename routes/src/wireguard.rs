@@ -6,6 +6,7 @@ mod request;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -92,8 +93,19 @@ pub struct WireGuardReport {
     pub deleted: usize,
     /// What the kernel refused, in words.
     pub failed: Vec<String>,
-    /// Octets received from each peer so far, handshakes too.
-    pub received: BTreeMap<PublicKey, u64>,
+    /// Of each peer that was there before.
+    pub traffic: BTreeMap<PublicKey, WireGuardTraffic>,
+}
+
+/// What a device has exchanged with a peer since that was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WireGuardTraffic {
+    /// Octets, handshakes too.
+    pub received: u64,
+    /// Octets, handshakes too.
+    pub sent: u64,
+    /// The last handshake that was completed, since 1970-01-01 00:00 UTC.
+    pub handshake: Option<Duration>,
 }
 
 /// Makes the kernel's device what it should be. Nothing that is right already is touched, so packets go on through it,
@@ -178,7 +190,7 @@ impl<'a> Work<'a> {
         self.settle_peers(&before)?;
         self.settle_link()?;
         self.settle_addresses()?;
-        self.report.received = before.received();
+        self.report.traffic = before.traffic();
         Ok(self.report)
     }
 

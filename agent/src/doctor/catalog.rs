@@ -33,6 +33,7 @@ checks! {
     ROUTE_MISSING "route-missing" "a pod's route, or one that BGP chose, is not in the kernel"
     ROUTE_FOREIGN "route-foreign" "a route of others takes packets that are to go by a route of ours"
     ROUTE_DEAD "route-dead" "a route of ours leads to links that are down"
+    TUNNEL "tunnel" "a tunnel to other nodes cannot be made or kept, or a node does not answer in it"
     POD_LINK "pod-link" "an attachment has no interface, or one that is down; or an interface has no attachment"
     POD_MTU "pod-mtu" "a pod's interface takes larger packets than the way out, or its two ends differ"
     POLICY_ISOLATES "policy-isolates" "a pod is isolated by NetworkPolicy, and no rule allows anything"

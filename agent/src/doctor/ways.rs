@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use ::overlay::Kind;
 use ipnet::IpNet;
 use routes::{SeenRoute, Survey};
 
 use super::bound;
-use super::catalog::{ROUTE_DEAD, ROUTE_FOREIGN, ROUTE_MISSING};
+use super::catalog::{ROUTE_DEAD, ROUTE_FOREIGN, ROUTE_MISSING, TUNNEL};
 use super::finding::Finding;
 use super::scene::Scene;
 use crate::attachments::host_interface;
@@ -68,7 +69,7 @@ pub(super) fn judge(scene: &Scene, wanted: &Wanted) -> Vec<Finding> {
     let survey = match &scene.survey {
         Ok(survey) => survey,
         Err(why) => {
-            return [&ROUTE_MISSING, &ROUTE_FOREIGN, &ROUTE_DEAD]
+            return [&ROUTE_MISSING, &ROUTE_FOREIGN, &ROUTE_DEAD, &TUNNEL]
                 .map(|check| check.skipped(format!("routes cannot be read: {why}")))
                 .into();
         }
@@ -76,7 +77,27 @@ pub(super) fn judge(scene: &Scene, wanted: &Wanted) -> Vec<Finding> {
     let mut findings = missing(scene, survey, wanted);
     findings.extend(foreign(scene, survey));
     findings.extend(dead(scene, survey));
+    findings.extend(tunnels(wanted));
     findings
+}
+
+/// Whether that is the device of a kind of tunnel, which the agent reports on as on a route.
+fn is_tunnel(name: &str) -> bool {
+    Kind::ALL.iter().any(|kind| kind.device() == name)
+}
+
+fn tunnels(wanted: &Wanted) -> Vec<Finding> {
+    let failed = wanted.failed.iter();
+    let failed = failed.filter(|(name, _)| is_tunnel(name));
+    let findings = failed.map(|(name, why)| {
+        TUNNEL.failure(
+            format!("the tunnel {name}: {why}"),
+            "the driver is not there, another program has its port or address, the network between the nodes loses its packets, or \
+             another node's agent does not run",
+            format!("ip -d -s link show dev {name}; portolan status"),
+        )
+    });
+    findings.collect()
 }
 
 fn ours(survey: &Survey) -> impl Iterator<Item = &SeenRoute> {
@@ -109,7 +130,9 @@ fn missing(scene: &Scene, survey: &Survey, wanted: &Wanted) -> Vec<Finding> {
             }
         }
     }
-    findings.extend(wanted.failed.iter().map(|(prefix, why)| {
+    let failed = wanted.failed.iter();
+    let failed = failed.filter(|(prefix, _)| !is_tunnel(prefix));
+    findings.extend(failed.map(|(prefix, why)| {
         ROUTE_MISSING.failure(
             format!("the route to {prefix} cannot be written: {why}"),
             "the kernel refuses its gateway or interface: is the next hop on a link of this node, and is that link up?",
@@ -353,7 +376,13 @@ mod tests {
                 "10.244.2.0/24".parse().unwrap(),
                 "10.7.0.0/16".parse().unwrap(),
             ],
-            failed: vec![("10.8.0.0/16".to_owned(), "Network is down".to_owned())],
+            failed: vec![
+                ("10.8.0.0/16".to_owned(), "Network is down".to_owned()),
+                (
+                    "wg.portolan".to_owned(),
+                    "Node n2 has answered nothing for 190 s".to_owned(),
+                ),
+            ],
         };
         let findings = judge(&scene(), &wanted);
         let told: Vec<&str> = findings
@@ -365,7 +394,8 @@ mod tests {
             told,
             [
                 "the route to 10.8.0.0/16 cannot be written: Network is down",
-                "the route to 10.7.0.0/16 is chosen by BGP and not in the kernel"
+                "the route to 10.7.0.0/16 is chosen by BGP and not in the kernel",
+                "the tunnel wg.portolan: Node n2 has answered nothing for 190 s"
             ]
         );
     }

@@ -3,8 +3,11 @@
 use ::overlay::keys::{OwnKey, PORTS, Time};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use routes::WIREGUARD;
+use routes::{PublicKey, WIREGUARD, WireGuardTraffic};
 use serde::{Deserialize, Serialize};
+
+/// So many nodes have a line of their own.
+const NAMED: usize = 16;
 
 /// Both slots, and who can't be sent anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +15,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct WireGuardState {
     /// The devices.
     pub(crate) slots: Vec<WireGuardSlot>,
+    /// The nodes that are sent to.
+    #[serde(default)]
+    pub(crate) peers: Vec<WireGuardNode>,
     /// Nodes that have published no key, in words for people.
     #[serde(default)]
     pub(crate) without_key: Vec<String>,
@@ -35,6 +41,41 @@ pub(crate) struct WireGuardSlot {
     pub(crate) detail: String,
 }
 
+/// A node that is sent to, by the device that this node and that one agree on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct WireGuardNode {
+    pub(crate) node: String,
+    pub(crate) device: String,
+    /// In base64.
+    pub(crate) public_key: String,
+    /// Since the last handshake that was completed.
+    #[serde(default)]
+    pub(crate) handshake_seconds: Option<u64>,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+}
+
+impl WireGuardNode {
+    pub(crate) fn new(
+        node: &str,
+        (slot, key): (usize, &PublicKey),
+        traffic: Option<WireGuardTraffic>,
+        now: Time,
+    ) -> Self {
+        let traffic = traffic.unwrap_or_default();
+        let since = |then: Time| now.saturating_sub(then).as_secs();
+        Self {
+            node: node.to_owned(),
+            device: WIREGUARD.get(slot).copied().unwrap_or_default().to_owned(),
+            public_key: STANDARD.encode(key),
+            handshake_seconds: traffic.handshake.map(since),
+            received_bytes: traffic.received,
+            sent_bytes: traffic.sent,
+        }
+    }
+}
+
 impl WireGuardSlot {
     pub(crate) fn new(
         slot: usize,
@@ -55,7 +96,7 @@ impl WireGuardSlot {
 }
 
 impl WireGuardState {
-    /// A line for each device; `duration` prints seconds.
+    /// A line for each device, and for some nodes; `duration` prints seconds.
     pub(crate) fn lines(&self, duration: impl Fn(u64) -> String) -> Vec<String> {
         let line = |slot: &WireGuardSlot| {
             let age = duration(slot.age_seconds);
@@ -68,7 +109,24 @@ impl WireGuardState {
                 slot.device, slot.port, slot.public_key, slot.state
             )
         };
-        self.slots.iter().map(line).collect()
+        let mut lines: Vec<String> = self.slots.iter().map(line).collect();
+        lines.extend(self.peers.iter().take(NAMED).map(|peer| {
+            let handshake = match peer.handshake_seconds {
+                Some(seconds) => format!("last handshake {} ago", duration(seconds)),
+                None => "no handshake yet".to_owned(),
+            };
+            format!(
+                "wireguard: node {} by {}, key {}, {handshake}, {} bytes received, {} sent",
+                peer.node, peer.device, peer.public_key, peer.received_bytes, peer.sent_bytes
+            )
+        }));
+        if self.peers.len() > NAMED {
+            let more = self.peers.len() - NAMED;
+            lines.push(format!(
+                "wireguard: and {more} more nodes (`portolan status -o json` has all)"
+            ));
+        }
+        lines
     }
 }
 
@@ -91,6 +149,7 @@ mod tests {
         };
         let state = WireGuardState {
             slots: vec![slot(0, "InUse", ""), slot(1, "Waiting", "node n2 is first")],
+            peers: Vec::new(),
             without_key: Vec::new(),
         };
         let key = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
@@ -106,5 +165,41 @@ mod tests {
         let json = serde_json::to_value(&state).unwrap();
         assert_eq!(json["slots"][1]["publicKey"], key);
         assert_eq!(json["slots"][1]["state"], "Waiting");
+    }
+
+    #[test]
+    fn sixteen_nodes_have_a_line_with_their_handshake_and_the_rest_are_counted() {
+        let now = Duration::from_secs(1000);
+        let traffic = WireGuardTraffic {
+            received: 92,
+            sent: 148,
+            handshake: Some(Duration::from_secs(940)),
+        };
+        let node = |number: usize| {
+            let traffic = (number == 0).then_some(traffic);
+            WireGuardNode::new(&format!("n{number}"), (1, &[7; 32]), traffic, now)
+        };
+        let state = WireGuardState {
+            peers: (0..20).map(node).collect(),
+            ..WireGuardState::default()
+        };
+        let lines = state.lines(|seconds| format!("{seconds}s"));
+        let key = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+        assert_eq!(
+            lines[..2],
+            [
+                format!(
+                    "wireguard: node n0 by wg1.portolan, key {key}, last handshake 60s ago, 92 bytes received, 148 sent"
+                ),
+                format!(
+                    "wireguard: node n1 by wg1.portolan, key {key}, no handshake yet, 0 bytes received, 0 sent"
+                ),
+            ]
+        );
+        assert_eq!(lines.len(), 17);
+        assert!(lines[16].contains("and 4 more nodes"), "{}", lines[16]);
+        let json = serde_json::to_value(&state).unwrap();
+        assert_eq!(json["peers"][0]["handshakeSeconds"], 60);
+        assert_eq!(json["peers"].as_array().unwrap().len(), 20);
     }
 }

@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::generic::Generic;
 use super::request::{
     WGALLOWEDIP_A_CIDR_MASK, WGALLOWEDIP_A_IPADDR, WGDEVICE_A_LISTEN_PORT, WGDEVICE_A_PEERS,
-    WGDEVICE_A_PRIVATE_KEY, WGPEER_A_ALLOWEDIPS, WGPEER_A_ENDPOINT, WGPEER_A_PUBLIC_KEY,
-    WGPEER_A_RX_BYTES, of_device,
+    WGDEVICE_A_PRIVATE_KEY, WGPEER_A_ALLOWEDIPS, WGPEER_A_ENDPOINT, WGPEER_A_LAST_HANDSHAKE_TIME,
+    WGPEER_A_PUBLIC_KEY, WGPEER_A_RX_BYTES, WGPEER_A_TX_BYTES, of_device,
 };
-use super::{PrivateKey, PublicKey, WireGuard};
+use super::{PrivateKey, PublicKey, WireGuard, WireGuardTraffic};
 use crate::Error;
 use crate::batch::{Attributes, half};
 use crate::wire::{INET, INET6};
@@ -31,8 +32,7 @@ pub(super) struct Device {
 pub(super) struct Peer {
     pub endpoint: Option<SocketAddr>,
     pub allowed: BTreeSet<IpNet>,
-    /// Octets.
-    pub received: u64,
+    pub traffic: WireGuardTraffic,
 }
 
 /// What would be found were all as it should be.
@@ -46,7 +46,7 @@ impl Found {
             let peer = Peer {
                 endpoint: Some(peer.endpoint),
                 allowed: peer.allowed.iter().map(IpNet::trunc).collect(),
-                received: 0,
+                traffic: WireGuardTraffic::default(),
             };
             (*key, peer)
         });
@@ -57,9 +57,9 @@ impl Found {
 }
 
 impl Device {
-    pub(super) fn received(&self) -> BTreeMap<PublicKey, u64> {
+    pub(super) fn traffic(&self) -> BTreeMap<PublicKey, WireGuardTraffic> {
         let peers = self.peers.iter();
-        peers.map(|(key, peer)| (*key, peer.received)).collect()
+        peers.map(|(key, peer)| (*key, peer.traffic)).collect()
     }
 
     /// Takes in one message; a peer of many prefixes goes on in the next one.
@@ -91,8 +91,12 @@ impl Device {
         for (kind, value) in Attributes(attributes) {
             match kind {
                 WGPEER_A_ENDPOINT => peer.endpoint = socket_address(value),
-                WGPEER_A_RX_BYTES => {
-                    peer.received = value.try_into().map_or(0, u64::from_ne_bytes);
+                WGPEER_A_RX_BYTES => peer.traffic.received = number(value),
+                WGPEER_A_TX_BYTES => peer.traffic.sent = number(value),
+                // struct __kernel_timespec; zeroes where there was none yet.
+                WGPEER_A_LAST_HANDSHAKE_TIME => {
+                    let seconds = number(value.get(..8).unwrap_or_default());
+                    peer.traffic.handshake = (seconds > 0).then(|| Duration::from_secs(seconds));
                 }
                 WGPEER_A_ALLOWEDIPS => {
                     let prefixes = Attributes(value).filter_map(|(_, one)| prefix(one));
@@ -115,6 +119,10 @@ pub(super) fn device(generic: &mut Generic<'_>, index: u32) -> Result<Device, Er
         device.take(message);
     }
     Ok(device)
+}
+
+fn number(value: &[u8]) -> u64 {
+    value.try_into().map_or(0, u64::from_ne_bytes)
 }
 
 fn prefix(attributes: &[u8]) -> Option<IpNet> {

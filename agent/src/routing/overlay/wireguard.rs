@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ::overlay::Demand;
 use ::overlay::keys::{self, Action, Keys, PORTS, SlotState, Time, Timing};
+use ::overlay::{Demand, Silence};
 use api::resources::{WireGuardKey, WireGuardKeys};
 use ipnet::IpNet;
-use routes::{PublicKey, Target, WIREGUARD, WireGuardPeer, WireGuardReport};
+use routes::{PublicKey, Target, WIREGUARD, WireGuardPeer, WireGuardReport, WireGuardTraffic};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::device::{Carried, mtu_of};
 use crate::wireguard::{
-    KeyStore, Publication, Settings, StoredKey, WireGuardSlot, WireGuardState, now,
+    KeyStore, Publication, Settings, StoredKey, WireGuardNode, WireGuardSlot, WireGuardState, now,
 };
 
 /// How often it is looked at while keys change, or others are to hear of them.
@@ -29,6 +29,8 @@ const HEARD: Duration = Duration::from_secs(3);
 pub(crate) struct Publisher {
     pub(crate) wish: watch::Sender<Publication>,
     pub(crate) done: watch::Receiver<Option<(Time, Publication)>>,
+    /// How often new keys were asked for.
+    pub(crate) asked: watch::Receiver<u64>,
 }
 
 /// Both devices.
@@ -45,8 +47,13 @@ struct Running {
     store: KeyStore,
     stored: [StoredKey; 2],
     keys: Keys,
-    /// Octets from each peer of each slot.
-    received: [BTreeMap<PublicKey, u64>; 2],
+    /// Of each peer of each slot.
+    traffic: [BTreeMap<PublicKey, WireGuardTraffic>; 2],
+    silences: [BTreeMap<PublicKey, Silence>; 2],
+    /// By which slot each node is sent to, and its key there.
+    ways: BTreeMap<String, (usize, PublicKey)>,
+    /// The newest wish for new keys that was heeded.
+    asked: u64,
     /// The newest publication that was taken in.
     heard: u64,
     /// Since when what others see of this node is not what it says.
@@ -80,12 +87,14 @@ impl WireGuard {
         }
         let now = now();
         if self.running.is_none() {
-            self.running = Some(Running::begin(&self.settings, now).await?);
+            let asked = *self.publisher.asked.borrow();
+            self.running = Some(Running::begin(&self.settings, now, asked).await?);
         }
         let Some(running) = &mut self.running else {
             return Err("no keys".to_owned());
         };
         running.problems.clear();
+        running.heed(&self.publisher);
         let mut others = demand.keys.clone();
         let seen = others.remove(&self.settings.node).unwrap_or_default();
         let (others, problems) = keys::accepted(running.keys.own(), &others);
@@ -102,7 +111,7 @@ impl WireGuard {
             let wanted = running.device(slot, demand, &others, mtu);
             let done = routes::apply_wireguard(&wanted).await;
             let done = done.map_err(|error| error.to_string())?;
-            running.note_received(now, slot, &done);
+            running.note_traffic(now, slot, &done);
             report.made |= done.made;
             report.written += done.written;
             report.deleted += done.deleted;
@@ -113,7 +122,8 @@ impl WireGuard {
         }
         // Only now: what others hear of must be on the devices.
         running.publish(now, &seen, &self.publisher);
-        let routes = running.routes(now, demand);
+        let routes = running.routes(now, demand, &others);
+        running.note_silence();
         report.failed.append(&mut running.problems);
         report.failed.extend(running.lacking.iter().cloned());
         Ok(Carried {
@@ -147,6 +157,7 @@ impl WireGuard {
         });
         Some(WireGuardState {
             slots: slots.collect(),
+            peers: running.nodes(now),
             without_key: running.lacking.clone(),
         })
     }
@@ -159,7 +170,7 @@ pub(super) fn closed(ranges: &BTreeSet<IpNet>) -> BTreeMap<IpNet, Target> {
 }
 
 impl Running {
-    async fn begin(settings: &Settings, now: Time) -> Result<Self, String> {
+    async fn begin(settings: &Settings, now: Time, asked: u64) -> Result<Self, String> {
         let store = KeyStore::new(&settings.state_dir);
         let opened = store.clone();
         let opened = blocking(move || Ok([opened.open(0, now)?, opened.open(1, now)?])).await?;
@@ -175,7 +186,10 @@ impl Running {
             keys: Keys::new(&settings.node, timing, own),
             store,
             stored,
-            received: Default::default(),
+            traffic: Default::default(),
+            silences: Default::default(),
+            ways: BTreeMap::new(),
+            asked,
             heard: 0,
             unseen: None,
             problems: Vec::new(),
@@ -265,21 +279,71 @@ impl Running {
         }
     }
 
-    fn note_received(&mut self, now: Time, slot: usize, report: &WireGuardReport) {
-        let Some(before) = self.received.get_mut(slot) else {
+    fn note_traffic(&mut self, now: Time, slot: usize, report: &WireGuardReport) {
+        let (Some(before), Some(silences)) =
+            (self.traffic.get_mut(slot), self.silences.get_mut(slot))
+        else {
             return;
         };
-        let grew =
-            |(key, count): (&PublicKey, &u64)| *count > before.get(key).copied().unwrap_or(0);
-        if report.received.iter().any(grew) {
+        let grew = |(key, new): (&PublicKey, &WireGuardTraffic)| {
+            new.received > before.get(key).map_or(0, |before| before.received)
+        };
+        if report.traffic.iter().any(grew) {
             self.keys.handle_received(now, slot);
         }
-        before.clone_from(&report.received);
+        silences.retain(|key, _| report.traffic.contains_key(key));
+        for (key, traffic) in &report.traffic {
+            let silence = silences.entry(*key).or_default();
+            silence.note(now, traffic.received, traffic.sent);
+        }
+        before.clone_from(&report.traffic);
+    }
+
+    /// Nodes that are sent to and do not answer.
+    fn note_silence(&mut self) {
+        for (node, (slot, key)) in &self.ways {
+            let silence = self.silences.get(*slot).and_then(|all| all.get(key));
+            let (Some(time), Some(port)) = (
+                silence.and_then(Silence::is_too_long),
+                PORTS.get(*slot).copied(),
+            ) else {
+                continue;
+            };
+            self.problems.push(format!(
+                "Node {node} has answered nothing for {} s by WireGuard: let the network pass UDP {port} between the nodes both ways, and look whether its agent runs (`portolan status` there)",
+                time.as_secs()
+            ));
+        }
+    }
+
+    /// Somebody asked for new keys.
+    fn heed(&mut self, publisher: &Publisher) {
+        let asked = *publisher.asked.borrow();
+        if asked != self.asked {
+            self.asked = asked;
+            self.keys.rotate();
+            info!("new WireGuard keys are asked for");
+        }
+    }
+
+    /// For people: each node that is sent to.
+    fn nodes(&self, now: Time) -> Vec<WireGuardNode> {
+        let ways = self.ways.iter().map(|(node, (slot, key))| {
+            let traffic = self.traffic.get(*slot).and_then(|all| all.get(key));
+            WireGuardNode::new(node, (*slot, key), traffic.copied(), now)
+        });
+        ways.collect()
     }
 
     /// By the slot that both ends agree on; what no key leads to goes nowhere.
-    fn routes(&mut self, now: Time, demand: &Demand) -> BTreeMap<IpNet, Target> {
+    fn routes(
+        &mut self,
+        now: Time,
+        demand: &Demand,
+        others: &BTreeMap<String, WireGuardKeys>,
+    ) -> BTreeMap<IpNet, Target> {
         self.lacking.clear();
+        self.ways.clear();
         let mut routes = closed(&demand.ranges);
         for (name, peer) in &demand.peers {
             let slot = self.keys.choose(now, name);
@@ -287,6 +351,11 @@ impl Running {
                 self.lacking.push(format!(
                     "Node {name} has published no WireGuard key (its agent is older, has just started, or can't write its BGPNodeStatus): nothing is sent to its pods"
                 ));
+            }
+            if let Some(slot) = slot
+                && let Some(key) = others.get(name).and_then(|keys| key_of(keys, slot))
+            {
+                self.ways.insert(name.clone(), (slot, key.public_key));
             }
             let device = slot.and_then(|slot| WIREGUARD.get(slot));
             let target = match device {
