@@ -279,6 +279,16 @@ impl Fabric {
         flows
     }
 
+    /// Two pods and their addresses of a family (0 is IPv4): the ends of [`crate::datagrams::count_while`].
+    pub fn ends(&self, one: usize, other: usize, family: usize) -> [(&Netns, IpAddr); 2] {
+        [one, other].map(|pod| (self.pods[pod].netns(), self.pods[pod].addresses[family]))
+    }
+
+    /// What carries the nodes' packets to each other: no interface of a pod is in there.
+    pub fn wires(&self) -> &Netns {
+        self.rack.wires()
+    }
+
     /// The MTU of a pod.
     pub fn pod_mtu(&self, pod: usize) -> Result<u32> {
         let links = self.pods[pod].netns().ip_json("link show dev eth0")?;

@@ -5,6 +5,7 @@ pub mod bird;
 pub mod cni;
 pub mod cnitool;
 pub mod containerd;
+pub mod datagrams;
 pub mod fabric;
 pub mod flow;
 pub mod forge;

@@ -99,6 +99,12 @@ impl Rack {
         Ok(())
     }
 
+    /// The switch: every packet between machines passes here.
+    #[must_use]
+    pub fn wires(&self) -> &Netns {
+        &self.switch
+    }
+
     /// Loses all that passes a port from now on; nobody's carrier goes.
     ///
     /// # Errors

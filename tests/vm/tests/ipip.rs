@@ -1,13 +1,11 @@
 //! Pods of nodes in two subnets, by IPIP, with the driver that the common kernel lacks: each node with an agent of its own.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
-use std::collections::BTreeSet;
-use std::net::UdpSocket;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
+use tests::datagrams::count_while;
 use tests::fabric::{Fabric, PATIENCE, Underlay};
 use tests::rack::say;
 use tests::require_root;
@@ -28,61 +26,6 @@ fn pool(encapsulation: &str) -> String {
 fn goes_by(lab: &Fabric, device: &str) -> Result<bool> {
     let routes = lab.stations[0].netns.ip("route show proto 179")?;
     Ok(routes.contains(device))
-}
-
-/// Has two pods send to each other, up to fifty datagrams a second each, until `work` is done. Returns how many were sent
-/// and how many of them never came: a machine in software is slow, so that coming late is no loss.
-fn count_while(
-    lab: &Fabric,
-    (one, other): (usize, usize),
-    work: impl FnOnce() -> Result<()>,
-) -> Result<(usize, usize)> {
-    let bind = |pod: usize| -> Result<UdpSocket> {
-        let pod = &lab.pods[pod];
-        let socket = pod
-            .netns()
-            .inside(|| UdpSocket::bind((pod.addresses[0], 0)))??;
-        socket.set_read_timeout(Some(Duration::from_millis(500)))?;
-        Ok(socket)
-    };
-    let ends = [bind(one)?, bind(other)?];
-    let addresses = [ends[0].local_addr()?, ends[1].local_addr()?];
-    let (done, quiet) = (AtomicBool::new(false), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let senders = [(0, 1), (1, 0)].map(|(from, to): (usize, usize)| {
-            let (socket, to, done) = (&ends[from], addresses[to], &done);
-            scope.spawn(move || {
-                let mut sent = 0_u32;
-                while !done.load(Ordering::Relaxed) {
-                    // One that is refused is sent and lost.
-                    let _ = socket.send_to(&sent.to_be_bytes(), to);
-                    sent += 1;
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                usize::try_from(sent).unwrap()
-            })
-        });
-        let receivers = [&ends[0], &ends[1]].map(|socket| {
-            let quiet = &quiet;
-            scope.spawn(move || {
-                let (mut seen, mut buffer) = (BTreeSet::new(), [0; 4]);
-                loop {
-                    match socket.recv(&mut buffer) {
-                        Ok(4) => drop(seen.insert(buffer)),
-                        _ if quiet.load(Ordering::Relaxed) => return seen.len(),
-                        _ => {}
-                    }
-                }
-            })
-        });
-        let outcome = work();
-        done.store(true, Ordering::Relaxed);
-        let sent: usize = senders.map(|one| one.join().unwrap()).iter().sum();
-        std::thread::sleep(Duration::from_secs(5));
-        quiet.store(true, Ordering::Relaxed);
-        let came: usize = receivers.map(|one| one.join().unwrap()).iter().sum();
-        outcome.map(|()| (sent, sent - came))
-    })
 }
 
 #[test]
@@ -141,7 +84,7 @@ fn a_live_pool_goes_from_none_to_ipip_to_vxlan_and_back_and_killed_agents_lose_n
     assert!(!lab.has_tunnel(0));
     lab.count_tunnelled(1, IPIP_PACKETS).unwrap();
     let mut stations: Vec<_> = lab.stations.drain(..).collect();
-    let changed = count_while(&lab, (0, 1), || {
+    let changed = count_while(lab.ends(0, 1, 0), || {
         let steps = [
             ("IPIP", Some(DEVICE)),
             ("VXLAN", Some("vxlan.portolan")),
@@ -173,7 +116,7 @@ fn a_live_pool_goes_from_none_to_ipip_to_vxlan_and_back_and_killed_agents_lose_n
     }
     lab.reaches(lab.pods[0].netns(), lab.pods[2].addresses[0])
         .unwrap();
-    let killed = count_while(&lab, (0, 2), || {
+    let killed = count_while(lab.ends(0, 2, 0), || {
         for station in &mut stations {
             station.agent.kill()?;
         }
