@@ -168,7 +168,7 @@ fn killed_agents_lose_nothing_and_keep_their_keys() {
 }
 
 #[test]
-fn a_live_pool_goes_from_none_to_wireguard_and_back_and_a_key_is_replaced_when_asked() {
+fn a_live_pool_goes_from_none_to_wireguard_and_back_and_a_key_retires_when_asked() {
     require_root!();
     let mut fabric = Fabric::start("wgl", Underlay::V4, DEVICE, &pools("None")).unwrap();
     fabric
