@@ -76,12 +76,21 @@ pub struct Choice {
     pub local: Vec<Endpoint>,
     /// Whom nobody on this node asks.
     pub left_out: Vec<(Endpoint, Why)>,
-    /// All that would answer, asked or not: a UDP flow to another leads nowhere (semantics 140).
-    pub serving: BTreeSet<SocketAddr>,
     /// How hints narrowed `cluster`.
     pub topology: Topology,
     /// Whether anyone in the cluster can be asked: what tells "refused" from "not here" (semantics 125).
     pub has_any: bool,
+}
+
+impl Choice {
+    /// All that would answer, asked or not: a UDP flow to another leads nowhere (semantics 140).
+    pub fn serving(&self) -> BTreeSet<SocketAddr> {
+        let left_out = self.left_out.iter().map(|(one, _)| one);
+        let all = self.cluster.iter().chain(&self.local).chain(left_out);
+        all.filter(|one| one.is_serving)
+            .map(|one| one.address)
+            .collect()
+    }
 }
 
 /// Which policies of a Service ask for endpoints.
@@ -189,8 +198,6 @@ pub fn choose(endpoints: Vec<Endpoint>, scopes: Scopes, place: &Place) -> Choice
     let has_any = endpoints
         .iter()
         .any(|one| one.is_ready || one.is_last_resort());
-    let serving = endpoints.iter().filter(|one| one.is_serving);
-    let serving = serving.map(|one| one.address).collect();
     let asked: BTreeSet<SocketAddr> = cluster
         .iter()
         .chain(&local)
@@ -207,7 +214,6 @@ pub fn choose(endpoints: Vec<Endpoint>, scopes: Scopes, place: &Place) -> Choice
         left_out: left_out.collect(),
         cluster,
         local,
-        serving,
         topology,
         has_any,
     }

@@ -24,13 +24,15 @@ impl StaleFlows {
     pub fn of(model: &Model, changed: &Touched) -> Self {
         let served = changed.iter().filter_map(|name| model.service(name));
         let ports = served.flat_map(|service| &service.ports);
-        let ports = ports
-            .filter(|port| port.name.protocol == Protocol::Udp && !port.choice.serving.is_empty());
         let mut stale = Self::default();
-        for port in ports {
+        for port in ports.filter(|port| port.name.protocol == Protocol::Udp) {
+            let serving = port.choice.serving();
+            if serving.is_empty() {
+                continue;
+            }
             for one in &port.frontends {
                 let key = (one.family, one.address, one.port);
-                stale.by_frontend.insert(key, port.choice.serving.clone());
+                stale.by_frontend.insert(key, serving.clone());
             }
         }
         stale
