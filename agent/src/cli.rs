@@ -204,6 +204,8 @@ pub enum Feature {
     Policy,
     /// Pod attachment: the CNI plugin's socket.
     Cni,
+    /// Services: their addresses lead to their endpoints, in kube-proxy's place. Not beside kube-proxy.
+    Services,
 }
 
 /// What becomes of a packet from an egress-isolated pod to its own node.

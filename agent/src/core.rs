@@ -12,6 +12,7 @@ mod links;
 mod nodes;
 mod overlay;
 mod pools;
+mod proxy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -40,6 +41,7 @@ use host_ports::{HostPortHeld, HostPorts};
 use links::Links;
 pub(crate) use links::Seen;
 use overlay::Overlays;
+use proxy::Services;
 
 /// One pod attachment of this node, as status and the shell see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +143,7 @@ pub(crate) struct Core {
     host_ports: HostPorts,
     overlays: Overlays,
     egress: Egress,
+    services: Option<Services>,
     /// This node's CIDRs and blocks, and what pods of other nodes hold of them; `None` once that may be something else.
     elsewhere: Option<(BTreeSet<IpNet>, BTreeSet<IpNet>)>,
 }
@@ -172,6 +175,7 @@ impl Core {
             host_ports: HostPorts::default(),
             overlays: Overlays::default(),
             egress: Egress::default(),
+            services: None,
             elsewhere: None,
         }
     }
@@ -190,6 +194,9 @@ impl Core {
     }
 
     fn apply(&mut self, change: Change) {
+        let Some(change) = self.take_of_services(change) else {
+            return;
+        };
         self.note_overlays(&change);
         if let Key::Pod(_) = &change.key {
             // The index of policies has every pod: that is the one copy.
@@ -417,6 +424,7 @@ impl Core {
         let compiled = self.policy.compile();
         let elsewhere = self.elsewhere();
         let (host_ports, egress) = (self.compile_host_ports(), self.compile_egress());
+        let services = self.compile_services();
         self.unsupported = compiled.problems.iter().map(ToString::to_string).collect();
         self.unsupported.extend(self.domains.problems());
         self.unsupported.extend(host_ports::refused(&host_ports));
@@ -448,6 +456,7 @@ impl Core {
                 host_ports: host_ports.clone(),
                 egress,
                 tunnels: tunnels.guard,
+                services,
                 waiting: waiting.collect(),
             },
             flows: conntrack::Goal {

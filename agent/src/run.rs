@@ -167,6 +167,9 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
     if args.has(Feature::Cni) {
         core.use_pools(args.idle_block_time);
     }
+    if args.has(Feature::Services) {
+        core.serve_services();
+    }
     if source.pods.is_some() {
         core.ask_for_pods();
     }

@@ -90,6 +90,11 @@ impl Kernel {
         self.sets.sizes()
     }
 
+    /// A chain of another proxy of Services.
+    pub(crate) fn other_proxy(&self) -> Option<&str> {
+        self.v4.other_proxy().or(self.v6.other_proxy())
+    }
+
     /// Compares what is there with what is wanted.
     pub(crate) fn plan(&self, goal: &Desired, effort: Effort) -> Plans {
         let [v4, v6] = [Family::V4, Family::V6].map(|family| goal.rules(family));

@@ -18,5 +18,5 @@ pub(crate) use backend::{Backend, Choice};
 pub(crate) use held::{Held, read_held};
 pub(crate) use latency::Histogram;
 pub(crate) use programs::{Look, all_counted};
-pub(crate) use state::{Applied, Desired, Stamp};
+pub(crate) use state::{Applied, Desired, ServiceRules, Stamp};
 pub(crate) use task::{Task, clean, run_without_policy};

@@ -20,6 +20,19 @@ pub(crate) struct Stamp {
     pub(crate) at: Instant,
 }
 
+/// What serves Services: no sets, and nothing at all where this agent does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ServiceRules {
+    pub(crate) v4: Arc<Ruleset>,
+    pub(crate) v6: Arc<Ruleset>,
+}
+
+impl ServiceRules {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.v4.tables.is_empty() && self.v6.tables.is_empty()
+    }
+}
+
 /// What is to be in the kernel, and which state of the inputs it stands for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Desired {
@@ -33,18 +46,21 @@ pub(crate) struct Desired {
     pub(crate) egress: Arc<egress::Compiled>,
     /// Those that keep strangers out of tunnels; nothing where no pool has a tunnel.
     pub(crate) tunnels: Arc<tunnel_guard::Compiled>,
+    /// Those that serve Services; nothing without that feature.
+    pub(crate) services: Arc<ServiceRules>,
     /// Of this generation and of those before it that are not in the kernel.
     pub(crate) waiting: Vec<Stamp>,
 }
 
 impl Desired {
     /// What is to be in a family's tables, policy's first.
-    pub(super) fn rules(&self, family: Family) -> [&Ruleset; 4] {
+    pub(super) fn rules(&self, family: Family) -> [&Ruleset; 5] {
         let Self {
             compiled: policy,
             host_ports: ports,
             egress,
             tunnels,
+            services,
             ..
         } = self;
         match family {
@@ -53,12 +69,14 @@ impl Desired {
                 &ports.v4.rules,
                 &egress.v4.rules,
                 &tunnels.v4.rules,
+                &services.v4,
             ],
             Family::V6 => [
                 &policy.v6.rules,
                 &ports.v6.rules,
                 &egress.v6.rules,
                 &tunnels.v6.rules,
+                &services.v6,
             ],
         }
     }
@@ -97,7 +115,7 @@ impl Desired {
     /// Whether something is to be there without policy, too.
     pub(super) fn has_more_than_policy(&self) -> bool {
         let has_nat = !self.host_ports.led.is_empty() || !self.egress.sources.is_empty();
-        has_nat || !self.tunnels.is_empty()
+        has_nat || !self.tunnels.is_empty() || !self.services.is_empty()
     }
 
     /// The next state after `self`, of which `applied` is the newest generation in the kernel.
@@ -123,6 +141,8 @@ pub(crate) struct Applied {
     pub(crate) is_blocked: bool,
     /// Which iptables back end is written to.
     pub(crate) backend: Option<&'static str>,
+    /// A chain of another proxy of Services: while there is one, none of ours are written.
+    pub(crate) other_proxy: Option<String>,
     /// What is not needed any more waits to be removed.
     pub(crate) has_leftover: bool,
     /// How long the last write took.

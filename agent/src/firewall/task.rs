@@ -1,5 +1,6 @@
 //! The task that owns our chains and sets in the kernel: applies changes at once, heals damage, tidies up in quiet times.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -248,7 +249,8 @@ impl Task {
             });
         };
         let planning = Instant::now();
-        let plans = kernel.plan(goal, effort);
+        let goal = self.beside_another_proxy(goal, &kernel);
+        let plans = kernel.plan(&goal, effort);
         debug!(took = ?planning.elapsed(), "planned");
         let (has_leftover, dead) = (plans.has_leftover(), plans.dead_rules());
         let has_written = !plans.is_empty();
@@ -281,6 +283,31 @@ impl Task {
             has_written,
             leftover,
         })
+    }
+
+    /// Leaves Services to another proxy whose chains are there: two that write the same chains end each other's connections.
+    fn beside_another_proxy<'a>(&self, goal: &'a Desired, kernel: &Kernel) -> Cow<'a, Desired> {
+        let other = match goal.services.is_empty() {
+            true => None,
+            false => kernel.other_proxy(),
+        };
+        let is_new = self.applied.borrow().other_proxy.as_deref() != other;
+        if is_new {
+            if let Some(chain) = other {
+                warn!(
+                    chain,
+                    "another proxy serves Services here: ours are not written"
+                );
+            }
+            self.applied
+                .send_modify(|state| state.other_proxy = other.map(str::to_owned));
+        }
+        if other.is_none() {
+            return Cow::Borrowed(goal);
+        }
+        let mut goal = goal.clone();
+        goal.services = Arc::default();
+        Cow::Owned(goal)
     }
 
     /// Reads the kernel; decides for a back end first where that is not done.

@@ -1,0 +1,105 @@
+//! Services of the cluster, served on this node: what the sources say of them, and the rules that follow.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use api::resources::Node;
+use api::{Change, Key, Resource};
+use netfilter::Family;
+use services::proxy::index::{Index, Place, Touched};
+use services::proxy::iptables::{Compiler, Options};
+use services::proxy::model::Model;
+
+use super::Core;
+use crate::firewall::ServiceRules;
+
+/// The label that says where a node is.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// What is known of Services, and compiled of it. Without the feature there is none.
+#[derive(Debug)]
+pub(super) struct Services {
+    index: Index,
+    model: Model,
+    compiler: Compiler,
+    /// What changed since it was compiled last.
+    touched: Touched,
+    rules: Arc<ServiceRules>,
+}
+
+impl Services {
+    fn new(options: Options) -> Self {
+        Self {
+            index: Index::default(),
+            model: Model::default(),
+            compiler: Compiler::new(options),
+            touched: Touched::new(),
+            rules: Arc::default(),
+        }
+    }
+
+    /// Takes a change of a Service or slice; gives back what is nothing of the kind.
+    fn take(&mut self, change: Change) -> Option<Change> {
+        let touched = match (change.key, change.value) {
+            (Key::Service(_), Some(Resource::Service(service))) => {
+                self.index.set_service(Arc::from(service))
+            }
+            (Key::Service(name), _) => self.index.remove_service(&name),
+            (Key::EndpointSlice(_), Some(Resource::EndpointSlice(slice))) => {
+                self.index.set_slice(Arc::from(slice))
+            }
+            (Key::EndpointSlice(name), _) => self.index.remove_slice(&name),
+            (key, value) => return Some(Change { key, value }),
+        };
+        self.touched.extend(touched);
+        None
+    }
+
+    fn compile(&mut self, place: Place) -> Arc<ServiceRules> {
+        self.touched.extend(self.index.set_place(place));
+        let touched = std::mem::take(&mut self.touched);
+        let changed = self.model.refresh(&self.index, &touched);
+        if !changed.is_empty() || self.rules.is_empty() {
+            self.compiler.update(&self.model, &changed);
+            let [v4, v6] = Family::ALL.map(|family| self.compiler.rules(family).clone());
+            self.rules = Arc::new(ServiceRules { v4, v6 });
+        }
+        self.rules.clone()
+    }
+}
+
+impl Core {
+    /// Has Services served on this node.
+    pub(crate) fn serve_services(&mut self) {
+        let prefix = self.policy.settings().interface_prefix.clone();
+        self.services = Some(Services::new(Options::new(prefix)));
+    }
+
+    /// Takes what Services are made of; gives back all else.
+    pub(super) fn take_of_services(&mut self, change: Change) -> Option<Change> {
+        match &mut self.services {
+            Some(services) => services.take(change),
+            None => Some(change),
+        }
+    }
+
+    /// What is to be in the kernel: the same allocation if that is what it was.
+    pub(super) fn compile_services(&mut self) -> Arc<ServiceRules> {
+        let place = place(&self.node, self.own_node());
+        match &mut self.services {
+            Some(services) => services.compile(place),
+            None => Arc::default(),
+        }
+    }
+}
+
+/// This node, as far as it is known.
+fn place(name: &str, node: Option<&Node>) -> Place {
+    let zone = node.and_then(|node| node.labels.get(ZONE)).cloned();
+    let addresses: Vec<IpAddr> = node.map(|node| node.addresses.clone()).unwrap_or_default();
+    Place {
+        node: name.to_owned(),
+        zone,
+        addresses,
+    }
+}

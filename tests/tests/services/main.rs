@@ -1,0 +1,183 @@
+//! Services served by the agent in the place of kube-proxy: who reaches which endpoint, and who is seen there.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tests::fabric::{Fabric, PATIENCE, Underlay, pools};
+use tests::netns::Netns;
+use tests::rack::say;
+use tests::reach::{Transport, Verdict, attempt};
+use tests::require_root;
+use tests::seen::{Teller, ask};
+use tests::wait::eventually;
+
+/// Where pods tell whom they see.
+const TELLS: u16 = 7070;
+/// The port of the Services, and of every node.
+const PORT: u16 = 81;
+const NODE_PORT: u16 = 30081;
+const ANSWER: Duration = Duration::from_secs(3);
+/// `far` has an endpoint on another node, `self` on this one, `nobody` none.
+const FAR: [&str; 2] = ["10.96.0.10", "fd96::10"];
+const NEAR: [&str; 2] = ["10.96.0.11", "fd96::11"];
+const NOBODY: [&str; 2] = ["10.96.0.12", "fd96::12"];
+
+fn service(name: &str, [v4, v6]: [&str; 2], more: &str) -> String {
+    let node_port = match name {
+        "far" => format!(", nodePort: {NODE_PORT}"),
+        _ => String::new(),
+    };
+    let ports = ["TCP", "UDP"].map(|protocol| {
+        let name = protocol.to_lowercase();
+        format!(
+            "{{name: {name}, protocol: {protocol}, port: {PORT}, targetPort: {TELLS}{node_port}}}"
+        )
+    });
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: shop}}
+spec: {{clusterIP: {v4}, clusterIPs: [{v4}, \"{v6}\"], ipFamilies: [IPv4, IPv6], {more} ports: [{}]}}
+---
+",
+        ports.join(", ")
+    )
+}
+
+fn slices(name: &str, node: &str, addresses: &[IpAddr]) -> String {
+    let slice = |address: &IpAddr| {
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        format!(
+            "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-{}, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: {family}
+ports: [{{name: tcp, protocol: TCP, port: {TELLS}}}, {{name: udp, protocol: UDP, port: {TELLS}}}]
+endpoints: [{{addresses: [\"{address}\"], nodeName: {node}, conditions: {{ready: true}}}}]
+---
+",
+            family.to_lowercase()
+        )
+    };
+    addresses.iter().map(slice).collect()
+}
+
+/// The lab with `services` turned on on the first node, and a server in each pod.
+fn start(tag: &str) -> (Fabric, Vec<Teller>) {
+    let mut lab = Fabric::start(tag, Underlay::V4, "vxlan.portolan", &pools("VXLAN")).unwrap();
+    let tellers = lab.pods.iter().map(|pod| Teller::start(pod.netns(), TELLS));
+    let tellers = tellers.collect::<Result<_>>().unwrap();
+    let mut text = service("far", FAR, "type: NodePort, ");
+    text += &service("near", NEAR, "");
+    text += &service("nobody", NOBODY, "");
+    text += &slices("far", "node2", &lab.pods[1].addresses);
+    text += &slices("near", "node1", &lab.pods[0].addresses);
+    lab.manifest("services.yaml", &text).unwrap();
+    let agent = &mut lab.stations[0].agent;
+    agent.terminate().unwrap();
+    agent.set_arguments(&["--features", "bgp,policy,cni,services"]);
+    lab.stations[0].start().unwrap();
+    lab.stations[0].agent.wait_synced().unwrap();
+    (lab, tellers)
+}
+
+fn at(address: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(address.parse().unwrap(), port)
+}
+
+fn seen(from: &Netns, to: SocketAddr, transport: Transport) -> Result<IpAddr> {
+    let seen = ask(from, to, transport, ANSWER)?;
+    seen.ok_or_else(|| anyhow::anyhow!("no answer of {to} by {transport}"))
+}
+
+/// All addresses that a node has.
+fn own_addresses(netns: &Netns) -> Vec<IpAddr> {
+    let links = netns.ip_json("addr show").unwrap();
+    let links = links.as_array().unwrap().iter();
+    let infos = links.flat_map(|link| link["addr_info"].as_array().unwrap().clone());
+    infos
+        .filter_map(|info| info["local"].as_str()?.parse().ok())
+        .collect()
+}
+
+#[test]
+fn pods_the_node_and_the_outside_reach_endpoints_of_services() {
+    require_root!();
+    let (lab, _tellers) = start("svc");
+    let (pod, node) = (&lab.pods[0], &lab.stations[0].netns);
+    eventually(PATIENCE, "the first answer", || {
+        seen(pod.netns(), at(FAR[0], PORT), Transport::Tcp).map(drop)
+    })
+    .unwrap();
+    // Before it is led elsewhere, what the node sends itself must have a way: a default route as a rule.
+    node.ip("-6 route add fd96::/64 dev eth0").unwrap();
+    let own = own_addresses(node);
+    let mut right = 0;
+    for (family, far) in FAR.iter().enumerate() {
+        for transport in [Transport::Tcp, Transport::Udp] {
+            let by = seen(pod.netns(), at(far, PORT), transport).unwrap();
+            assert_eq!(by, pod.addresses[family], "a pod is seen as itself");
+            let by = seen(node, at(far, PORT), transport).unwrap();
+            assert!(own.contains(&by), "the node: {by}");
+            // An endpoint that asks itself sees its node.
+            let by = seen(pod.netns(), at(NEAR[family], PORT), transport).unwrap();
+            assert!(own.contains(&by), "hairpin: {by}");
+            right += 3;
+        }
+        let refused = attempt(
+            pod.netns(),
+            at(NOBODY[family], PORT),
+            Transport::Tcp,
+            ANSWER,
+        );
+        assert_eq!(refused.unwrap(), Verdict::Refused, "nobody listens");
+        right += 1;
+    }
+    for transport in [Transport::Tcp, Transport::Udp] {
+        let by = seen(&lab.router, at("10.71.1.1", NODE_PORT), transport).unwrap();
+        assert!(own.contains(&by), "from outside: {by}");
+        right += 1;
+    }
+    assert_eq!(right, 16);
+    let saved = node.run("iptables-save", &["-t", "nat"]).unwrap();
+    for name in ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-SVC-", "KUBE-SEP-"] {
+        assert!(saved.contains(name), "{name}: {saved}");
+    }
+    say(&format!("{right} of {right} ways to endpoints"));
+}
+
+/// What a killed agent leaves serves on; the feature turned off takes all of it away, and nothing else.
+#[test]
+fn services_are_served_while_the_agent_is_away_and_gone_when_they_are_turned_off() {
+    require_root!();
+    let (mut lab, _tellers) = start("svk");
+    let to = at(FAR[0], PORT);
+    eventually(PATIENCE, "the first answer", || {
+        seen(lab.pods[0].netns(), to, Transport::Tcp).map(drop)
+    })
+    .unwrap();
+    lab.stations[0].agent.kill().unwrap();
+    for _ in 0..20 {
+        seen(lab.pods[0].netns(), to, Transport::Tcp).unwrap();
+    }
+    lab.stations[0].agent.set_arguments(&[]);
+    lab.stations[0].start().unwrap();
+    lab.stations[0].agent.wait_synced().unwrap();
+    eventually(PATIENCE, "no chain of Services", || -> Result<()> {
+        let saved = lab.stations[0].netns.run("iptables-save", &[])?;
+        ensure!(!saved.contains("KUBE-"), "{saved}");
+        ensure!(saved.contains("PTL-"), "{saved}");
+        Ok(())
+    })
+    .unwrap();
+    ask(
+        lab.pods[0].netns(),
+        to,
+        Transport::Tcp,
+        Duration::from_millis(500),
+    )
+    .map(|seen| assert_eq!(seen, None, "nobody serves it"))
+    .unwrap();
+}
