@@ -77,6 +77,9 @@ pub(crate) fn report(
             .iter()
             .map(|error| format!("flows that policy denies now may go on: {error}")),
     );
+    errors.extend(firewall.other_proxy.iter().map(|chain| {
+        format!("Services are left to another proxy, whose chain {chain} is here: end it and run `kube-proxy --cleanup`, or start the agent without `services` in --features")
+    }));
     let blocks = shell.blocks_failed.borrow().clone();
     errors.extend(blocks);
     errors.extend(not_here(core, shell));

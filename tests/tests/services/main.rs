@@ -181,3 +181,55 @@ fn services_are_served_while_the_agent_is_away_and_gone_when_they_are_turned_off
     .map(|seen| assert_eq!(seen, None, "nobody serves it"))
     .unwrap();
 }
+
+/// Another proxy's chains are left to it, before ours are written and after; when it has gone, ours come.
+#[test]
+fn another_proxy_is_told_of_and_never_fought() {
+    require_root!();
+    let (mut lab, _tellers) = start("svo");
+    let (to, node) = (at(FAR[0], PORT), &lab.stations[0].netns);
+    let chains = |there: bool, what: &str| {
+        eventually(PATIENCE, what, || -> Result<()> {
+            let saved = node.run("iptables-save", &["-t", "nat"])?;
+            ensure!(saved.contains("KUBE-SEP-") == there, "{saved}");
+            Ok(())
+        })
+        .unwrap();
+    };
+    chains(true, "ours");
+    // As kube-proxy does: its own rules in a chain of a name that both use.
+    let table =
+        "*nat\n:KUBE-SERVICES - [0:0]\n-A KUBE-SERVICES -d 10.96.9.9/32 -j RETURN\nCOMMIT\n";
+    node.run(
+        "sh",
+        &[
+            "-ec",
+            &format!(
+                "printf '{}' | iptables-restore --noflush",
+                table.replace('\n', "\\n")
+            ),
+        ],
+    )
+    .unwrap();
+    chains(false, "none of ours beside another's");
+    let status = lab.stations[0].agent.status().unwrap();
+    let errors = status["errors"].to_string();
+    assert!(
+        errors.contains("KUBE-SERVICES") && errors.contains("kube-proxy --cleanup"),
+        "{errors}"
+    );
+    let saved = node.run("iptables-save", &["-t", "nat"]).unwrap();
+    assert!(saved.contains("10.96.9.9/32"), "the other's rule: {saved}");
+    for words in [
+        "-t nat -D KUBE-SERVICES -d 10.96.9.9/32 -j RETURN",
+        "-t nat -X KUBE-SERVICES",
+    ] {
+        node.run("iptables", &words.split(' ').collect::<Vec<_>>())
+            .unwrap();
+    }
+    chains(true, "ours again");
+    seen(lab.pods[0].netns(), to, Transport::Tcp).unwrap();
+    lab.stations[0].agent.wait_synced().unwrap();
+    let status = lab.stations[0].agent.status().unwrap();
+    assert!(!status["errors"].to_string().contains("KUBE-"), "{status}");
+}
