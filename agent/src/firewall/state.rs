@@ -53,7 +53,8 @@ pub(crate) struct Desired {
 }
 
 impl Desired {
-    /// What is to be in a family's tables, policy's first.
+    /// What is to be in a family's tables, in the order of the ways into it: a port of the host is not a Service's, and who is
+    /// refused by a Service that has no endpoints is so before policy is asked (semantics 150).
     pub(super) fn rules(&self, family: Family) -> [&Ruleset; 5] {
         let Self {
             compiled: policy,
@@ -65,18 +66,18 @@ impl Desired {
         } = self;
         match family {
             Family::V4 => [
-                &policy.v4.rules,
                 &ports.v4.rules,
+                &services.v4,
+                &policy.v4.rules,
                 &egress.v4.rules,
                 &tunnels.v4.rules,
-                &services.v4,
             ],
             Family::V6 => [
-                &policy.v6.rules,
                 &ports.v6.rules,
+                &services.v6,
+                &policy.v6.rules,
                 &egress.v6.rules,
                 &tunnels.v6.rules,
-                &services.v6,
             ],
         }
     }
