@@ -111,6 +111,10 @@ pub struct AgentArgs {
     /// The MTU of pods: the least on the way to other nodes, peers and the default route, followed when it changes; or a number.
     #[arg(long, value_name = "auto|BYTES", default_value = "auto")]
     pub mtu: MtuChoice,
+    /// Who computes the checksums of what is in tunnels: `kernel` where the NIC gets them wrong (`portolan doctor` tells). Without
+    /// it the devices stay as they are.
+    #[arg(long, value_enum, value_name = "WHO")]
+    pub tunnel_checksums: Option<TunnelChecksums>,
     /// Show denied packets to this NFLOG group, so many a second for each rule (10); `portolan policy drops` prints them.
     #[arg(long, value_name = "GROUP[:RATE]", value_parser = drops::drop_log)]
     pub drop_log: Option<::policy::DropLog>,
@@ -147,6 +151,15 @@ pub struct AgentArgs {
     /// What to log, in tracing's filter language.
     #[arg(long, default_value = "info", env = "PORTOLAN_LOG")]
     pub log: String,
+}
+
+/// What `--tunnel-checksums` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TunnelChecksums {
+    /// The NIC, as kernels have it.
+    Nic,
+    /// The kernel, before the packet gets into the tunnel: slower, and right whatever the NIC does.
+    Kernel,
 }
 
 /// What `--bfd` says.

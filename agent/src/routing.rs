@@ -16,6 +16,7 @@ use routes::{Gateway, Monitor, Notice, RouteTable, Sweep, Target};
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 
+use crate::cli::TunnelChecksums;
 use crate::nexthops::Routers;
 use crate::wireguard;
 use overlay::{InForce, Overlays};
@@ -89,6 +90,8 @@ struct Routing {
     overlays: Overlays,
     /// This node's own subnets: a router's route there would take packets to neighbours from their link.
     subnets: BTreeSet<IpNet>,
+    /// Whether checksums of what is in tunnels are left to the device below; if nothing is said, they stay as they are.
+    checksums: Option<TunnelChecksums>,
     routers: Arc<Routers>,
     initial_sync: bool,
     links: u64,
@@ -101,11 +104,14 @@ struct Routing {
 /// # Errors
 /// If the netlink sockets cannot be opened.
 pub(crate) async fn run_task(
-    mut local: watch::Receiver<Local>,
-    mut speaker: oneshot::Receiver<RouteEvents>,
-    mut routers: watch::Receiver<Arc<Routers>>,
+    (mut local, mut speaker, mut routers): (
+        watch::Receiver<Local>,
+        oneshot::Receiver<RouteEvents>,
+        watch::Receiver<Arc<Routers>>,
+    ),
     applied: watch::Sender<Applied>,
     (settings, publisher): (wireguard::Settings, Publisher),
+    checksums: Option<TunnelChecksums>,
 ) -> Result<(), routes::Error> {
     let table = RouteTable::open().await?;
     let mut monitor = Monitor::open(&table)?;
@@ -114,6 +120,7 @@ pub(crate) async fn run_task(
         local: Local::default(),
         learned: HashMap::new(),
         overlays: Overlays::new(&overlay::left_standing().await, settings, publisher),
+        checksums,
         subnets: BTreeSet::new(),
         routers: Arc::default(),
         initial_sync: false,
@@ -359,6 +366,27 @@ impl Routing {
         }
     }
 
+    /// A device that was made anew has the kernel's default. Returns what could not be changed, and why.
+    async fn settle_checksums(&self) -> Vec<(String, String)> {
+        let mut failed = Vec::new();
+        let Some(by) = self.checksums else {
+            return failed;
+        };
+        for device in [Kind::Vxlan, Kind::Ipip].map(Kind::device) {
+            let is_left = by == TunnelChecksums::Nic;
+            match routes::leave_checksums_to_device(device, is_left).await {
+                Ok(false) => {}
+                Ok(true) => info!(
+                    device,
+                    ?by,
+                    "who computes the checksums of what is in the tunnel"
+                ),
+                Err(error) => failed.push((device.to_owned(), error.to_string())),
+            }
+        }
+        failed
+    }
+
     async fn look_again(&mut self, notice: &Notice) {
         self.ways += 1;
         self.overlays.look_again();
@@ -383,6 +411,7 @@ impl Routing {
         if let Some(old) = self.overlays.settle(has_other_way).await {
             self.follow_overlay(&old);
         }
+        let checksums = self.settle_checksums().await;
         self.follow_subnets();
         let report = self.table.apply().await;
         for clash in report.clashes.iter().take(NAMED) {
@@ -397,7 +426,10 @@ impl Routing {
         let status = self.table.status();
         let problems = self.table.problems().into_iter();
         let failed = problems.map(|(prefix, why)| (prefix.to_string(), why.to_string()));
-        let failed = failed.chain(self.overlays.problems()).collect();
+        let failed = failed
+            .chain(self.overlays.problems())
+            .chain(checksums)
+            .collect();
         let (is_held, overhead) = (self.overlays.is_held(), self.overlays.overhead());
         let wireguard = self.overlays.keys();
         if applied.borrow().overhead != overhead {

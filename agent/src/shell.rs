@@ -10,7 +10,7 @@ use policy::Problem;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use crate::cli::{AgentArgs, BfdPlace, Feature};
+use crate::cli::{AgentArgs, BfdPlace, Feature, TunnelChecksums};
 use crate::core::{Core, Goal, Outputs};
 use crate::drops::{DropsAnswer, Ring};
 use crate::ipam::Reclaimed;
@@ -98,7 +98,7 @@ impl Shell {
         let feeds = (local_goal, speaker_started, known_routers);
         let rotations = watch::Sender::new(0);
         let keys = start_wireguard(args, &source.status, &rotations);
-        start_routing(keys, feeds, routing_report);
+        start_routing(keys, feeds, routing_report, args.tunnel_checksums);
         publish_to(&source.status, pods_goal, conditions_goal);
         tokio::spawn(blocks::run_task(
             source.status.clone(),
@@ -352,8 +352,9 @@ fn start_routing(
         watch::Receiver<Arc<nexthops::Routers>>,
     ),
     report: watch::Sender<routing::Applied>,
+    checksums: Option<TunnelChecksums>,
 ) {
-    let task = routing::run_task(local, speaker, routers, report, keys);
+    let task = routing::run_task((local, speaker, routers), report, keys, checksums);
     tokio::spawn(async move {
         if let Err(error) = task.await {
             error!(%error, "routes cannot be programmed: is the agent root, with NET_ADMIN?");

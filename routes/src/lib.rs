@@ -10,6 +10,7 @@ mod links;
 mod look;
 mod monitor;
 mod nexthops;
+mod offload;
 mod pace;
 mod path;
 mod pod;
@@ -30,6 +31,7 @@ pub use links::{
 };
 pub use look::{Looker, Neighbour, NoWay, PodEnd, Question, Way};
 pub use monitor::{Monitor, Notice};
+pub use offload::leave_checksums_to_device;
 pub use path::{PathMtu, Ways, path_mtu, subnets_of};
 pub use pod::{
     GATEWAY_V4, GATEWAY_V6, HOST_MAC, LEAST_MTU_V6, MadePodLink, MtuOutcome, PodLink, PodLinkState,

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use lab::{in_netns, ip, ours, run, uplink};
 use routes::{
     Error, Mac, RouteTable, TUNNEL, Target, Tunnel, TunnelPeer, TunnelReport, apply_tunnel,
-    delete_tunnel,
+    delete_tunnel, leave_checksums_to_device,
 };
 
 const OWN: Mac = [2, 0, 0, 0, 0, 1];
@@ -106,6 +106,30 @@ fn assert_whole() {
     let found: BTreeSet<&str> = addresses.split_whitespace().skip(2).collect();
     let wanted = ["10.48.1.0/32", "2001:db8:48:1::/128", "fe80::ff:fe00:1/128"];
     assert_eq!(found, BTreeSet::from(wanted));
+}
+
+#[test]
+fn who_computes_checksums_is_changed_once_and_of_no_device_nothing_is() {
+    in_netns(|| async {
+        let leave = async |is_left| leave_checksums_to_device(TUNNEL, is_left).await.unwrap();
+        assert!(!leave(false).await, "there is no device");
+        uplink();
+        apply(&tunnel()).await;
+        for (is_left, changes) in [
+            (true, false),
+            (false, true),
+            (false, false),
+            (true, true),
+            (true, false),
+        ] {
+            assert_eq!(leave(is_left).await, changes, "{is_left}");
+        }
+        let before = index();
+        assert!(leave(false).await);
+        assert_eq!(apply(&tunnel()).await, TunnelReport::default());
+        assert!(!leave(false).await, "the agent's writes leave it");
+        assert_eq!(index(), before);
+    });
 }
 
 #[test]

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::netns::Netns;
+use crate::netns::{Netns, here};
 use crate::process::Process;
 use crate::wait::eventually;
 
@@ -230,6 +230,41 @@ impl Agent {
     pub fn bgp(&self, words: &[&str]) -> Result<Value> {
         let words = [&["bgp"], words, &["-o", "json"]].concat();
         Ok(serde_json::from_str(&self.verb(&words)?)?)
+    }
+
+    /// What `portolan doctor` finds, with further words, whatever its exit status.
+    ///
+    /// # Errors
+    /// When it finds nothing at all; the error holds what it said.
+    pub fn findings(&self, words: &[&str]) -> Result<Vec<Value>> {
+        let mut said = self.judged(&[&["doctor"], words].concat())?;
+        let findings = said.get_mut("findings").map(Value::take);
+        findings
+            .and_then(|findings| findings.as_array().cloned())
+            .with_context(|| format!("no findings: {said}"))
+    }
+
+    /// What `portolan trace` comes to, whatever its exit status.
+    ///
+    /// # Errors
+    /// When it could not be tried; the error holds what it said.
+    pub fn trace(&self, words: &[&str]) -> Result<Value> {
+        self.judged(&[&["trace"], words].concat())
+    }
+
+    /// A verb whose exit status is a judgement, in JSON.
+    fn judged(&self, words: &[&str]) -> Result<Value> {
+        let output = here("ip")
+            .args(["netns", "exec", self.netns.as_str()])
+            .arg(&self.program)
+            .args(words)
+            .args(["-o", "json", "--run-dir"])
+            .arg(self.run_dir())
+            .arg("--state-dir")
+            .arg(self.state_dir())
+            .output()?;
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// Whether a session with `address` is established.

@@ -16,6 +16,7 @@ use crate::cni::Sandbox;
 use crate::flow::{Flow, Kind};
 use crate::forge;
 use crate::netns::Netns;
+use crate::nic::Nic;
 use crate::rack::Rack;
 use crate::reach::{Transport, Verdict, attempt, server_at};
 use crate::station::{Pod, Station};
@@ -199,6 +200,13 @@ impl Fabric {
             Underlay::V4 => "iptables",
             Underlay::V6 => "ip6tables",
         }
+    }
+
+    /// From now on a node's NIC forgets checksums of what is in tunnels.
+    pub fn careless_nic(&self, node: usize) -> Result<Nic> {
+        let segment = if node < 2 { 1 } else { 2 };
+        let port = format!("p{}", node + 1);
+        self.rack.careless_nic(&format!("s{segment}"), &port)
     }
 
     /// Writes a manifest.

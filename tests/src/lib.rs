@@ -13,6 +13,7 @@ pub mod frr;
 pub mod gobgp;
 pub mod lab;
 pub mod netns;
+pub mod nic;
 pub mod one_node;
 pub mod openbgpd;
 pub mod policy_lab;

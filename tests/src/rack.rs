@@ -9,6 +9,7 @@ use crate::agent::{Agent, binaries};
 use crate::flow::{Flow, Kind, Outcome};
 use crate::lab::copy_manifests;
 use crate::netns::{Netns, join};
+use crate::nic::Nic;
 use crate::reach::{Server, server_at};
 
 /// Segments, one folder of manifests, and the names of all that is made. Machines are the test's own.
@@ -133,6 +134,22 @@ impl Rack {
         self.switch
             .ip(&format!("link set {port} mtu {mtu}"))
             .map(drop)
+    }
+
+    /// Puts a NIC that forgets checksums between a port's machine and its segment.
+    ///
+    /// # Errors
+    /// When there is no such port or segment.
+    pub fn careless_nic(&self, segment: &str, port: &str) -> Result<Nic> {
+        let (inside, outside) = (format!("{port}-nic"), format!("{port}-wire"));
+        self.cut(port)?;
+        self.switch
+            .ip(&format!("link add {inside} type veth peer name {outside}"))?;
+        for link in [&inside, &outside] {
+            self.switch.ip(&format!("link set {link} up"))?;
+        }
+        self.heal(segment, &outside)?;
+        Nic::start(&self.switch, port, &inside)
     }
 
     /// Takes the cable out of a port: the machine behind it loses its carrier.

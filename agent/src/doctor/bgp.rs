@@ -164,8 +164,8 @@ fn bfd(facts: &Facts, peers: &[PeerView]) -> Vec<Finding> {
         let address = peer.address.as_deref().unwrap_or_default();
         let host = address.parse().map_or_else(|_| address.to_owned(), |at: std::net::SocketAddr| at.ip().to_string());
         BFD.failure(
-            format!("BFD with {} is down; BFD runs {place}", named(peer)),
-            "the peer does not speak BFD with this node, or UDP ports 3784 (4784 over several hops) are filtered",
+            format!("BFD with {} is not up; BFD runs {place}", named(peer)),
+            "the peer does not speak BFD with this node (any more), or UDP ports 3784 (4784 over several hops) are filtered",
             format!("on the peer (FRR): vtysh -c 'show bfd peers'; here: tcpdump -ni any host {host} and udp portrange 3784-4784"),
         )
     });

@@ -7,7 +7,9 @@ use super::catalog::{self, CNI_CONFIG, CNI_PLUGIN, CNI_STATUS};
 use super::cli::DoctorArgs;
 use super::finding::Finding;
 use super::scene::Scene;
-use super::{agent, bgp, cni, denials, firewall, name_service, pods, services, switches, ways};
+use super::{
+    agent, bgp, checksums, cni, denials, firewall, name_service, pods, services, switches, ways,
+};
 use crate::cni::SOCKET;
 
 /// Where an agent is by default: its commands need no flag then.
@@ -53,10 +55,11 @@ fn look(args: &DoctorArgs) -> Vec<Finding> {
     }
     let scene = Scene::gather(known.report().cloned(), &args.state_dir);
     let report = scene.report.as_ref();
-    let groups: [Vec<Finding>; 7] = thread::scope(|scope| {
+    let groups: [Vec<Finding>; 8] = thread::scope(|scope| {
         let groups = [
             scope.spawn(|| of_runtime(&places)),
             scope.spawn(|| switches::judge(&switches::Facts::gather(&scene))),
+            scope.spawn(|| checksums::judge(&checksums::Facts::gather(&scene))),
             scope.spawn(|| of_rules(args, &scene)),
             scope.spawn(|| {
                 bgp::judge(

@@ -4,6 +4,7 @@ mod agent;
 mod bgp;
 pub(crate) mod bound;
 mod catalog;
+mod checksums;
 mod cli;
 mod cni;
 mod denials;

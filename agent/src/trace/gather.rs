@@ -74,7 +74,7 @@ pub(super) fn gather(request: &Request<'_>) -> anyhow::Result<Evidence> {
     };
     let is_v4 = ends.from.is_ipv4();
     let before = rules::read(is_v4);
-    let session = match Sender::open(&pod.namespace, tuple) {
+    let session = match Sender::open(Some(&pod.namespace), tuple) {
         Ok(sender) => Some(probed(request, sender, &pod, target.as_ref())?),
         // The pod does not have its address: that is told.
         Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => None,
@@ -137,7 +137,7 @@ fn shapes(evidence: &Evidence, host_end: String) -> [Shape; 2] {
 }
 
 /// What tells this run from others; ports of ICMP, too. It needs to be no secret.
-fn port_like() -> u16 {
+pub(super) fn port_like() -> u16 {
     use std::hash::{BuildHasher, RandomState};
     let [.., high, low] = RandomState::new()
         .hash_one(std::process::id())

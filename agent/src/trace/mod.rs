@@ -1,6 +1,7 @@
 //! `portolan trace`: follows one path by real probes, hop by hop, and names the hop where it ends; it changes nothing.
 
 mod catalog;
+pub(crate) mod checksums;
 mod cli;
 mod evidence;
 mod gather;

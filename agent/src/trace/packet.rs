@@ -464,5 +464,6 @@ fn checksum(data: &[u8]) -> u16 {
     !u16::try_from(sum).unwrap_or(u16::MAX)
 }
 
+pub(super) mod sums;
 #[cfg(test)]
 mod tests;

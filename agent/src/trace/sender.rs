@@ -1,4 +1,4 @@
-//! Sends probes from inside of a pod's network namespace; no process of the pod takes part.
+//! Sends probes from inside of a pod's network namespace, or from the node's; no process of the pod takes part.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use super::watch::inside;
 /// IPPROTO_RAW: packets come with their IP headers.
 const RAW: i32 = 255;
 
-/// Holds a port of the pod, so that nobody else has it, and sends from it.
+/// Holds a port there, so that nobody else has it, and sends from it.
 #[derive(Debug)]
 pub(super) struct Sender {
     raw: Socket,
@@ -22,14 +22,14 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// Takes a free port in the namespace.
+    /// Takes a free port in the namespace; none is the caller's.
     ///
     /// # Errors
     /// If the namespace cannot be entered, or the address is not one of it (`AddrNotAvailable`).
-    pub(super) fn open(namespace: &File, tuple: Tuple) -> io::Result<Self> {
+    pub(super) fn open(namespace: Option<&File>, tuple: Tuple) -> io::Result<Self> {
         let at = SocketAddr::new(tuple.from, 0);
         let domain = Domain::for_address(at);
-        let (raw, port) = inside(Some(namespace), || {
+        let (raw, port) = inside(namespace, || {
             let raw = Socket::new(domain, Type::RAW, Some(Protocol::from(RAW)))?;
             raw.bind(&at.into())?;
             let kind = match tuple.transport {

@@ -19,8 +19,8 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 /// More of one packet is not looked at.
 const SNAP: u32 = 512;
 /// What the kernel says of a packet's way (linux/if_packet.h).
-const OTHER_HOST: u8 = 3;
-const OUTGOING: u8 = 4;
+pub(super) const OTHER_HOST: u8 = 3;
+pub(super) const OUTGOING: u8 = 4;
 
 /// Which namespace is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -183,14 +183,16 @@ pub(crate) fn sessions(clinic: &mut Clinic) {
     clinic.is_well("bgp-graceful-restart");
     let manifest = clinic.lab.manifests().join("30-bgp.yaml");
     let before = fs::read_to_string(&manifest).unwrap();
-    let Lab { frr, tor, .. } = &mut clinic.lab;
-    frr.start_bfdd(tor, BFDD).unwrap();
     let with_bfd = before.replace(
         "peerAddress: 10.10.1.1\n",
         "peerAddress: 10.10.1.1\n  bfd: {minRx: 300ms, minTx: 300ms, multiplier: 3}\n",
     );
     assert_ne!(with_bfd, before);
     clinic.lab.drop_manifest("30-bgp.yaml", &with_bfd).unwrap();
+    // The peer never spoke it.
+    clinic.finds("bfd", "failure", "BFD with tor-node1");
+    let Lab { frr, tor, .. } = &mut clinic.lab;
+    frr.start_bfdd(tor, BFDD).unwrap();
     clinic.says("bfd", "up with 1 peers; it runs in the agent (C bit 0)");
     clinic.lab.frr.kill_bfdd().unwrap();
     clinic.finds("bfd", "failure", "BFD with tor-node1");

@@ -15,7 +15,6 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use lab::{Family, Lab, PATIENCE, address_of};
 use serde_json::{Map, Value, json};
-use tests::agent::binaries;
 use tests::netns::Netns;
 use tests::rack::say;
 use tests::reach::{Transport, Verdict, attempt, server_at};
@@ -280,15 +279,8 @@ fn nothing_is_wrong(lab: &Lab) {
 fn the_doctor_finds_nothing(lab: &Lab) {
     const ABOUT_THE_LAB: [&str; 4] = ["cni-plugin", "cni-config", "cni-status", "dns"];
     for node in &lab.nodes {
-        let mut command = node.netns.command(binaries().unwrap().join("portolan"));
-        command
-            .args(["doctor", "-o", "json", "--run-dir"])
-            .arg(node.agent.run_dir());
-        command.arg("--state-dir").arg(node.agent.state_dir());
-        let output = command.output().unwrap();
-        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let findings = said["findings"].as_array().unwrap();
-        assert!(findings.len() > 20, "{said}");
+        let findings = node.agent.findings(&[]).unwrap();
+        assert!(findings.len() > 20, "{findings:#?}");
         let bad = findings.iter().filter(|finding| {
             let check = finding["check"].as_str().unwrap();
             finding["verdict"] == "failure" && !ABOUT_THE_LAB.contains(&check)

@@ -15,10 +15,9 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lab::{Bfd, Lab, Mode, OUTSIDE, PATIENCE, family};
 use serde_json::Value;
-use tests::agent::binaries;
 use tests::flow::{Kind, Outcome, measure};
 use tests::netns::Netns;
 use tests::rack::{say, sum};
@@ -278,19 +277,9 @@ fn answered(lab: &Lab) -> usize {
 }
 
 fn finding_of_rp_filter(lab: &Lab) -> Result<Value> {
-    let program = binaries()?.join("portolan");
-    let agent = &lab.nodes[0].agent;
-    let mut command = lab.nodes[0].netns.command(program);
-    command
-        .args(["doctor", "-o", "json", "--run-dir"])
-        .arg(agent.run_dir());
-    command.arg("--state-dir").arg(agent.state_dir());
-    let output = command.output()?;
-    let said: Value = serde_json::from_slice(&output.stdout)?;
-    let all = said["findings"].as_array().into_iter().flatten();
-    let mut found = all.filter(|finding| finding["check"] == "rp-filter");
-    let found = found.next().cloned();
-    found.ok_or_else(|| anyhow::anyhow!("no finding of rp-filter: {said}"))
+    let all = lab.nodes[0].agent.findings(&[])?;
+    let mut found = all.into_iter().filter(|one| one["check"] == "rp-filter");
+    found.next().context("no finding of rp-filter")
 }
 
 /// Only what a pod asked for, and what belongs to it, comes in.

@@ -1,6 +1,7 @@
 //! Pods of nodes in two subnets, behind a router that knows no pods: by VXLAN, and directly where nodes are near.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+mod checksums;
 mod guard;
 mod mtu;
 

@@ -44,7 +44,8 @@ pub struct PeerStatus {
     pub last_down: Option<(String, Option<Duration>)>,
     /// How often it went from Established to down.
     pub flaps: u64,
-    /// Whether BFD says that the path is there; `None`: it says nothing.
+    /// Whether BFD says that the path is there; `None`: nobody wants it. One that is wanted and has not come up yet, or that the peer
+    /// stopped on purpose, is not there.
     pub bfd_up: Option<bool>,
     /// How long stale routes of its last session stay at most.
     pub stale_for: Option<Duration>,
@@ -90,7 +91,7 @@ fn status(peer: &Peer, now: Instant, counts: PeerCounts) -> PeerStatus {
             (None, ended) => ended.map(|(at, why)| (why.clone(), Some(ago(*at)))),
         },
         flaps: peer.flaps,
-        bfd_up: peer.bfd_up,
+        bfd_up: peer.bfd_up.or(peer.config.bfd.map(|_| false)),
         stale_for: peer
             .stale_until
             .values()

@@ -87,6 +87,26 @@ fn a_peer_that_stops_bfd_on_purpose_keeps_its_session() {
     assert_eq!(lab.nodes[0].gateways, []);
 }
 
+#[test]
+fn bfd_that_is_wanted_and_never_came_up_is_told_as_down() {
+    let mut lab = watched(false);
+    let told = |lab: &mut Lab| {
+        let mut told = None;
+        lab.with(0, |speaker, now, _| {
+            let mut all = speaker.status(now).into_iter();
+            told = all.next().map(|peer| peer.bfd_up);
+        });
+        told
+    };
+    lab.run_until(SOON, "routes", Lab::converged);
+    assert_eq!(told(&mut lab), Some(Some(false)));
+    bfd_up(&mut lab);
+    assert_eq!(told(&mut lab), Some(Some(true)));
+    let mut without = Lab::pair(41, |_, _| {});
+    without.run_until(SOON, "routes", Lab::converged);
+    assert_eq!(told(&mut without), Some(None));
+}
+
 fn signaled_down(lab: &mut Lab) {
     lab.with(0, |speaker, now, _| {
         speaker.handle_bfd_signaled_down(now, &peer_name(1), false);
