@@ -272,6 +272,11 @@ fn node(report: &Report, registry: &mut Registry) {
             routes.clashes,
         ),
         (
+            "routes_kept_out",
+            "Learned routes that are kept out of the kernel because tunnels lead there",
+            routes.kept_out.values().sum(),
+        ),
+        (
             "routes_initial_sync",
             "1 once peers have said all they had since the agent started",
             usize::from(routes.initial_sync),
@@ -290,15 +295,7 @@ fn node(report: &Report, registry: &mut Registry) {
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
     }
-    let away: Gauge<f64, std::sync::atomic::AtomicU64> = Gauge::default();
-    let longest = report
-        .sources
-        .iter()
-        .filter_map(|source| source.away_seconds)
-        .max();
-    away.set(Duration::from_secs(longest.unwrap_or(0)).as_secs_f64());
-    let help = "For how long the API server has been away; 0 while it answers, and for a directory";
-    registry.register_with_unit("source_away", help, Unit::Seconds, away);
+    source_away(report, registry);
     let downs: Counter = Counter::default();
     downs.inc_by(routes.gateway_downs);
     let help = "Gateways that BFD lost, and from which packets were turned away at once";
@@ -308,6 +305,15 @@ fn node(report: &Report, registry: &mut Registry) {
     let help = "Time of the last write";
     registry.register_with_unit("policy_last_apply", help, Unit::Seconds, apply);
     policy_times(report, registry);
+}
+
+fn source_away(report: &Report, registry: &mut Registry) {
+    let away: Gauge<f64, std::sync::atomic::AtomicU64> = Gauge::default();
+    let sources = report.sources.iter();
+    let longest = sources.filter_map(|source| source.away_seconds).max();
+    away.set(Duration::from_secs(longest.unwrap_or(0)).as_secs_f64());
+    let help = "For how long the API server has been away; 0 while it answers, and for a directory";
+    registry.register_with_unit("source_away", help, Unit::Seconds, away);
 }
 
 fn policy_times(report: &Report, registry: &mut Registry) {

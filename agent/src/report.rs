@@ -1,5 +1,6 @@
 //! What `portolan status` shows: one value, as a table for eyes or as JSON for programs.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
@@ -103,6 +104,9 @@ pub(crate) struct Routes {
     /// Routes in whose place another's route is.
     #[serde(default)]
     pub(crate) clashes: usize,
+    /// Learned routes that are kept out of the kernel, by the range that tunnels own.
+    #[serde(default)]
+    pub(crate) kept_out: BTreeMap<String, usize>,
     /// Gateways that BFD lost, and from which packets were turned away, since the agent started.
     #[serde(default)]
     pub(crate) gateway_downs: u64,
@@ -308,6 +312,14 @@ impl Report {
                 ),
             );
         }
+        for (range, count) in &self.routes.kept_out {
+            line(
+                out,
+                &format!(
+                    "{count} learned routes inside {range} are kept out of the kernel: tunnels lead there (`portolan bgp routes {range}`)"
+                ),
+            );
+        }
         for listener in &self.listeners {
             if let Some(error) = &listener.error {
                 line(
@@ -439,6 +451,7 @@ pub(crate) mod tests {
                 learned: 3,
                 failed: vec![],
                 clashes: 0,
+                kept_out: BTreeMap::new(),
                 gateway_downs: 1,
                 initial_sync: true,
             },
@@ -513,12 +526,14 @@ problem: a.yaml:3: no
     fn what_is_not_as_it_should_be_has_a_line() {
         let mut report = example();
         report.routes.clashes = 2;
+        report.routes.kept_out = BTreeMap::from([("10.48.0.0/16".to_owned(), 3)]);
         report.listeners[0].error = Some("address in use".to_owned());
         report.sessions[0].bfd_up = Some(false);
         report.sources[0].away_seconds = Some(192);
         let table = report.table();
         for part in [
             "2 routes are not in the kernel: another's",
+            "3 learned routes inside 10.48.0.0/16 are kept out",
             "BGP does not listen on 10.0.0.9:179: address in use",
             " Down ",
             "in sync; the API server has been away for 3m12s",

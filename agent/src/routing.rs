@@ -62,6 +62,8 @@ pub(crate) struct Applied {
     pub(crate) learned: usize,
     /// Routes in whose place another's route is.
     pub(crate) clashes: usize,
+    /// How many learned routes are kept out of the kernel because tunnels own what is inside of a range.
+    pub(crate) kept_out: BTreeMap<IpNet, usize>,
     /// Gateways that BFD lost, since the start.
     pub(crate) gateway_downs: u64,
     /// This node's WireGuard keys, where a pool has it.
@@ -88,6 +90,8 @@ struct Routing {
     /// As BGP gave them: a gateway may be behind a router.
     learned: HashMap<IpNet, Vec<Gateway>>,
     overlays: Overlays,
+    /// [`Applied::kept_out`], unless that has to be counted again.
+    kept_out: Option<BTreeMap<IpNet, usize>>,
     /// This node's own subnets: a router's route there would take packets to neighbours from their link.
     subnets: BTreeSet<IpNet>,
     /// Whether checksums of what is in tunnels are left to the device below; if nothing is said, they stay as they are.
@@ -120,6 +124,7 @@ pub(crate) async fn run_task(
         local: Local::default(),
         learned: HashMap::new(),
         overlays: Overlays::new(&overlay::left_standing().await, settings, publisher),
+        kept_out: None,
         checksums,
         subnets: BTreeSet::new(),
         routers: Arc::default(),
@@ -213,6 +218,24 @@ fn resolve(gateways: &[Gateway], routers: &Routers) -> Vec<Gateway> {
     resolved
 }
 
+/// Learned routes that tunnels own, by the range that says so.
+fn kept_out<'a>(
+    learned: impl Iterator<Item = &'a IpNet>,
+    overlay: &InForce,
+) -> BTreeMap<IpNet, usize> {
+    let mut kept = BTreeMap::new();
+    if overlay.ranges.is_empty() {
+        return kept;
+    }
+    for prefix in learned.filter(|prefix| overlay.covers(prefix)) {
+        let mut ranges = overlay.ranges.iter();
+        if let Some(range) = ranges.find(|range| range.contains(prefix)) {
+            *kept.entry(*range).or_default() += 1;
+        }
+    }
+    kept
+}
+
 fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
@@ -246,6 +269,7 @@ impl Routing {
             self.table.set(*prefix, Some(target.clone()));
         }
         let old = std::mem::replace(&mut self.local, new);
+        self.kept_out = None;
         for prefix in old.routes.keys() {
             if !self.local.routes.contains_key(prefix) {
                 self.table.set(*prefix, self.target(prefix));
@@ -281,6 +305,7 @@ impl Routing {
             RouteEvent::Changes(changes) => {
                 debug!(count = changes.len(), "routes learned or withdrawn");
                 self.ways += 1;
+                self.kept_out = None;
                 for change in changes {
                     if change.next_hops.is_empty() {
                         self.learned.remove(&change.prefix);
@@ -329,6 +354,7 @@ impl Routing {
             concerned.extend(self.learned.keys().filter(inside));
         }
         self.ways += 1;
+        self.kept_out = None;
         for prefix in concerned {
             self.place_learned(prefix);
         }
@@ -430,6 +456,13 @@ impl Routing {
             .chain(self.overlays.problems())
             .chain(checksums)
             .collect();
+        let kept_out = self.kept_out.take().unwrap_or_else(|| {
+            let own = &self.local.routes;
+            let learned = self.learned.keys();
+            let learned = learned.filter(|prefix| !own.contains_key(prefix));
+            kept_out(learned, self.overlays.in_force())
+        });
+        self.kept_out = Some(kept_out.clone());
         let (is_held, overhead) = (self.overlays.is_held(), self.overlays.overhead());
         let wireguard = self.overlays.keys();
         if applied.borrow().overhead != overhead {
@@ -450,6 +483,7 @@ impl Routing {
                 ways: self.ways,
                 learned: self.learned.len(),
                 clashes: status.clashes,
+                kept_out,
                 gateway_downs: self.gateway_downs,
                 overhead,
                 standing: self.overlays.standing(),
@@ -469,6 +503,32 @@ mod tests {
             link: None,
             weight: NonZeroU8::new(weight).unwrap(),
         }
+    }
+
+    #[test]
+    fn what_tunnels_own_of_what_bgp_learned_is_counted_by_their_ranges() {
+        let nets = |all: &[&str]| -> BTreeSet<IpNet> {
+            all.iter().map(|net| net.parse().unwrap()).collect()
+        };
+        let learned = nets(&[
+            "10.47.0.0/26",
+            "10.48.0.0/26",
+            "10.48.1.0/26",
+            "10.48.2.0/26",
+            "fd48::/122",
+        ]);
+        let mut overlay = InForce::default();
+        assert_eq!(kept_out(learned.iter(), &overlay), BTreeMap::new());
+        overlay.ranges = nets(&["10.48.0.0/16", "fd48::/112", "10.49.0.0/16"]);
+        overlay.left = nets(&["10.48.2.0/26"]);
+        let counted: Vec<(String, usize)> = kept_out(learned.iter(), &overlay)
+            .into_iter()
+            .map(|(range, count)| (range.to_string(), count))
+            .collect();
+        assert_eq!(
+            counted,
+            [("10.48.0.0/16".to_owned(), 2), ("fd48::/112".to_owned(), 1)]
+        );
     }
 
     #[test]

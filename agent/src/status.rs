@@ -101,6 +101,11 @@ pub(crate) fn report(
                 .map(|(prefix, reason)| report::FailedRoute { prefix, reason })
                 .collect(),
             clashes: routing.clashes,
+            kept_out: routing
+                .kept_out
+                .into_iter()
+                .map(|(range, count)| (range.to_string(), count))
+                .collect(),
             gateway_downs: routing.gateway_downs,
             initial_sync: routing.initial_sync,
         },
