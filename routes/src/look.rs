@@ -15,6 +15,7 @@ use crate::conn::Conn;
 use crate::links::{self, LinkInfo};
 use crate::pod::{family, namespaces, other_end, route_to};
 use crate::survey::gateway;
+use crate::tunnel::read::forwarding;
 use crate::{Error, Mac};
 
 /// A namespace that is looked at. Its calls wait for the kernel.
@@ -156,6 +157,15 @@ impl Looker {
             })
         })?;
         Ok(found.into_iter().next())
+    }
+
+    /// The other ends that a VXLAN device knows, by the link-layer addresses that lead to them.
+    ///
+    /// # Errors
+    /// When the kernel can't be asked.
+    pub fn forwarding(&mut self, link: u32) -> Result<Vec<(Mac, IpAddr)>, Error> {
+        let found = forwarding(&mut self.conn, link)?;
+        Ok(found.into_iter().collect())
     }
 
     /// Where the kernel would send a packet.

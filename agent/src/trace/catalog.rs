@@ -37,12 +37,16 @@ breaks! {
     REVERSE_PATH "reverse-path" "strict reverse path filtering drops the answer that comes back to this node"
     LINK_DOWN "link-down" "the link by which it is to leave this node is down"
     NEXT_HOP "next-hop" "the next hop does not answer for its address"
+    TUNNEL "tunnel" "it goes into a tunnel, and does not leave this node in it, or nothing comes back from the other end"
     ROUTER "router" "it left this node, and behind the last router that answered nobody has seen it"
     ROUTER_REFUSED "router-refused" "a router on the way, or the target's node, says that it goes no further"
     TARGET_LINK "target-link" "the target is a pod of this node, and its interface is down"
     TARGET_SILENT "target-silent" "the probe got to the target's interface, and the target says nothing"
     LISTENER "listener" "the target is reached, and nothing listens on the port"
     MTU "mtu" "small probes pass, and one as large as the pod's interface takes does not"
+    NOT_ARRIVED "not-arrived" "with --arriving: nothing came to this node"
+    TUNNEL_IN "tunnel-in" "with --arriving: it came to this node in a tunnel, and does not come out of it"
+    ROUTE_BACK "route-back" "with --arriving: the answer has no way back to the sender from this node"
     LOST "lost" "it ends on this node, and nothing that is known there says why"
 }
 

@@ -20,7 +20,7 @@ use socket2::{SockFilter, SockRef};
 use super::packet::sums::of_tunnelled;
 use super::packet::{Kind, Probe, Transport, Tuple};
 use super::sender::Sender;
-use super::watch::{Direction, OTHER_HOST, OUTGOING, Place, Watch};
+use super::watch::{Direction, OTHER_HOST, OUTGOING, Place, Sought, Watch};
 
 /// So many packets are enough.
 const ENOUGH: usize = 2000;
@@ -209,7 +209,7 @@ impl OwnSums {
             },
         )?;
         Ok(Self {
-            watch: Watch::open(Place::Node, sender.tuple(), None)?,
+            watch: Watch::open(Place::Node, Sought::Run(sender.tuple()), None)?,
             sender,
             sent: Vec::new(),
         })

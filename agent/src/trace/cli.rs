@@ -5,13 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use api::NamespacedName;
 use clap::Args;
 
-use super::catalog;
 use super::gather::{Request, gather};
 use super::judge::judge;
 use super::outcome::{Outcome, Trace, Verdict};
+use super::{arrivals, catalog};
 use crate::cli::{Output, duration};
 use crate::policy::{Destination, Place};
 
@@ -23,6 +22,8 @@ const EXAMPLES: &str = "Examples, on the node of the first pod, as root:
   portolan trace shop/web shop/db/icmp        a ping
   portolan trace -6 shop/web shop/db:5432     by IPv6
   portolan trace shop/web shop/db:5432 -o json
+  portolan trace --arriving shop/web shop/db:5432
+                                              on the node of the second pod: what comes there from the first
   portolan trace --list                       the breaks that it tells apart
 
 Real probes leave the pod's own interface: a TCP SYN (which the pod's kernel resets when it is answered), a datagram, or an
@@ -35,12 +36,18 @@ It ends with 0 if the target is reached, 1 if not, 2 if it could not be tried.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct TraceArgs {
-    /// The pod that sends, of this node: NAMESPACE/POD.
-    #[arg(required_unless_present = "list", value_parser = a_pod)]
-    from: Option<NamespacedName>,
+    /// The pod that sends, of this node: NAMESPACE/POD. With --arriving, any pod, or an address.
+    #[arg(required_unless_present = "list", value_parser = a_place)]
+    from: Option<Place>,
     /// Whom: NAMESPACE/POD or an address (IPv6 in brackets), and :PORT or :NAME, with /udp; or /icmp.
     #[arg(required_unless_present = "list", value_name = "TO:PORT/PROTOCOL", value_parser = a_destination)]
     to: Option<String>,
+    /// On the node of the pod that is to get it: watch what others send to it, and where that ends. Nothing is sent.
+    #[arg(long)]
+    arriving: bool,
+    /// With --arriving: for how long somebody who sends is waited for.
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = duration)]
+    wait: Duration,
     /// By IPv6; else by IPv4, unless the address says it.
     #[arg(short = '6', long, conflicts_with = "v4")]
     v6: bool,
@@ -83,7 +90,7 @@ pub(crate) fn run(args: &TraceArgs) -> ExitCode {
 fn print(args: &TraceArgs) -> anyhow::Result<ExitCode> {
     let json = matches!(args.output, Output::Json);
     let mut out = std::io::stdout();
-    let (Some(pod), Some(asked), false) = (&args.from, &args.to, args.list) else {
+    let (Some(from), Some(asked), false) = (&args.from, &args.to, args.list) else {
         let text = match json {
             true => serde_json::to_string_pretty(catalog::ALL)? + "\n",
             false => list(),
@@ -94,17 +101,27 @@ fn print(args: &TraceArgs) -> anyhow::Result<ExitCode> {
     let to: Destination = asked.parse().map_err(anyhow::Error::msg)?;
     let is_v6 = matches!(to.place, Place::Address(address) if address.is_ipv6());
     if std::io::stderr().is_terminal() {
-        say("probing …");
+        say(if args.arriving {
+            "watching …"
+        } else {
+            "probing …"
+        });
     }
-    let evidence = gather(&Request {
-        pod,
+    let request = Request {
         to: &to,
         asked,
         v6: args.v6 || (is_v6 && !args.v4),
         run_dir: &args.run_dir,
         state_dir: &args.state_dir,
         patience: args.timeout,
-    })?;
+    };
+    let evidence = match from {
+        from if args.arriving => arrivals::gather(&request, from, args.wait)?,
+        Place::Pod(pod) => gather(&request, pod)?,
+        Place::Address(address) => anyhow::bail!(
+            "{address} is an address: name the pod that sends, as shop/web, or watch what comes from there with --arriving"
+        ),
+    };
     let trace = judge(&evidence);
     let text = match json {
         true => serde_json::to_string_pretty(&trace)? + "\n",
@@ -150,13 +167,8 @@ fn table(trace: &Trace) -> String {
     out
 }
 
-fn a_pod(text: &str) -> Result<NamespacedName, String> {
-    match text.parse::<Place>()? {
-        Place::Pod(pod) => Ok(pod),
-        Place::Address(address) => Err(format!(
-            "{address} is an address: name the pod that sends, as shop/web"
-        )),
-    }
+fn a_place(text: &str) -> Result<Place, String> {
+    text.parse()
 }
 
 fn a_destination(text: &str) -> Result<String, String> {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use routes::{LinkInfo, Neighbour, SeenRoute, Way};
+use routes::{LinkInfo, Mac, Neighbour, SeenRoute, Way};
 
 use super::packet::{Kind, Transport};
 use super::rules::RulePlace;
@@ -69,8 +69,27 @@ pub(super) struct NodeFacts {
     pub(super) route: Option<SeenRoute>,
     /// The next hop, after the probes.
     pub(super) neighbour: Option<Neighbour>,
+    /// The tunnel, if it goes into one; of what arrives, the one for the answer.
+    pub(super) tunnel: Option<TunnelFacts>,
     /// Addresses of this node.
     pub(super) own: Vec<IpAddr>,
+}
+
+/// The tunnel into which the node sends it.
+#[derive(Clone, Debug)]
+pub(super) struct TunnelFacts {
+    /// Its device.
+    pub(super) device: LinkInfo,
+    /// The next hop inside of it.
+    pub(super) gateway: IpAddr,
+    /// Of VXLAN, the link-layer address of that one; none where no entry says it.
+    pub(super) mac: Option<Mac>,
+    /// The other end's address on the network between the nodes, where the entries say it.
+    pub(super) remote: Option<IpAddr>,
+    /// How the kernel would send there.
+    pub(super) way: Option<Way>,
+    /// The next hop there, after the probes.
+    pub(super) neighbour: Option<Neighbour>,
 }
 
 /// What the policies say of one side.
@@ -114,7 +133,8 @@ pub(super) struct Sent {
 #[derive(Clone, Debug)]
 pub(super) struct Evidence {
     pub(super) ends: Ends,
-    pub(super) pod: PodFacts,
+    /// The pod that sends; none where it is not of this node.
+    pub(super) pod: Option<PodFacts>,
     pub(super) node: NodeFacts,
     /// The target, where it is a pod of this node.
     pub(super) target: Option<TargetFacts>,
@@ -126,6 +146,11 @@ pub(super) struct Evidence {
 }
 
 impl Evidence {
+    /// It comes from elsewhere, and nothing was sent from here.
+    pub(super) fn is_arriving(&self) -> bool {
+        self.pod.is_none()
+    }
+
     /// The numbers of the probes of one purpose.
     pub(super) fn numbers(&self, purpose: Purpose) -> impl Iterator<Item = u16> {
         let of_it = self.sent.iter().filter(move |sent| sent.purpose == purpose);

@@ -1,6 +1,5 @@
 //! Finds out about one path: who the ends are, what the kernel says of the way, and what becomes of probes.
 
-use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -8,15 +7,15 @@ use std::time::Duration;
 use ::ipam::Lease;
 use anyhow::{Context, anyhow, bail};
 use api::NamespacedName;
-use ipnet::IpNet;
-use routes::{LinkInfo, Looker, NoWay, PodEnd, Question, SeenRoute, Way};
+use routes::{LinkInfo, Looker, PodEnd, Question, Way};
 
 use super::evidence::{Ends, Evidence, NodeFacts, PodFacts, Side, Sides, TargetFacts};
 use super::packet::{Kind, Transport, Tuple};
 use super::rules::{self, Shape};
 use super::sender::Sender;
 use super::session::Session;
-use super::watch::{Direction, Place, Watch, inside};
+use super::watch::{Direction, Place, Sought, Watch, inside};
+use super::ways::{arriving, forwards, node_way, own, route_to, tunnel};
 use crate::attachments::{host_interface, peek};
 use crate::control;
 use crate::doctor::bound;
@@ -29,7 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Request<'a> {
-    pub(super) pod: &'a NamespacedName,
     pub(super) to: &'a Destination,
     /// As it was written.
     pub(super) asked: &'a str,
@@ -54,8 +52,8 @@ struct Start {
 ///
 /// # Errors
 /// If the pod is not of this node, the target is not known, or namespaces cannot be entered.
-pub(super) fn gather(request: &Request<'_>) -> anyhow::Result<Evidence> {
-    let start = Start::find(request)?;
+pub(super) fn gather(request: &Request<'_>, pod: &NamespacedName) -> anyhow::Result<Evidence> {
+    let start = Start::find(request, pod)?;
     let mut host = Looker::open()?;
     let links = host.links()?;
     let (host_end, pod) = pod_end(&mut host, &links, &start.host_ends.0)?;
@@ -72,8 +70,7 @@ pub(super) fn gather(request: &Request<'_>) -> anyhow::Result<Evidence> {
         to_port: ends.port,
         mark: port_like(),
     };
-    let is_v4 = ends.from.is_ipv4();
-    let before = rules::read(is_v4);
+    let before = rules::read();
     let session = match Sender::open(Some(&pod.namespace), tuple) {
         Ok(sender) => Some(probed(request, sender, &pod, target.as_ref())?),
         // The pod does not have its address: that is told.
@@ -84,12 +81,12 @@ pub(super) fn gather(request: &Request<'_>) -> anyhow::Result<Evidence> {
             );
         }
     };
-    let after = rules::read(is_v4);
+    let after = rules::read();
     let (sent, sightings) = session.map_or_else(Default::default, |session| {
         (session.sent, session.sightings)
     });
     let mut evidence = Evidence {
-        pod: pod_facts(&pod, ends)?,
+        pod: Some(pod_facts(&pod, ends)?),
         node: node_facts(
             &mut host,
             &start,
@@ -115,7 +112,7 @@ pub(super) fn gather(request: &Request<'_>) -> anyhow::Result<Evidence> {
 }
 
 /// The probes and their answers, as rules of this node meet them.
-fn shapes(evidence: &Evidence, host_end: String) -> [Shape; 2] {
+fn shapes(evidence: &Evidence, host_end: String) -> Vec<Shape> {
     let ends = &evidence.ends;
     let left = || evidence.probes(Place::Node, Direction::Out);
     let from: Vec<IpAddr> = left().map(|one| one.seen.from).chain([ends.from]).collect();
@@ -133,7 +130,15 @@ fn shapes(evidence: &Evidence, host_end: String) -> [Shape; 2] {
         protocol,
         arrives_by: None,
     };
-    [forth, back]
+    let mut shapes = vec![forth, back];
+    shapes.extend(rules::of_tunnels(&evidence.sightings));
+    let tunnel = evidence.node.tunnel.as_ref();
+    if let Some(remote) = tunnel.and_then(|tunnel| tunnel.remote) {
+        for own in &evidence.node.own {
+            shapes.extend(rules::between(*own, remote));
+        }
+    }
+    shapes
 }
 
 /// What tells this run from others; ports of ICMP, too. It needs to be no secret.
@@ -154,7 +159,7 @@ fn probed(
 ) -> anyhow::Result<Session> {
     let tuple = sender.tuple();
     let watch = |place, namespace| {
-        Watch::open(place, tuple, namespace)
+        Watch::open(place, Sought::Run(tuple), namespace)
             .with_context(|| "cannot watch links; this must run as root on the node".to_owned())
     };
     let mut watches = vec![
@@ -171,25 +176,22 @@ fn probed(
 }
 
 impl Start {
-    fn find(request: &Request<'_>) -> anyhow::Result<Self> {
-        let asked = explained(request);
+    fn find(request: &Request<'_>, pod: &NamespacedName) -> anyhow::Result<Self> {
+        let asked = explained(request, &pod.to_string());
         let (node, flow) = match &asked {
             Ok((node, flow)) => (Some(node.clone()), flow.as_ref()),
             Err(_) => (None, None),
         };
         let leases = peek(request.state_dir).context("who has which address is not known")?;
-        let source = lease_of(&leases, request.pod).ok_or_else(|| {
+        let source = lease_of(&leases, pod).ok_or_else(|| {
             anyhow!(
                 "no pod {} is attached to this node: run this on the node where it runs (kubectl get pod -o wide)",
-                request.pod
+                pod
             )
         })?;
         let from = of_family(source, request.v6).ok_or_else(|| {
             let other = if request.v6 { "-4" } else { "-6" };
-            anyhow!(
-                "pod {} has no address of that family: try {other}",
-                request.pod
-            )
+            anyhow!("pod {} has no address of that family: try {other}", pod)
         })?;
         let to = target_address(request, &leases, flow, asked.as_ref().err())?;
         if from.is_ipv4() != to.is_ipv4() {
@@ -208,7 +210,7 @@ impl Start {
             &request.to.place,
             holder.and_then(|lease| lease.pod.as_ref()),
         ) {
-            (Who::Pod(pod), _) | (Who::Address(_), Some(pod)) => pod.to_string(),
+            (Who::Pod(name), _) | (Who::Address(_), Some(name)) => name.to_string(),
             (Who::Address(address), None) => address.to_string(),
         };
         Ok(Self {
@@ -217,7 +219,7 @@ impl Start {
                 holder.map(|lease| host_interface(&lease.holder)),
             ),
             ends: Ends {
-                pod: request.pod.to_string(),
+                pod: pod.to_string(),
                 from,
                 to,
                 port: port(request, flow)?,
@@ -232,7 +234,7 @@ impl Start {
     }
 }
 
-fn transport(protocol: Protocol) -> anyhow::Result<Transport> {
+pub(super) fn transport(protocol: Protocol) -> anyhow::Result<Transport> {
     match protocol {
         Protocol::Tcp => Ok(Transport::Tcp),
         Protocol::Udp => Ok(Transport::Udp),
@@ -243,7 +245,7 @@ fn transport(protocol: Protocol) -> anyhow::Result<Transport> {
     }
 }
 
-fn port(request: &Request<'_>, flow: Option<&FlowView>) -> anyhow::Result<u16> {
+pub(super) fn port(request: &Request<'_>, flow: Option<&FlowView>) -> anyhow::Result<u16> {
     match &request.to.port {
         None => Ok(0),
         Some(PortName::Number(number)) => Ok(*number),
@@ -254,10 +256,13 @@ fn port(request: &Request<'_>, flow: Option<&FlowView>) -> anyhow::Result<u16> {
 }
 
 /// The agent's node, and what it says of the connection in the family that is asked for.
-fn explained(request: &Request<'_>) -> Result<(String, Option<FlowView>), String> {
+pub(super) fn explained(
+    request: &Request<'_>,
+    from: &str,
+) -> Result<(String, Option<FlowView>), String> {
     let dir = request.run_dir.to_owned();
     let question = PolicyQuestion::Explain {
-        from: request.pod.to_string(),
+        from: from.to_owned(),
         to: request.asked.to_owned(),
     };
     let asked = bound::within(PATIENCE, move || control::ask_policy(&dir, question));
@@ -273,7 +278,7 @@ fn explained(request: &Request<'_>) -> Result<(String, Option<FlowView>), String
     }
 }
 
-fn sides(flow: &FlowView) -> Option<Sides> {
+pub(super) fn sides(flow: &FlowView) -> Option<Sides> {
     let side = |direction: &str| {
         let said = flow.sides.iter().find(|side| side.direction == direction)?;
         let SideView {
@@ -304,14 +309,14 @@ fn sides(flow: &FlowView) -> Option<Sides> {
     })
 }
 
-fn lease_of<'a>(leases: &'a [Lease], pod: &NamespacedName) -> Option<&'a Lease> {
+pub(super) fn lease_of<'a>(leases: &'a [Lease], pod: &NamespacedName) -> Option<&'a Lease> {
     let of_pod = leases
         .iter()
         .filter(|lease| lease.pod.as_ref() == Some(pod));
     of_pod.max_by_key(|lease| lease.since)
 }
 
-fn of_family(lease: &Lease, v6: bool) -> Option<IpAddr> {
+pub(super) fn of_family(lease: &Lease, v6: bool) -> Option<IpAddr> {
     let mut all = lease.addresses.iter();
     all.find(|address| address.is_ipv6() == v6).copied()
 }
@@ -337,7 +342,7 @@ fn target_address(
     })
 }
 
-fn pod_end(
+pub(super) fn pod_end(
     host: &mut Looker,
     links: &[LinkInfo],
     name: &str,
@@ -396,7 +401,7 @@ fn pod_facts(end: &PodEnd, ends: &Ends) -> anyhow::Result<PodFacts> {
     })
 }
 
-fn target_facts(end: &PodEnd) -> anyhow::Result<TargetFacts> {
+pub(super) fn target_facts(end: &PodEnd) -> anyhow::Result<TargetFacts> {
     let mut pod = looker(end)?;
     Ok(TargetFacts {
         link: own_link(&mut pod, end)?,
@@ -413,96 +418,22 @@ fn node_facts(
     let ends = &start.ends;
     let is_v4 = ends.from.is_ipv4();
     let (way, neighbour) = node_way(host, ends.from, ends.to, host_end)?;
-    let routes = match bound::asynchronous(routes::survey()) {
-        Ok(Ok(survey)) => survey.routes,
-        _ => Vec::new(),
-    };
-    let switch = |name: &str| read(name).is_none_or(|value| value != "0");
     let name = &start.host_ends.0;
+    let (forwards, host_end_forwards) = forwards(is_v4, name);
     Ok(NodeFacts {
         name: start.node.clone(),
+        tunnel: tunnel(host, &way, neighbour, ends.to)?,
         links: host.links()?,
         host_end,
         target_end,
-        forwards: match is_v4 {
-            true => switch("net/ipv4/ip_forward"),
-            false => switch("net/ipv6/conf/all/forwarding"),
-        },
-        host_end_forwards: !is_v4 || switch(&format!("net/ipv4/conf/{name}/forwarding")),
+        forwards,
+        host_end_forwards,
         way,
         way_back: None,
-        route: best(&routes, ends.to).cloned(),
+        route: route_to(ends.to),
         neighbour,
-        own: host
-            .addresses()?
-            .into_iter()
-            .map(|(_, address)| address)
-            .collect(),
+        own: own(host)?,
     })
-}
-
-fn node_way(
-    host: &mut Looker,
-    from: IpAddr,
-    to: IpAddr,
-    arrives_by: u32,
-) -> anyhow::Result<(Way, Option<routes::Neighbour>)> {
-    let way = arriving(host, from, to, arrives_by)?;
-    let neighbour = match way {
-        Way::Out { link, gateway } => host.neighbour(link, gateway.unwrap_or(to))?,
-        Way::Local | Way::Nowhere(_) => None,
-    };
-    Ok((way, neighbour))
-}
-
-/// Where a packet goes that comes by a link. Since Linux 6.13 the kernel does not tell reverse path filtering from a
-/// blackhole: the filter's own switch and the way to the source do.
-fn arriving(host: &mut Looker, from: IpAddr, to: IpAddr, by: u32) -> anyhow::Result<Way> {
-    let way = host.way(&Question {
-        to,
-        from: Some(from),
-        arrives_by: Some(by),
-    })?;
-    if way != Way::Nowhere(NoWay::Blackhole) || !is_strict(host, by)? {
-        return Ok(way);
-    }
-    let to_source = host.way(&Question {
-        to: from,
-        from: None,
-        arrives_by: None,
-    })?;
-    Ok(match to_source {
-        Way::Out { link, .. } if link == by => way,
-        _ => Way::Nowhere(NoWay::ReversePath),
-    })
-}
-
-/// Whether reverse path filtering is strict on a link: the larger of `all` and its own value counts (ip-sysctl).
-fn is_strict(host: &mut Looker, link: u32) -> anyhow::Result<bool> {
-    let links = host.links()?;
-    let name = links
-        .into_iter()
-        .find(|one| one.index == link)
-        .map(|one| one.name);
-    let value = |name: &str| {
-        let text = read(&format!("net/ipv4/conf/{name}/rp_filter"));
-        text.and_then(|text| text.parse::<u8>().ok()).unwrap_or(0)
-    };
-    Ok(name.is_some_and(|name| value(&name).max(value("all")) == 1))
-}
-
-/// The route that matches closest; of several the one with the least metric.
-fn best(routes: &[SeenRoute], to: IpAddr) -> Option<&SeenRoute> {
-    let matching = routes
-        .iter()
-        .filter(|route| route.alive || route.leads_nowhere);
-    let matching = matching.filter(|route| IpNet::contains(&route.prefix, &to));
-    matching.max_by_key(|route| (route.prefix.prefix_len(), u32::MAX - route.metric))
-}
-
-fn read(name: &str) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/sys/{name}")).ok()?;
-    Some(text.trim().to_owned())
 }
 
 /// Where translation sent the probe, the kernel is asked again for the way there; and for the way of an answer that came.

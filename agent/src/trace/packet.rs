@@ -464,6 +464,7 @@ fn checksum(data: &[u8]) -> u16 {
     !u16::try_from(sum).unwrap_or(u16::MAX)
 }
 
+pub(super) mod flow;
 pub(super) mod sums;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netfilter::CHAIN_PREFIX;
 
+use super::watch::Sighting;
 use crate::doctor::bound;
 use crate::doctor::listing::{target, words};
 use crate::firewall::{Backend, all_counted};
@@ -50,15 +51,37 @@ pub(super) struct Shape {
     pub(super) arrives_by: Option<String>,
 }
 
-/// Reads the counters of both back ends, of one family; none where they cannot be read.
-pub(super) fn read(is_v4: bool) -> Option<Counts> {
+/// Reads the counters of both back ends and families; none where they cannot be read.
+pub(super) fn read() -> Option<Counts> {
     let listings = bound::asynchronous(all_counted()).ok()?.ok()?;
     let mut all = Counts::new();
     for (backend, [v4, v6]) in listings {
-        let text = if is_v4 { v4 } else { v6 };
-        add(&mut all, backend, is_v4, &text);
+        add(&mut all, backend, true, &v4);
+        add(&mut all, backend, false, &v6);
     }
     Some(all)
+}
+
+/// The outer packets of tunnels that were seen, both ways.
+pub(super) fn of_tunnels(sightings: &[Sighting]) -> Vec<Shape> {
+    let mut ends: Vec<(IpAddr, IpAddr)> =
+        sightings.iter().filter_map(|one| one.seen.tunnel).collect();
+    ends.sort_unstable();
+    ends.dedup();
+    ends.into_iter()
+        .flat_map(|(from, to)| between(from, to))
+        .collect()
+}
+
+/// Outer packets between two nodes: of VXLAN, and of IPIP in iptables' words.
+pub(super) fn between(from: IpAddr, to: IpAddr) -> Vec<Shape> {
+    let shape = |protocol| Shape {
+        from: vec![from],
+        to: vec![to],
+        protocol,
+        arrives_by: None,
+    };
+    vec![shape("udp"), shape("ipencap")]
 }
 
 fn add(all: &mut Counts, backend: Backend, is_v4: bool, text: &str) {
@@ -109,7 +132,16 @@ pub(super) fn risen(before: &Counts, after: &Counts, shapes: &[Shape]) -> Vec<Ru
         .iter()
         .filter(|(place, now)| place.drops() && grew(place, **now))
         .map(|(place, _)| place)
-        .filter(|place| shapes.iter().any(|shape| may_match(&place.rule, shape)));
+        .filter(|place| {
+            let of_family = |shape: &&Shape| {
+                let is_v4 = shape.from.first().is_some_and(IpAddr::is_ipv4);
+                place
+                    .program
+                    .starts_with(if is_v4 { "iptables" } else { "ip6tables" })
+            };
+            let mut shapes = shapes.iter().filter(of_family);
+            shapes.any(|shape| may_match(&place.rule, shape))
+        });
     risen.cloned().collect()
 }
 

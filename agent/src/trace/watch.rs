@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -12,6 +13,7 @@ use nix::sys::socket::{
 };
 use socket2::{SockFilter, SockRef};
 
+use super::packet::flow::Flow;
 use super::packet::{Probe, SEARCHED, Seen, Transport, Tuple};
 
 /// What waits to be read; a probe takes some hundred octets here.
@@ -52,11 +54,20 @@ pub(super) struct Sighting {
     pub(super) seen: Seen,
 }
 
+/// What is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sought {
+    /// Probes of a run, and what comes of them.
+    Run(Tuple),
+    /// A connection of others.
+    Flow(Flow),
+}
+
 /// A namespace that is watched.
 #[derive(Debug)]
 pub(super) struct Watch {
     place: Place,
-    tuple: Tuple,
+    sought: Sought,
     socket: OwnedFd,
     buffer: Vec<u8>,
 }
@@ -72,7 +83,7 @@ impl Watch {
     ///
     /// # Errors
     /// If the namespace cannot be entered, or its links not be watched (that takes CAP_NET_RAW).
-    pub(super) fn open(place: Place, tuple: Tuple, namespace: Option<&File>) -> io::Result<Self> {
+    pub(super) fn open(place: Place, sought: Sought, namespace: Option<&File>) -> io::Result<Self> {
         let socket = inside(namespace, || {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
             // What comes before the filter is there is told apart when it is read.
@@ -82,7 +93,7 @@ impl Watch {
                 flags,
                 SockProtocol::EthAll,
             )?;
-            SockRef::from(&fd).attach_filter(&filter(&tuple))?;
+            SockRef::from(&fd).attach_filter(&sought.filter())?;
             Ok(fd)
         })?;
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
@@ -90,7 +101,7 @@ impl Watch {
         }
         Ok(Self {
             place,
-            tuple,
+            sought,
             socket,
             buffer: vec![0; SNAP as usize],
         })
@@ -111,7 +122,11 @@ impl Watch {
                 Err(error) => return Err(error.into()),
             };
             let packet = self.buffer.get(..length).unwrap_or_default();
-            let (Some(seen), Some(address)) = (self.tuple.read(packet, sent), address) else {
+            let seen = match &self.sought {
+                Sought::Run(tuple) => tuple.read(packet, sent),
+                Sought::Flow(flow) => flow.read(packet),
+            };
+            let (Some(seen), Some(address)) = (seen, address) else {
                 continue;
             };
             let direction = match address.pkttype() {
@@ -150,12 +165,49 @@ pub(super) fn inside<T: Send>(
     })
 }
 
+const LOAD_WORD: u16 = 0x20;
+const LOAD_HALF: u16 = 0x28;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
+
+impl Sought {
+    fn filter(&self) -> Vec<SockFilter> {
+        match self {
+            Self::Run(tuple) => filter(tuple),
+            Self::Flow(flow) => between(flow),
+        }
+    }
+}
+
+/// Lets through what has the last four octets of both addresses where they stand in a plain packet, in IPIP, or in VXLAN over either
+/// family; the rest is told when it is read.
+fn between(flow: &Flow) -> Vec<SockFilter> {
+    let last = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.to_bits(),
+        IpAddr::V6(address) => u32::try_from(address.to_bits() & 0xffff_ffff).unwrap_or(0),
+    };
+    let (from, to) = (last(flow.from), last(flow.to));
+    let (starts, source, destination): (&[u32], _, _) = match flow.from {
+        IpAddr::V4(_) => (&[0, 20, 50, 70], 12, 16),
+        IpAddr::V6(_) => (&[0, 50, 70], 20, 36),
+    };
+    let mut program = Vec::new();
+    for start in starts {
+        for (one, other) in [(from, to), (to, from)] {
+            program.push(SockFilter::new(LOAD_WORD, 0, 0, start + source));
+            program.push(SockFilter::new(JUMP_IF_EQUAL, 0, 3, one));
+            program.push(SockFilter::new(LOAD_WORD, 0, 0, start + destination));
+            program.push(SockFilter::new(JUMP_IF_EQUAL, 0, 1, other));
+            program.push(SockFilter::new(RETURN, 0, 0, SNAP));
+        }
+    }
+    program.push(SockFilter::new(RETURN, 0, 0, 0));
+    program
+}
+
 /// Lets a packet through whose mark stands at any even place of its start, whatever is around it; and datagrams to the
 /// probes' port, which bear no mark. Reading beyond a packet's end drops it.
 fn filter(tuple: &Tuple) -> Vec<SockFilter> {
-    const LOAD_HALF: u16 = 0x28;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
     const FIRST: usize = 20;
     let mut program = Vec::new();
     let mut accept_if = |at: usize, value: u16| {

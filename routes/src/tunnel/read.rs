@@ -191,7 +191,7 @@ pub(super) fn entries(conn: &mut Conn, index: u32) -> Result<Found, Error> {
 }
 
 /// Where packets go, by link-layer address.
-pub(super) fn forwarding(conn: &mut Conn, index: u32) -> Result<BTreeSet<(Mac, IpAddr)>, Error> {
+pub(crate) fn forwarding(conn: &mut Conn, index: u32) -> Result<BTreeSet<(Mac, IpAddr)>, Error> {
     let found = dump(conn, AF_BRIDGE, index)?.into_iter();
     Ok(found.map(|entry| (entry.mac, entry.destination)).collect())
 }

@@ -4,6 +4,7 @@
 mod checksums;
 mod guard;
 mod mtu;
+mod trace;
 
 use std::time::Duration;
 
@@ -48,8 +49,23 @@ fn assert_tunnels_carry_all(lab: &Fabric, overhead: u32) {
 #[test]
 fn by_vxlan_over_ipv4_pods_of_both_families_reach_each_other_and_the_router_sees_none() {
     require_root!();
-    let lab = Fabric::start("vx4", Underlay::V4, TUNNEL, &pools("VXLAN")).unwrap();
+    let mut lab = Fabric::start("vx4", Underlay::V4, TUNNEL, &pools("VXLAN")).unwrap();
     assert_tunnels_carry_all(&lab, 50);
+    // The nodes' sessions announce the same blocks: what is kept out for that is told, and no more once it is in.
+    let kept = |lab: &Fabric| -> anyhow::Result<String> {
+        let status = lab.stations[0].agent.status()?;
+        Ok(status["routes"]["keptOut"].to_string())
+    };
+    for (encapsulation, wanted) in [("VXLAN", r#"{"10.48.0.0/16":2}"#), ("None", "{}")] {
+        lab.manifest("pools.yaml", &pools(encapsulation)).unwrap();
+        lab.wait_synced().unwrap();
+        eventually(PATIENCE, "what is kept out", || {
+            let kept = kept(&lab)?;
+            ensure!(kept == wanted, "{kept}");
+            Ok(())
+        })
+        .unwrap();
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use routes::{LINK_PREFIX, Way};
+use routes::{LINK_PREFIX, SeenRoute, Way};
 
 use super::super::catalog::{
     LOST, ROUTE_FOREIGN, ROUTER, ROUTER_REFUSED, TARGET_LINK, TARGET_SILENT,
@@ -13,6 +13,7 @@ use super::super::session::MOST_ROUTERS;
 use super::super::watch::{Direction, Place, Sighting};
 use super::inside::{denied, leaving, route_words};
 use super::pod::raised;
+use super::tunnel::{outer, silent};
 use super::{Step, Walk, ip, mac};
 
 pub(super) fn judge(walk: &mut Walk<'_>) -> Step {
@@ -203,14 +204,34 @@ fn ends(walk: &Walk<'_>, out: &Sighting, next: IpAddr, routers: &[(u8, IpAddr)])
         return denied(walk, side, false, hop).into();
     }
     let by = e.link_name(out.link);
+    if let Some(outer) = outer(e).filter(|_| routers.is_empty())
+        && let Some((_, remote)) = outer.seen.tunnel
+    {
+        return silent(walk, remote, &e.link_name(outer.link)).into();
+    }
+    let cause = "a route is missing or wrong there or on the way back, a rule drops it, or the target's node has it and drops it";
     ROUTER
         .at(
             format!("behind {last}"),
             format!("it left this node by {by}; {last} is the last that is known to have had it, and nothing comes back"),
-            "a route is missing or wrong there or on the way back, a rule drops it, or the target's node has it and drops it",
+            match is_bare(e, out) {
+                true => format!(
+                    "it bears the pod's own address {}: who is outside must know the way back there, or the pod's pool asks for \
+                     `natOutgoing` (and its rules are there: `iptables-save -t nat`). Else {cause}",
+                    e.ends.from
+                ),
+                false => cause.to_owned(),
+            },
             remote(walk, last),
         )
         .into()
+}
+
+/// To outside with the pod's own address.
+fn is_bare(e: &Evidence, out: &Sighting) -> bool {
+    let is_ours = e.node.route.as_ref().is_some_and(SeenRoute::is_ours);
+    let is_outside = e.ends.target_node.is_none() && (e.policy.is_some() || !is_ours);
+    is_outside && out.seen.from == e.ends.from
 }
 
 /// What to look at elsewhere.

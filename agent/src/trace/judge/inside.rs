@@ -11,6 +11,7 @@ use super::super::outcome::Broken;
 use super::super::rules::RulePlace;
 use super::super::watch::{Direction, Place, Sighting};
 use super::pod::raised;
+use super::tunnel::no_entry;
 use super::{Step, Walk, ip};
 
 /// Asks the agent why.
@@ -52,10 +53,14 @@ fn refusal(e: &Evidence) -> Option<&RulePlace> {
 fn left(walk: &Walk<'_>, out: &Sighting) -> String {
     let e = walk.evidence;
     let mut words = Vec::new();
-    if let Some(sides) = &e.policy
-        && sides.egress.allowed
-    {
-        words.push(format!("egress policy: {}", sides.egress.by));
+    if let Some(sides) = &e.policy {
+        let (side, direction) = match e.is_arriving() {
+            true => (&sides.ingress, "ingress"),
+            false => (&sides.egress, "egress"),
+        };
+        if side.allowed {
+            words.push(format!("{direction} policy: {}", side.by));
+        }
     }
     if out.seen.to != e.ends.to {
         words.push(format!(
@@ -69,17 +74,11 @@ fn left(walk: &Walk<'_>, out: &Sighting) -> String {
     if let Some(route) = &e.node.route {
         words.push(format!("route {}", route_words(route)));
     }
-    let mut by = e.link_name(out.link);
-    let outer = e.probes(Place::Node, Direction::Out);
-    if let Some(outer) = outer.filter(|one| one.seen.tunnel.is_some()).last()
-        && let Some((_, remote)) = outer.seen.tunnel
-    {
-        by = format!(
-            "{by}, in a tunnel to {remote} by {}",
-            e.link_name(outer.link)
-        );
-    }
-    words.push(format!("leaves by {by}"));
+    let by = e.link_name(out.link);
+    words.push(match &e.node.tunnel {
+        Some(_) if !e.is_arriving() => format!("goes into the tunnel {by}"),
+        _ => format!("leaves by {by}"),
+    });
     words.join("; ")
 }
 
@@ -314,6 +313,12 @@ fn link(walk: &Walk<'_>) -> Option<Broken> {
         ));
     }
     let silent = e.node.neighbour.is_some_and(|neighbour| neighbour.silent);
+    if silent
+        && !e.is_arriving()
+        && let Some(tunnel) = &e.node.tunnel
+    {
+        return Some(no_entry(tunnel));
+    }
     silent.then(|| {
         let next = gateway.unwrap_or(e.ends.to);
         NEXT_HOP.at(

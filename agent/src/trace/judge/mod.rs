@@ -1,5 +1,6 @@
 //! From what was found out to where the path ends: the hops in their order, each asked only when the one before let the probe through; pure.
 
+mod arriving;
 mod back;
 mod beyond;
 mod inside;
@@ -7,12 +8,14 @@ mod pod;
 mod size;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
 use super::evidence::Evidence;
 use super::outcome::{Broken, Hop, Outcome, Trace, Verdict};
 use super::packet::Transport;
 
 pub(in crate::trace) use inside::leaving;
+pub(in crate::trace) use tunnel::is_tunnel;
 
 /// What one part of the path says: it ends there, it is reached, or the next is to be asked.
 enum Step {
@@ -20,6 +23,8 @@ enum Step {
     Reached,
     On,
 }
+
+type Part = fn(&mut Walk<'_>) -> Step;
 
 /// The hops so far.
 struct Walk<'a> {
@@ -62,13 +67,25 @@ pub(super) fn judge(evidence: &Evidence) -> Trace {
         evidence,
         hops: Vec::new(),
     };
-    let parts: [fn(&mut Walk<'_>) -> Step; 5] = [
+    let forth: &[Part] = &[
         pod::judge,
         inside::judge,
+        tunnel::judge,
         beyond::judge,
         back::judge,
         size::judge,
     ];
+    let arriving: &[Part] = &[
+        arriving::came,
+        inside::judge,
+        beyond::judge,
+        arriving::goes_back,
+    ];
+    let parts = if evidence.is_arriving() {
+        arriving
+    } else {
+        forth
+    };
     let mut broken = None;
     for part in parts {
         match part(&mut walk) {

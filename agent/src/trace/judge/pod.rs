@@ -7,20 +7,24 @@ use routes::{GATEWAY_V4, GATEWAY_V6, Way};
 use super::super::catalog::{
     HOST_END, LOST, POD_ADDRESS, POD_LINK, POD_NEIGHBOUR, POD_ROUTE, POD_RULES,
 };
+use super::super::evidence::PodFacts;
 use super::super::watch::{Direction, Place};
 use super::{Step, Walk, mac};
 
 pub(super) fn judge(walk: &mut Walk<'_>) -> Step {
-    match inside(walk) {
+    let Some(pod) = &walk.evidence.pod else {
+        return Step::On;
+    };
+    match inside(walk, pod) {
         Step::On => {}
         end => return end,
     }
-    host_end(walk)
+    host_end(walk, pod)
 }
 
-fn inside(walk: &mut Walk<'_>) -> Step {
+fn inside(walk: &mut Walk<'_>, pod: &PodFacts) -> Step {
     let e = walk.evidence;
-    let (pod, from) = (&e.pod, e.ends.from);
+    let from = e.ends.from;
     let hop = format!("pod {}", e.ends.pod);
     let name = &pod.link.name;
     let within = &pod.enter;
@@ -72,7 +76,7 @@ fn inside(walk: &mut Walk<'_>) -> Step {
     };
     let first = gateway.unwrap_or(to);
     if e.probes(Place::Source, Direction::Out).next().is_none() {
-        return not_sent(walk, hop, first);
+        return not_sent(walk, pod, hop, first);
     }
     walk.passed(hop, format!("{from} sends by {name} to {first}"));
     Step::On
@@ -99,16 +103,16 @@ fn gateway_of(from: IpAddr) -> IpAddr {
     }
 }
 
-fn not_sent(walk: &Walk<'_>, hop: String, first: IpAddr) -> Step {
+fn not_sent(walk: &Walk<'_>, pod: &PodFacts, hop: String, first: IpAddr) -> Step {
     let e = walk.evidence;
     let said = e.sent.iter().find_map(|sent| sent.error.as_deref());
-    if e.pod.neighbour.is_some_and(|neighbour| neighbour.silent) {
+    if pod.neighbour.is_some_and(|neighbour| neighbour.silent) {
         return POD_NEIGHBOUR
             .at(
                 hop,
                 format!("the pod does not find its gateway {first}"),
                 "the permanent neighbour entry that the plugin wrote is gone, and nobody answers for the address",
-                neighbour_entry(walk, first),
+                neighbour_entry(walk, pod, first),
             )
             .into();
     }
@@ -120,23 +124,23 @@ fn not_sent(walk: &Walk<'_>, hop: String, first: IpAddr) -> Step {
                 None => "the probe does not leave the pod's interface".to_owned(),
             },
             "rules in the pod's own namespace, such as a mesh's or an administrator's, drop what it sends",
-            format!("{} iptables-save", e.pod.enter),
+            format!("{} iptables-save", pod.enter),
         )
         .into()
 }
 
-fn neighbour_entry(walk: &Walk<'_>, first: IpAddr) -> String {
+fn neighbour_entry(walk: &Walk<'_>, pod: &PodFacts, first: IpAddr) -> String {
     let e = walk.evidence;
     let host_mac = e.link(e.node.host_end).and_then(|link| link.mac);
     format!(
         "{} ip neighbour replace {first} lladdr {} dev {} nud permanent",
-        e.pod.enter,
+        pod.enter,
         mac(host_mac.unwrap_or(routes::HOST_MAC)),
-        e.pod.link.name
+        pod.link.name
     )
 }
 
-fn host_end(walk: &mut Walk<'_>) -> Step {
+fn host_end(walk: &mut Walk<'_>, pod: &PodFacts) -> Step {
     let e = walk.evidence;
     let name = walk.host_end();
     let hop = format!("host end {name}");
@@ -147,7 +151,7 @@ fn host_end(walk: &mut Walk<'_>) -> Step {
         return Step::On;
     }
     if e.probes(Place::Node, Direction::Stray).next().is_some() {
-        let first = match e.pod.way {
+        let first = match pod.way {
             Way::Out {
                 gateway: Some(gateway),
                 ..
@@ -161,7 +165,7 @@ fn host_end(walk: &mut Walk<'_>) -> Step {
                 format!(
                     "the pod's neighbour entry of {first} was changed: the node drops what is addressed to another"
                 ),
-                neighbour_entry(walk, first),
+                neighbour_entry(walk, pod, first),
             )
             .into();
     }

@@ -13,6 +13,8 @@ use super::super::rules::RulePlace;
 use super::super::watch::{Direction, Place, Sighting};
 use super::judge;
 
+mod elsewhere;
+
 const HOST_END: u32 = 2;
 const UPLINK: u32 = 3;
 const TARGET_END: u32 = 4;
@@ -106,7 +108,7 @@ fn healthy() -> Evidence {
             asked: "shop/db:8080".to_owned(),
             target_node: Some("n2".to_owned()),
         },
-        pod: PodFacts {
+        pod: Some(PodFacts {
             link: link("eth0", 1),
             enter: "nsenter --net=/n".to_owned(),
             has_address: true,
@@ -115,7 +117,7 @@ fn healthy() -> Evidence {
                 gateway: Some(address("169.254.1.1")),
             },
             neighbour: None,
-        },
+        }),
         node: NodeFacts {
             name: Some("n1".to_owned()),
             links: vec![
@@ -129,6 +131,7 @@ fn healthy() -> Evidence {
             host_end_forwards: true,
             way: out,
             way_back: None,
+            tunnel: None,
             route: Some(route("10.244.2.0/24", 179, 179)),
             neighbour: Some(Neighbour {
                 mac: Some([2; 6]),
@@ -212,24 +215,24 @@ fn a_healthy_path_is_reached_and_its_hops_stand_in_their_order() {
 fn in_the_pod_the_first_thing_that_is_wrong_is_told() {
     let at_pod = |change: fn(&mut Evidence)| told(change);
     assert_eq!(
-        at_pod(|e| e.pod.link.up = false),
+        at_pod(|e| e.pod.as_mut().unwrap().link.up = false),
         "pod-link at pod shop/web"
     );
     assert_eq!(
-        at_pod(|e| e.pod.link.carrier = false),
+        at_pod(|e| e.pod.as_mut().unwrap().link.carrier = false),
         "host-end at host end ptl01"
     );
     assert_eq!(
-        at_pod(|e| e.pod.has_address = false),
+        at_pod(|e| e.pod.as_mut().unwrap().has_address = false),
         "pod-address at pod shop/web"
     );
-    let nowhere = |e: &mut Evidence| e.pod.way = Way::Nowhere(NoWay::NoRoute);
+    let nowhere = |e: &mut Evidence| e.pod.as_mut().unwrap().way = Way::Nowhere(NoWay::NoRoute);
     assert_eq!(at_pod(nowhere), "pod-route at pod shop/web");
     assert_eq!(at_pod(|e| e.sightings.clear()), "pod-rules at pod shop/web");
     assert_eq!(
         at_pod(|e| {
             e.sightings.clear();
-            e.pod.neighbour = Some(Neighbour {
+            e.pod.as_mut().unwrap().neighbour = Some(Neighbour {
                 mac: None,
                 silent: true,
             });
