@@ -55,16 +55,13 @@ fn host_ports(firewall: &firewall::Applied, flows_stale: u64) -> report::HostPor
     }
 }
 
-/// Tells all there is to tell.
-pub(crate) fn report(
+/// What is wrong, in words for people, with the object and the way out.
+fn errors(
     core: &Core,
     shell: &Shell,
-    problems: Vec<String>,
-    reply: oneshot::Sender<Report>,
-) {
-    let firewall = shell.firewall_applied.borrow().clone();
-    let routing = shell.routing_applied.borrow().clone();
-    let cut = shell.cut.borrow().clone();
+    firewall: &firewall::Applied,
+    cut: &crate::conntrack::Cut,
+) -> Vec<String> {
     let mut errors = core.errors().to_vec();
     errors.extend(
         firewall
@@ -83,6 +80,20 @@ pub(crate) fn report(
     let blocks = shell.blocks_failed.borrow().clone();
     errors.extend(blocks);
     errors.extend(not_here(core, shell));
+    errors
+}
+
+/// Tells all there is to tell.
+pub(crate) fn report(
+    core: &Core,
+    shell: &Shell,
+    problems: Vec<String>,
+    reply: oneshot::Sender<Report>,
+) {
+    let firewall = shell.firewall_applied.borrow().clone();
+    let routing = shell.routing_applied.borrow().clone();
+    let cut = shell.cut.borrow().clone();
+    let errors = errors(core, shell, &firewall, &cut);
     let waits_for = waits_for(core, shell, &firewall, &routing);
     let report = Report {
         node: shell.node.clone(),
