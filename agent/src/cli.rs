@@ -217,7 +217,7 @@ pub enum Feature {
     Policy,
     /// Pod attachment: the CNI plugin's socket.
     Cni,
-    /// Services: their addresses lead to their endpoints, in kube-proxy's place. Not beside kube-proxy.
+    /// Services in kube-proxy's place, by iptables. A beginning: it neither cuts stale UDP flows nor answers health checks yet.
     Services,
 }
 
