@@ -5,7 +5,7 @@
 //! retires that slot; all others then send by the other one. When nothing comes by it any more, it gets its new key, which
 //! is published. The node itself sends by it again once the others have had time to hear of it.
 //!
-//! Call [`Keys::handle_others`], [`Keys::handle_published`] and [`Keys::handle_received`] with what happens,
+//! Call [`Keys::handle_others`], [`Keys::handle_published`], [`Keys::handle_received`] and [`Keys::handle_handshake`] with what happens,
 //! [`Keys::poll`] then, and again at every look; publish [`Keys::statement`] whenever it is another.
 
 use std::collections::BTreeMap;
@@ -92,6 +92,8 @@ pub enum SlotState {
 struct Heard {
     keys: WireGuardKeys,
     changed: [Time; 2],
+    /// When the last handshake with the key of each slot was completed.
+    shaken: [Option<Time>; 2],
 }
 
 /// A slot that is being replaced.
@@ -176,11 +178,16 @@ impl Keys {
             let heard = self.others.entry(name.clone()).or_insert(Heard {
                 keys: WireGuardKeys::default(),
                 changed: [now; 2],
+                shaken: [None; 2],
             });
-            let both = heard.keys.iter().zip(keys).zip(&mut heard.changed);
-            for ((before, new), changed) in both {
+            let slots = heard.changed.iter_mut().zip(&mut heard.shaken);
+            for ((before, new), (changed, shaken)) in heard.keys.iter().zip(keys).zip(slots) {
                 if before != new {
                     *changed = now;
+                }
+                let public = |key: &Option<WireGuardKey>| key.map(|key| key.public_key);
+                if public(before) != public(new) {
+                    *shaken = None;
                 }
             }
             heard.keys = *keys;
@@ -202,6 +209,14 @@ impl Keys {
             && retiring.last.is_some()
         {
             retiring.last = Some(now);
+        }
+    }
+
+    /// A handshake with the key that a node has for a slot was completed then.
+    pub fn handle_handshake(&mut self, peer: &str, slot: usize, at: Time) {
+        let heard = self.others.get_mut(peer);
+        if let Some(shaken) = heard.and_then(|heard| heard.shaken.get_mut(slot)) {
+            *shaken = Some(at);
         }
     }
 
@@ -234,8 +249,9 @@ impl Keys {
         None
     }
 
-    /// By which slot packets go to a node; none where it has published no key. Keys that both ends know for certain come
-    /// first, then those that are about to go, then one that the other end may not have heard of.
+    /// By which slot packets go to a node; none where it has published no key. Keys that both ends are known to have, by a
+    /// handshake, come first, then those that the other end must have heard of by now, then those that are about to go, then one that it may
+    /// not have heard of.
     #[must_use]
     pub fn choose(&self, now: Time, peer: &str) -> Option<usize> {
         let heard = self.others.get(peer)?;
@@ -249,11 +265,13 @@ impl Keys {
             let is_settled = own
                 .published
                 .is_some_and(|at| at + self.timing.settle <= now);
+            let shaken = heard.shaken.get(slot).copied().flatten();
             let rank = match (is_settled, lower_retires) {
-                (true, true) => 2,
-                (true, false) if theirs.retiring || self.is_retiring(slot) => 1,
+                (true, true) => 3,
+                (true, false) if theirs.retiring || self.is_retiring(slot) => 2,
+                (true, false) if shaken.is_none_or(|at| at <= own.made) => 1,
                 (true, false) => 0,
-                (false, _) => 3,
+                (false, _) => 4,
             };
             Some((rank, slot))
         });

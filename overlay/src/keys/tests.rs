@@ -211,6 +211,10 @@ impl World {
                     self.disagreed += 1;
                 } else if talks(from, to, self.now) {
                     self.received += 1;
+                    let names = [from, to].map(|number| self.nodes[number].name.clone());
+                    let [one, two] = names;
+                    self.nodes[from].keys.handle_handshake(&two, slot, now);
+                    self.nodes[to].keys.handle_handshake(&one, slot, now);
                     self.nodes[to].keys.handle_received(now, slot);
                 }
             }
@@ -281,6 +285,28 @@ fn the_check_can_fail_where_news_take_longer_than_all_waiting() {
         world.second(|_, _, _| false);
     }
     assert!(world.disagreed > 100, "{}", world.disagreed);
+}
+
+/// Between nodes that talk, news may be late by several times what is waited for.
+#[test]
+fn late_news_cost_nothing_where_the_ends_talk() {
+    let timing = Timing::of_lifetime(seconds(3600));
+    let weather = Weather {
+        nodes: 3,
+        delay: 3 * timing.settle.as_secs() - 10,
+        restarts: false,
+        rotations: false,
+    };
+    let mut world = World::new(weather, timing, 5);
+    for _ in 0..2 {
+        world.begin();
+    }
+    for _ in 0..6 * 3600 {
+        world.second(|_, _, _| true);
+    }
+    assert_eq!(world.disagreed, 0, "of {}", world.looked_at);
+    let [zero, one] = world.made();
+    assert!(zero >= 9 && one >= 9, "{zero} and {one} keys made");
 }
 
 /// Two nodes that know each other.
@@ -439,4 +465,40 @@ fn a_key_that_two_nodes_call_theirs_is_nobodys() {
             .any(|one| one.starts_with("node a, node b have")),
         "{problems:?}"
     );
+}
+
+/// News that are late are waited for where there is another way: a handshake tells that the other end has the key.
+#[test]
+fn a_new_key_is_not_sent_by_before_a_handshake_while_the_other_slot_has_had_one() {
+    let timing = Timing::of_lifetime(Duration::ZERO);
+    let known = [own(1, Some(Time::ZERO)), own(2, Some(Time::ZERO))];
+    let mut keys = Keys::new("a", timing, known);
+    let theirs = |first, retiring| {
+        let key = |number, retiring| WireGuardKey {
+            public_key: key(number),
+            port: 1,
+            retiring,
+        };
+        let both = [Some(key(first, false)), Some(key(9, retiring))];
+        BTreeMap::from([("b".to_owned(), both)])
+    };
+    keys.handle_others(seconds(100), &theirs(8, false));
+    assert_eq!(keys.choose(seconds(100), "b"), Some(0), "neither had one");
+    keys.handle_handshake("b", 1, seconds(101));
+    assert_eq!(keys.choose(seconds(101), "b"), Some(1));
+    keys.handle_handshake("b", 0, seconds(102));
+    assert_eq!(keys.choose(seconds(102), "b"), Some(0));
+    // The one before this end's new key says nothing of it, however long ago that was published.
+    keys.handle_key(seconds(200), 0, key(3));
+    keys.handle_published(seconds(201), &keys.statement());
+    keys.handle_handshake("b", 0, seconds(199));
+    assert_eq!(keys.choose(seconds(900), "b"), Some(1));
+    keys.handle_handshake("b", 0, seconds(901));
+    assert_eq!(keys.choose(seconds(901), "b"), Some(0));
+    // Nor does one with the key that the other end had before.
+    keys.handle_others(seconds(902), &theirs(7, false));
+    assert_eq!(keys.choose(seconds(902), "b"), Some(1));
+    // There is no waiting for one where the other slot is about to go.
+    keys.handle_others(seconds(903), &theirs(7, true));
+    assert_eq!(keys.choose(seconds(903), "b"), Some(0));
 }

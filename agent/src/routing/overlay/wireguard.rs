@@ -111,7 +111,7 @@ impl WireGuard {
             let wanted = running.device(slot, demand, &others, mtu);
             let done = routes::apply_wireguard(&wanted).await;
             let done = done.map_err(|error| error.to_string())?;
-            running.note_traffic(now, slot, &done);
+            running.note_traffic(now, slot, &others, &done);
             report.made |= done.made;
             report.written += done.written;
             report.deleted += done.deleted;
@@ -279,7 +279,13 @@ impl Running {
         }
     }
 
-    fn note_traffic(&mut self, now: Time, slot: usize, report: &WireGuardReport) {
+    fn note_traffic(
+        &mut self,
+        now: Time,
+        slot: usize,
+        others: &BTreeMap<String, WireGuardKeys>,
+        report: &WireGuardReport,
+    ) {
         let (Some(before), Some(silences)) =
             (self.traffic.get_mut(slot), self.silences.get_mut(slot))
         else {
@@ -295,6 +301,13 @@ impl Running {
         for (key, traffic) in &report.traffic {
             let silence = silences.entry(*key).or_default();
             silence.note(now, traffic.received, traffic.sent);
+        }
+        for (name, keys) in others {
+            let key = key_of(keys, slot);
+            let traffic = key.and_then(|key| report.traffic.get(&key.public_key));
+            if let Some(at) = traffic.and_then(|traffic| traffic.handshake) {
+                self.keys.handle_handshake(name, slot, at);
+            }
         }
         before.clone_from(&report.traffic);
     }
