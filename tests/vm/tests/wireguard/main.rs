@@ -3,6 +3,8 @@
 
 mod seen;
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -165,6 +167,82 @@ fn killed_agents_lose_nothing_and_keep_their_keys() {
     let (sent, lost) = killed.unwrap();
     say(&format!("all agents killed: {lost} of {sent} lost"));
     assert!(sent > 300 && lost == 0, "{lost} of {sent}");
+    // The same probes are lost where there is no way.
+    let cut = count_while(fabric.ends(0, 2, 0), || {
+        for device in DEVICES {
+            stations[0].netns.ip(&format!("link set {device} down"))?;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        Ok(())
+    });
+    let (sent, lost) = cut.unwrap();
+    say(&format!("both devices down: {lost} of {sent} lost"));
+    assert!(lost > 0, "of {sent}");
+    for station in &stations {
+        assert_secret(&fabric, station);
+    }
+}
+
+#[test]
+fn all_keys_are_replaced_under_traffic_without_a_loss() {
+    require_root!();
+    let mut fabric = Fabric::start("wgr", Underlay::V4, DEVICE, &pools("WireGuard")).unwrap();
+    fabric.all_reach_all().unwrap();
+    let before = all_published(&fabric).unwrap();
+    let mut stations: Vec<_> = fabric.stations.drain(..).collect();
+    kill_all(&mut stations).unwrap();
+    for station in &mut stations {
+        let arguments = ["--wireguard-key-lifetime", "10m"];
+        station.agent.set_arguments(&arguments);
+    }
+    start_all(&mut stations).unwrap();
+    let replaced = count_while(fabric.ends(0, 1, 1), || {
+        for station in &stations {
+            station.agent.verb(&["wireguard", "rotate"])?;
+        }
+        // Longer than that takes by itself: each key waits until nobody sends by it for a minute.
+        eventually(8 * PATIENCE, "all keys to be others", || {
+            for (node, (new, old)) in all_published(&fabric)?.iter().zip(&before).enumerate() {
+                let is_other = new.iter().zip(old).all(|(new, old)| new != old);
+                ensure!(is_other, "node {node}: {new:?}");
+            }
+            Ok(())
+        })
+    });
+    let (sent, lost) = replaced.unwrap();
+    say(&format!("6 keys replaced: {lost} of {sent} lost"));
+    assert!(sent > 1000 && lost == 0, "{lost} of {sent}");
+}
+
+/// A private key is in its file, which root alone reads, and in nothing that is told.
+fn assert_secret(fabric: &Fabric, station: &Station) {
+    let folder = station.agent.state_dir().join("wireguard");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&folder), 0o700);
+    let node = station.agent.node();
+    let told = [
+        station.agent.log(),
+        station.agent.verb(&["status", "-o", "json"]).unwrap(),
+        station.agent.status_table().unwrap(),
+        fabric
+            .read_manifest(&format!(".status/{node}.json"))
+            .unwrap(),
+    ];
+    for (slot, device) in DEVICES.iter().enumerate() {
+        let file = folder.join(format!("key-{slot}.json"));
+        assert_eq!(mode(&file), 0o600);
+        let text = std::fs::read_to_string(&file).unwrap();
+        let key: Value = serde_json::from_str(&text).unwrap();
+        let secret = key["privateKey"].as_str().unwrap();
+        let in_force = station
+            .netns
+            .run("wg", &["show", device, "private-key"])
+            .unwrap();
+        assert_eq!(in_force.trim(), secret);
+        for told in &told {
+            assert!(told.len() > 50 && !told.contains(secret), "{told}");
+        }
+    }
 }
 
 #[test]
@@ -316,4 +394,35 @@ fn a_stranger(fabric: &mut Fabric) {
         Ok(())
     })
     .unwrap();
+}
+
+#[test]
+fn to_a_node_without_a_key_nothing_goes() {
+    require_root!();
+    let mut fabric = Fabric::start("wgw", Underlay::V4, DEVICE, &pools("WireGuard")).unwrap();
+    fabric.all_reach_all().unwrap();
+    count(&fabric.stations[0].netns).unwrap();
+    fabric.stations[1].agent.terminate().unwrap();
+    fabric.remove_manifest(".status/node2.json").unwrap();
+    let far = fabric.pods[1].addresses[0];
+    eventually(PATIENCE, "the node without a key to be named", || {
+        let said = fabric.stations[0].agent.status_table()?;
+        ensure!(
+            said.contains("Node node2 has published no WireGuard key"),
+            "{said}"
+        );
+        let way = fabric.stations[0].netns.ip(&format!("route get {far}"));
+        ensure!(way.is_err(), "{way:?}");
+        Ok(())
+    })
+    .unwrap();
+    let (_, before) = counted(&fabric.stations[0].netns).unwrap();
+    send_marked(&fabric, 0, 1, 50).unwrap();
+    let (marked, after) = counted(&fabric.stations[0].netns).unwrap();
+    assert_eq!(marked, 0);
+    // What was in sessions may still be under way, but no 50 packets.
+    assert!(after - before < 25, "{before} to {after}");
+    fabric
+        .reaches(fabric.pods[0].netns(), fabric.pods[2].addresses[0])
+        .unwrap();
 }
