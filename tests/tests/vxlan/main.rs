@@ -8,7 +8,7 @@ mod trace;
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use tests::fabric::{Fabric, PATIENCE, Underlay, VXLAN_PACKETS, pools, pools_of_the_docs};
 use tests::flow::measure_while;
@@ -16,6 +16,7 @@ use tests::forge;
 use tests::netns::Netns;
 use tests::rack::{say, sum};
 use tests::require_root;
+use tests::station::Station;
 use tests::wait::eventually;
 
 /// The tunnel's device.
@@ -52,7 +53,7 @@ fn by_vxlan_over_ipv4_pods_of_both_families_reach_each_other_and_the_router_sees
     let mut lab = Fabric::start("vx4", Underlay::V4, TUNNEL, &pools("VXLAN")).unwrap();
     assert_tunnels_carry_all(&lab, 50);
     // The nodes' sessions announce the same blocks: what is kept out for that is told, and no more once it is in.
-    let kept = |lab: &Fabric| -> anyhow::Result<String> {
+    let kept = |lab: &Fabric| -> Result<String> {
         let status = lab.stations[0].agent.status()?;
         Ok(status["routes"]["keptOut"].to_string())
     };
@@ -245,7 +246,7 @@ fn a_stranger_that_forges_a_frame_to_a_pod_gets_nothing_in() {
     let mut lab = Fabric::start("vxf", Underlay::V4, TUNNEL, &pools("VXLAN")).unwrap();
     lab.all_reach_all().unwrap();
     let (mac, end) = (tunnel_mac(&lab), lab.address(0));
-    let send = |packet: &[u8]| -> anyhow::Result<()> {
+    let send = |packet: &[u8]| -> Result<()> {
         let socket = std::net::UdpSocket::bind("10.71.1.254:0")?;
         socket.send_to(&forge::vxlan(4179, mac, packet), (end, 4789))?;
         Ok(())
@@ -253,7 +254,7 @@ fn a_stranger_that_forges_a_frame_to_a_pod_gets_nothing_in() {
     assert_eq!(lab.forged_arrive(20, send).unwrap(), 0);
     assert_eq!(lab.strangers_dropped().unwrap(), 20);
     // Anybody may send to another port: somebody else's tunnel.
-    let other = |packet: &[u8]| -> anyhow::Result<()> {
+    let other = |packet: &[u8]| -> Result<()> {
         let socket = std::net::UdpSocket::bind("10.71.1.254:0")?;
         socket.send_to(packet, (end, 4790))?;
         Ok(())
@@ -313,6 +314,16 @@ fn a_new_nodes_first_connection_gets_in() {
     assert_eq!(lab.strangers_dropped().unwrap(), before);
 }
 
+/// What `portolan doctor` finds of tunnels, with this word in it.
+fn doctor_says(station: &Station, verdict: &str, word: &str) -> Result<()> {
+    let findings = station.agent.findings(&[])?;
+    let mut found = findings.iter().filter(|one| one["check"] == "tunnel");
+    let found = found.next().context("no finding of tunnels")?;
+    ensure!(found["verdict"] == verdict, "{found}");
+    ensure!(found.to_string().contains(word), "{found}");
+    Ok(())
+}
+
 #[test]
 fn a_tunnel_that_cannot_be_made_takes_none_away_and_the_status_says_what_to_do() {
     require_root!();
@@ -324,6 +335,7 @@ fn a_tunnel_that_cannot_be_made_takes_none_away_and_the_status_says_what_to_do()
         station.netns.ip(theirs).unwrap();
     }
     let agents: Vec<_> = lab.stations.drain(..).collect();
+    doctor_says(&agents[0], "ok", "").unwrap();
     let flows = lab.flows(0, 2, 50);
     let flows: Vec<_> = flows
         .into_iter()
@@ -339,7 +351,7 @@ fn a_tunnel_that_cannot_be_made_takes_none_away_and_the_status_says_what_to_do()
                 status.contains("IPPool pods6: encapsulation IPIP carries IPv4 only"),
                 "{status}"
             );
-            Ok(())
+            doctor_says(&agents[0], "failure", "ipip.portolan")
         })?;
         // Beyond the time after which a device that nothing needs goes.
         std::thread::sleep(Duration::from_secs(12));
