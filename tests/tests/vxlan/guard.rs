@@ -38,7 +38,7 @@ fn strangers_are_kept_out_of_a_device_that_lingers_until_it_is_gone() {
     let mut lab = Fabric::start("vxg", Underlay::V4, TUNNEL, &pools("VXLAN")).unwrap();
     lab.all_reach_all().unwrap();
     let (mac, end) = (tunnel_mac(&lab), lab.address(0));
-    let send = |packet: &[u8]| -> anyhow::Result<()> {
+    let send = |packet: &[u8]| -> Result<()> {
         let socket = std::net::UdpSocket::bind("10.71.1.254:0")?;
         socket.send_to(&forge::vxlan(4179, mac, packet), (end, 4789))?;
         Ok(())
@@ -100,7 +100,7 @@ fn strangers_are_kept_out_of_a_device_that_lingers_until_it_is_gone() {
 fn without_policy(lab: &mut Fabric) {
     let mut stations = lab.stations.drain(..);
     let first = stations.next().unwrap();
-    let mut first = tests::station::Station {
+    let mut first = Station {
         agent: first.agent.with_features("bgp,cni"),
         netns: first.netns,
     };

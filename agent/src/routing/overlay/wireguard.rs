@@ -21,8 +21,9 @@ use crate::wireguard::{
 const LOOK_SOON: Duration = Duration::from_secs(1);
 /// After so long without an echo what was published is published again: its object may have been deleted.
 const UNSEEN: Duration = Duration::from_secs(15);
-/// From the publication of this node's keys to the first route by them, where packets have another way until then.
-const HEARD: Duration = Duration::from_secs(3);
+/// From the publication of this node's keys to the first route by them, where packets have another way until then. A node that hears of
+/// them later drops the first handshake, and the next one comes after five seconds.
+const HEARD: Duration = Duration::from_secs(10);
 
 /// Where keys are published, and told of.
 #[derive(Debug)]
