@@ -274,9 +274,8 @@ fn a_live_pool_goes_from_none_to_wireguard_and_back_and_a_key_retires_when_asked
     });
     let (sent, lost) = changed.unwrap();
     say(&format!("None, WireGuard, None: {lost} of {sent} lost"));
-    // Each change is carried out by every node within a second, or what comes before is lost: a machine in software may
-    // be slower.
-    assert!(sent > 500 && lost * 20 <= sent, "{lost} of {sent}");
+    // None on a machine that keeps up; one in software that does much else may need a second handshake, after five seconds.
+    assert!(sent > 500 && lost * 50 <= sent, "{lost} of {sent}");
 
     fabric.manifest("pools.yaml", &pools("WireGuard")).unwrap();
     goes_by(true).unwrap();
