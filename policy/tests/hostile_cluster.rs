@@ -168,7 +168,9 @@ proptest! {
             prop_assert!(line.chars().all(plain), "{:?}", line);
             let quotes = line.matches('"').count();
             prop_assert!(quotes == 0 || quotes == 2, "{:?}", line);
-            prop_assert!(!line.contains(".."));
+            // A word that climbs in a path; an interface may well be named "A..".
+            let mut parts = line.split([' ', '/', '"']);
+            prop_assert!(parts.all(|part| part != ".."), "{:?}", line);
         }
     }
 }
