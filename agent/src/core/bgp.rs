@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::resources::BgpConfiguration;
-use api::{Key, NamespacedName, Resource};
+use api::{Key, Resource};
 use ipnet::IpNet;
 
 use super::Core;
@@ -17,15 +17,13 @@ impl Core {
         let node = self
             .own_node()
             .ok_or_else(|| self.node_missing().to_string())?;
-        let (mut nodes, mut peers) = (Vec::new(), Vec::new());
+        let nodes: Vec<_> = self.nodes().collect();
+        let mut peers = Vec::new();
         let (mut filters, mut secrets) = (BTreeMap::new(), BTreeMap::new());
         // By the order of kinds: policies, which are many, are passed over.
         let few = self.store.range(..Key::Namespace(String::new()));
-        let after_nodes = Key::Pod(NamespacedName::new("", ""));
-        let every_node = self.store.range(Key::Node(String::new())..after_nodes);
-        for (_, resource) in few.chain(every_node) {
+        for (_, resource) in few {
             match resource {
-                Resource::Node(node) => nodes.push(node),
                 Resource::BgpPeer(peer) => peers.push(&**peer),
                 Resource::BgpFilter(filter) => drop(filters.insert(filter.name.as_str(), filter)),
                 Resource::Secret(secret) => {

@@ -85,11 +85,14 @@ impl Core {
 
     /// What is to be in the kernel: the same allocation if that is what it was.
     pub(super) fn compile_services(&mut self) -> Arc<ServiceRules> {
-        let place = place(&self.node, self.own_node());
-        match &mut self.services {
-            Some(services) => services.compile(place),
-            None => Arc::default(),
+        if self.services.is_none() {
+            return Arc::default();
         }
+        let place = place(&self.node, self.own_node());
+        let services = self.services.as_mut();
+        services
+            .map(|services| services.compile(place))
+            .unwrap_or_default()
     }
 }
 

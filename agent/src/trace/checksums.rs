@@ -10,17 +10,14 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType,
-    recvmsg, setsockopt, socket,
-};
+use nix::sys::socket::{ControlMessageOwned, LinkAddr, MsgFlags, recvmsg, setsockopt};
 use nix::{setsockopt_impl, sockopt_impl};
-use socket2::{SockFilter, SockRef};
+use socket2::SockFilter;
 
 use super::packet::sums::of_tunnelled;
 use super::packet::{Kind, Probe, Transport, Tuple};
 use super::sender::Sender;
-use super::watch::{Direction, OTHER_HOST, OUTGOING, Place, Sought, Watch};
+use super::watch::{Direction, OTHER_HOST, OUTGOING, Place, Sought, Watch, all_links};
 
 /// So many packets are enough.
 const ENOUGH: usize = 2000;
@@ -100,14 +97,7 @@ pub(crate) fn listen(patience: Duration) -> io::Result<Vec<Heard>> {
 }
 
 fn open() -> io::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd = socket(
-        AddressFamily::Packet,
-        SockType::Datagram,
-        flags,
-        SockProtocol::EthAll,
-    )?;
-    SockRef::from(&fd).attach_filter(&filter())?;
+    let fd = all_links(&filter())?;
     setsockopt(&fd, AuxiliaryData, &true)?;
     Ok(fd)
 }

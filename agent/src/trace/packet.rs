@@ -272,10 +272,7 @@ impl Tuple {
         {
             return self.read_in(inner, sent, Some((ip.from, ip.to)));
         }
-        let (from_port, to_port) = match ip.protocol {
-            TCP | UDP => (half_at(ip.payload, 0)?, half_at(ip.payload, 2)?),
-            _ => (0, 0),
-        };
+        let (from_port, to_port) = ip.ports()?;
         Some(Seen {
             kind: self.kind(&ip, sent, false)?,
             from: ip.from,
@@ -388,6 +385,14 @@ struct Ip<'a> {
 }
 
 impl<'a> Ip<'a> {
+    /// From and to; 0 where the protocol has none.
+    fn ports(&self) -> Option<(u16, u16)> {
+        Some(match self.protocol {
+            TCP | UDP => (half_at(self.payload, 0)?, half_at(self.payload, 2)?),
+            _ => (0, 0),
+        })
+    }
+
     fn read(packet: &'a [u8]) -> Option<Self> {
         let first = *packet.first()?;
         match first >> 4 {

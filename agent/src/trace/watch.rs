@@ -78,24 +78,27 @@ impl AsFd for Watch {
     }
 }
 
+/// A socket that gets what passes on every link and the filter lets through. What comes before the filter is there is told
+/// apart when it is read.
+pub(super) fn all_links(filter: &[SockFilter]) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(
+        AddressFamily::Packet,
+        SockType::Datagram,
+        flags,
+        SockProtocol::EthAll,
+    )?;
+    SockRef::from(&fd).attach_filter(filter)?;
+    Ok(fd)
+}
+
 impl Watch {
     /// Opens one; from then on the kernel keeps what passes.
     ///
     /// # Errors
     /// If the namespace cannot be entered, or its links not be watched (that takes CAP_NET_RAW).
     pub(super) fn open(place: Place, sought: Sought, namespace: Option<&File>) -> io::Result<Self> {
-        let socket = inside(namespace, || {
-            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            // What comes before the filter is there is told apart when it is read.
-            let fd = socket(
-                AddressFamily::Packet,
-                SockType::Datagram,
-                flags,
-                SockProtocol::EthAll,
-            )?;
-            SockRef::from(&fd).attach_filter(&sought.filter())?;
-            Ok(fd)
-        })?;
+        let socket = inside(namespace, || all_links(&sought.filter()))?;
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
             setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
         }

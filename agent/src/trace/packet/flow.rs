@@ -33,10 +33,7 @@ impl Flow {
         if !is_forth && (ip.from, ip.to) != (self.to, self.from) {
             return None;
         }
-        let (from_port, to_port) = match ip.protocol {
-            TCP | UDP => (half_at(ip.payload, 0)?, half_at(ip.payload, 2)?),
-            _ => (0, 0),
-        };
+        let (from_port, to_port) = ip.ports()?;
         Some(Seen {
             kind: self.kind(&ip, is_forth, (from_port, to_port))?,
             from: ip.from,
