@@ -2,6 +2,16 @@
 
 use super::*;
 
+/// Sends packets to the first node's tunnel, in frames as a node's, from an address that is no node's.
+pub(super) fn stranger(lab: &Fabric) -> impl Fn(&[u8]) -> Result<()> + use<> {
+    let (mac, end) = (tunnel_mac(lab), lab.address(0));
+    move |packet| {
+        let socket = std::net::UdpSocket::bind("10.71.1.254:0")?;
+        socket.send_to(&forge::vxlan(4179, mac, packet), (end, 4789))?;
+        Ok(())
+    }
+}
+
 /// Whether the device stands, and whether strangers are kept out; the rules are read while the device is there.
 fn states(lab: &Fabric) -> (bool, bool) {
     let before = lab.has_tunnel(0);
@@ -37,25 +47,20 @@ fn strangers_are_kept_out_of_a_device_that_lingers_until_it_is_gone() {
     require_root!();
     let mut lab = Fabric::start("vxg", Underlay::V4, TUNNEL, &pools("VXLAN")).unwrap();
     lab.all_reach_all().unwrap();
-    let (mac, end) = (tunnel_mac(&lab), lab.address(0));
-    let send = |packet: &[u8]| -> Result<()> {
-        let socket = std::net::UdpSocket::bind("10.71.1.254:0")?;
-        socket.send_to(&forge::vxlan(4179, mac, packet), (end, 4789))?;
-        Ok(())
-    };
+    let send = stranger(&lab);
     lab.manifest("pools.yaml", &pools("None")).unwrap();
     eventually(PATIENCE, "the routes to go", || {
         ensure!(lab.tunnelled(0)?.is_empty(), "still there");
         Ok(())
     })
     .unwrap();
-    assert_eq!(lab.forged_arrive(20, send).unwrap(), 0);
+    assert_eq!(lab.forged_arrive(20, &send).unwrap(), 0);
     assert_eq!(lab.strangers_dropped().unwrap(), 20);
     // It is the rule that keeps them out: the device still takes what comes.
     lab.stations[0].agent.signal(Signal::SIGSTOP).unwrap();
     let empty = ["-F", "PTL-TUNNELS"];
     lab.stations[0].netns.run("iptables", &empty).unwrap();
-    let arrived = lab.forged_arrive(20, send);
+    let arrived = lab.forged_arrive(20, &send);
     lab.stations[0].agent.signal(Signal::SIGCONT).unwrap();
     assert_eq!(arrived.unwrap(), 20);
     let looks = guarded_until_gone(&lab);

@@ -245,13 +245,8 @@ fn a_stranger_that_forges_a_frame_to_a_pod_gets_nothing_in() {
     require_root!();
     let mut lab = Fabric::start("vxf", Underlay::V4, TUNNEL, &pools("VXLAN")).unwrap();
     lab.all_reach_all().unwrap();
-    let (mac, end) = (tunnel_mac(&lab), lab.address(0));
-    let send = |packet: &[u8]| -> Result<()> {
-        let socket = std::net::UdpSocket::bind("10.71.1.254:0")?;
-        socket.send_to(&forge::vxlan(4179, mac, packet), (end, 4789))?;
-        Ok(())
-    };
-    assert_eq!(lab.forged_arrive(20, send).unwrap(), 0);
+    let (end, send) = (lab.address(0), guard::stranger(&lab));
+    assert_eq!(lab.forged_arrive(20, &send).unwrap(), 0);
     assert_eq!(lab.strangers_dropped().unwrap(), 20);
     // Anybody may send to another port: somebody else's tunnel.
     let other = |packet: &[u8]| -> Result<()> {
@@ -265,11 +260,11 @@ fn a_stranger_that_forges_a_frame_to_a_pod_gets_nothing_in() {
     lab.stations[0].agent.kill().unwrap();
     let empty = ["-F", "PTL-TUNNELS"];
     lab.stations[0].netns.run("iptables", &empty).unwrap();
-    assert_eq!(lab.forged_arrive(20, send).unwrap(), 20);
+    assert_eq!(lab.forged_arrive(20, &send).unwrap(), 20);
     let station = &mut lab.stations[0];
     station.agent.start(&station.netns).unwrap();
     lab.wait_synced().unwrap();
-    assert_eq!(lab.forged_arrive(20, send).unwrap(), 0);
+    assert_eq!(lab.forged_arrive(20, &send).unwrap(), 0);
     assert!(lab.strangers_dropped().unwrap() >= 20);
     // Without a tunnel nobody is asked who they are.
     lab.manifest("pools.yaml", &pools("None")).unwrap();
