@@ -102,7 +102,7 @@ impl Conn {
         Self::open_for(NETLINK_NETFILTER)
     }
 
-    /// Opens a socket for generic netlink (WireGuard) in the calling thread's network namespace.
+    /// Opens a socket for generic netlink (WireGuard, IPVS) in the calling thread's network namespace.
     pub(crate) fn open_generic() -> Result<Self, Error> {
         Self::open_for(NETLINK_GENERIC)
     }

@@ -4,13 +4,16 @@ mod batch;
 mod conn;
 pub mod conntrack;
 mod failures;
+mod generic;
 mod intern;
 mod ipip;
+pub mod ipvs;
 mod links;
 mod look;
 mod monitor;
 mod nexthops;
 mod offload;
+mod own_addresses;
 mod pace;
 mod path;
 mod pod;
@@ -27,18 +30,19 @@ mod wireguard;
 pub use ipip::{IPIP, Ipip, apply_ipip, delete_ipip, ipip_local};
 pub use links::{
     LINK_PREFIX, LinkInfo, SHAPER_PREFIX, delete_link, delete_link_at, delete_lone_shapers,
-    pod_links, shapers,
+    link_addresses, pod_links, shapers,
 };
 pub use look::{Looker, Neighbour, NoWay, PodEnd, Question, Way};
 pub use monitor::{Monitor, Notice};
 pub use offload::leave_checksums_to_device;
+pub use own_addresses::{TakenReport, packets_taken_for, take_packets_for};
 pub use path::{PathMtu, Ways, path_mtu, subnets_of};
 pub use pod::{
     GATEWAY_V4, GATEWAY_V6, HOST_MAC, LEAST_MTU_V6, MadePodLink, MtuOutcome, PodLink, PodLinkState,
     Shaping, check_pod_link, create_pod_link, make_pod_link, pod_mtu, raise_pod_link, set_pod_mtus,
 };
 pub use survey::{SeenRoute, Survey, survey};
-pub use sysctl::{Sysctl, SysctlOutcome, host_sysctls};
+pub use sysctl::{Sysctl, SysctlOutcome, host_sysctls, ipvs_sysctls};
 pub use table::{Clash, Options, Repointed, Report, RouteTable, RouteView, Status, Sweep};
 pub use target::{Gateway, Target};
 pub use tracker::{NextHopTracker, Reach};
@@ -96,6 +100,14 @@ pub enum Error {
         name: &'static str,
         /// What is in the way, and what to do.
         why: String,
+    },
+    /// The kernel lacks a driver.
+    #[error("this kernel has no {what}: {way_out}")]
+    NoDriver {
+        /// What it lacks.
+        what: &'static str,
+        /// What to do.
+        way_out: &'static str,
     },
     /// The interface is not there.
     #[error("no interface {0}")]

@@ -50,6 +50,23 @@ pub fn host_sysctls(v4: bool, v6: bool) -> Vec<SysctlOutcome> {
         .collect()
 }
 
+/// What IPVS needs beside its services, in the calling thread's network namespace: its flows in conntrack, so that their sources
+/// can be masqueraded and rules know them; a flow to a destination that was deleted, and a client's tie to one of weight 0,
+/// end, so that the next packet goes to another.
+#[must_use]
+pub fn ipvs_sysctls() -> Vec<SysctlOutcome> {
+    let names = [
+        "net/ipv4/vs/conntrack",
+        "net/ipv4/vs/expire_nodest_conn",
+        "net/ipv4/vs/expire_quiescent_template",
+    ];
+    let wanted = "1";
+    names
+        .into_iter()
+        .map(|name| ensure(Sysctl { name, wanted }))
+        .collect()
+}
+
 fn ensure(sysctl: Sysctl) -> SysctlOutcome {
     let path = Path::new(OWN).join(sysctl.name);
     match std::fs::read_to_string(&path) {
@@ -84,8 +101,13 @@ pub(crate) fn interface_v6(interface: &str, switch: &str, value: &str) -> io::Re
     write(&name, value)
 }
 
+/// Reads one by its path below /proc/sys.
+pub(crate) fn read(name: &Path) -> io::Result<String> {
+    std::fs::read_to_string(Path::new(OWN).join(name))
+}
+
 /// Writes one by its path below /proc/sys.
-fn write(name: &Path, value: &str) -> io::Result<()> {
+pub(crate) fn write(name: &Path, value: &str) -> io::Result<()> {
     match std::fs::write(Path::new(OWN).join(name), value) {
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
             // Of the same network namespace: the files show the one of who opens them.

@@ -1,6 +1,5 @@
 //! A WireGuard device to other nodes: made, kept as it should be by the smallest writes, and taken away.
 
-mod generic;
 mod read;
 mod request;
 
@@ -14,10 +13,10 @@ use zeroize::Zeroizing;
 
 use crate::batch::Batch;
 use crate::conn::{Conn, Refusal};
+use crate::generic::Generic;
 use crate::links::{self, blocking};
 use crate::tunnel::request as link_request;
 use crate::{Error, sysctl};
-use generic::Generic;
 use read::{Device, Found};
 
 /// The devices' names, by slot. Not by the prefix of pods' interfaces: policy drops what comes from one of those
@@ -135,6 +134,7 @@ pub async fn delete_wireguard(slot: usize) -> Result<bool, Error> {
 
 /// The devices' kind, as rtnetlink and generic netlink call it.
 const KIND: &str = "wireguard";
+const WG_CMD_SET_DEVICE: u8 = 1;
 
 fn name_of(slot: usize) -> &'static str {
     WIREGUARD.get(slot).copied().unwrap_or(WIREGUARD[0])
@@ -175,7 +175,7 @@ impl<'a> Work<'a> {
             }
         };
         Ok(Self {
-            generic: Generic::find(generic, KIND)?,
+            generic: Generic::find(generic, KIND, KIND)?,
             conn,
             wanted,
             name,
@@ -209,7 +209,7 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         let body = request::device(self.link.index, &change);
-        match self.generic.set(&body)? {
+        match self.generic.set(WG_CMD_SET_DEVICE, &body)? {
             None => self.report.written += count,
             Some(refusal) => return Err(self.refused("its key and port", refusal)),
         }
@@ -337,7 +337,7 @@ impl<'a> Work<'a> {
     fn send(&mut self, changes: &[request::PeerChange]) -> Result<usize, Error> {
         let mut refused = 0;
         for (body, peers) in request::peers(self.link.index, changes) {
-            if let Some(refusal) = self.generic.set(&body)? {
+            if let Some(refusal) = self.generic.set(WG_CMD_SET_DEVICE, &body)? {
                 refused += peers;
                 let failed = format!("{}: {peers} of its peers: {refusal}", self.name);
                 self.report.failed.push(failed);

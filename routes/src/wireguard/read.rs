@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::generic::Generic;
 use super::request::{
     WGALLOWEDIP_A_CIDR_MASK, WGALLOWEDIP_A_IPADDR, WGDEVICE_A_LISTEN_PORT, WGDEVICE_A_PEERS,
     WGDEVICE_A_PRIVATE_KEY, WGPEER_A_ALLOWEDIPS, WGPEER_A_ENDPOINT, WGPEER_A_LAST_HANDSHAKE_TIME,
@@ -15,7 +14,10 @@ use super::request::{
 use super::{PrivateKey, PublicKey, WireGuard, WireGuardTraffic};
 use crate::Error;
 use crate::batch::{Attributes, half};
+use crate::generic::Generic;
 use crate::wire::{INET, INET6};
+
+const WG_CMD_GET_DEVICE: u8 = 0;
 
 /// A device.
 #[derive(Debug, Default)]
@@ -112,7 +114,8 @@ impl Device {
 pub(super) fn device(generic: &mut Generic<'_>, index: u32) -> Result<Device, Error> {
     let mut device = Device::default();
     // Messages of a dump that was disturbed come again: collected first.
-    let messages = generic.get(&of_device(index), |attributes| {
+    let what = "reading the WireGuard device";
+    let messages = generic.get(WG_CMD_GET_DEVICE, &of_device(index), what, |attributes| {
         Some(zeroize::Zeroizing::new(attributes.to_vec()))
     })?;
     for message in &messages {

@@ -1,4 +1,4 @@
-//! Generic netlink as far as WireGuard needs it: the family's number, one command that sets and one that lists.
+//! Generic netlink as far as WireGuard and IPVS need it: a family's number, commands that change and commands that list.
 
 use nix::errno::Errno;
 
@@ -12,19 +12,32 @@ const CTRL_CMD_GETFAMILY: u8 = 3;
 const CTRL_ATTR_FAMILY_ID: u16 = 1;
 const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 /// Octets of struct genlmsghdr: command, version, reserved.
-pub(super) const HEAD: usize = 4;
-const WG_CMD_GET_DEVICE: u8 = 0;
-const WG_CMD_SET_DEVICE: u8 = 1;
+pub(crate) const HEAD: usize = 4;
+/// The version of each family's words that we speak: there is one.
+const VERSION: u8 = 1;
+
+/// A family's number, which the kernel gives out as drivers are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Number(u16);
 
 /// A conversation with one family.
-pub(super) struct Generic<'a> {
+pub(crate) struct Generic<'a> {
     conn: &'a mut Conn,
     family: u16,
 }
 
+/// Adds a command to a batch, for [`Conn::transact`].
+pub(crate) fn command(batch: &mut Batch, Number(family): Number, command: u8, attributes: &[u8]) {
+    batch.push_with(family, 0, |out| {
+        out.extend_from_slice(&[command, VERSION, 0, 0]);
+        out.extend_from_slice(attributes);
+    });
+}
+
 impl<'a> Generic<'a> {
-    /// Asks for the family's number, which the kernel gives out as drivers are loaded.
-    pub(super) fn find(conn: &'a mut Conn, name: &str) -> Result<Self, Error> {
+    /// Asks for the family's number.
+    /// `driver` is the module that brings it.
+    pub(crate) fn find(conn: &'a mut Conn, name: &str, driver: &str) -> Result<Self, Error> {
         let mut batch = Batch::default();
         batch.push_with(CONTROL, 0, |out| {
             out.extend_from_slice(&[CTRL_CMD_GETFAMILY, 1, 0, 0]);
@@ -43,7 +56,7 @@ impl<'a> Generic<'a> {
         let what = format!("asking for the netlink family {name}");
         match (refused.remove(&0), family) {
             (Some(refusal), _) if refusal.is(Errno::ENOENT) => Err(refusal.into_error(format!(
-                "{what}, which this kernel has not: `modprobe {name}`"
+                "{what}, which this kernel has not: `modprobe {driver}`"
             ))),
             (Some(refusal), _) => Err(refusal.into_error(what)),
             (None, Some(family)) => Ok(Self { conn, family }),
@@ -51,29 +64,30 @@ impl<'a> Generic<'a> {
         }
     }
 
-    /// Changes a device; what is refused of it is refused whole, or up to a peer.
-    pub(super) fn set(&mut self, attributes: &[u8]) -> Result<Option<Refusal>, Error> {
+    /// The family's number.
+    pub(crate) fn number(&self) -> Number {
+        Number(self.family)
+    }
+
+    /// Sends one command that changes something.
+    pub(crate) fn set(&mut self, set: u8, attributes: &[u8]) -> Result<Option<Refusal>, Error> {
         let mut batch = Batch::default();
-        batch.push_with(self.family, 0, |out| {
-            out.extend_from_slice(&[WG_CMD_SET_DEVICE, 1, 0, 0]);
-            out.extend_from_slice(attributes);
-        });
+        command(&mut batch, self.number(), set, attributes);
         Ok(self.conn.transact(&mut batch)?.remove(&0))
     }
 
-    /// Lists a device: each message's attributes go to `each`.
-    pub(super) fn get<T>(
+    /// Sends one command that lists: each message's attributes go to `each`.
+    pub(crate) fn get<T>(
         &mut self,
+        get: u8,
         attributes: &[u8],
+        what: &str,
         mut each: impl FnMut(&[u8]) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
-        let mut body = vec![WG_CMD_GET_DEVICE, 1, 0, 0];
+        let mut body = vec![get, VERSION, 0, 0];
         body.extend_from_slice(attributes);
-        self.conn.dump_raw(
-            self.family,
-            &body,
-            "reading the WireGuard device",
-            |_, payload| payload.get(HEAD..).and_then(&mut each),
-        )
+        self.conn.dump_raw(self.family, &body, what, |_, payload| {
+            payload.get(HEAD..).and_then(&mut each)
+        })
     }
 }
