@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::firewall::{self, Histogram};
 use judge::{Sentence, judge};
-pub(crate) use ledger::Goal;
+pub(crate) use ledger::{Goal, UdpServices};
 use ledger::{Ledger, Work};
 
 /// After a look, rest for so many times its duration: under churn looking takes a fifth of a core at most.
@@ -36,6 +36,8 @@ pub(crate) struct Cut {
     pub(crate) orphaned: u64,
     /// Flows deleted since the start because their host port leads elsewhere.
     pub(crate) stale: u64,
+    /// UDP flows deleted since the start because no endpoint of their Service answers them.
+    pub(crate) unanswered: u64,
     /// How long each look took, deletions included.
     pub(crate) took: Histogram,
     /// Why the newest try failed.
@@ -48,6 +50,7 @@ struct Done {
     denied: u64,
     orphaned: u64,
     stale: u64,
+    unanswered: u64,
     took: Duration,
 }
 
@@ -80,7 +83,7 @@ pub(crate) async fn run_task(
                         (done.took * REST).min(LONGEST_REST)
                     }
                     Ok((work, Err(error))) => {
-                        warn!(%error, "cannot cut flows that policy may deny; trying again");
+                        warn!(%error, "cannot cut flows that lead wrong or that policy may deny; trying again");
                         report.send_modify(|state| state.error = Some(format!("{error:#}")));
                         ledger.give_back(work);
                         retry = (retry * 2).min(LAST_RETRY);
@@ -96,7 +99,9 @@ pub(crate) async fn run_task(
             }
         }
         ledger.handle_goal(goals.borrow_and_update().clone());
-        ledger.handle_applied(applied.borrow_and_update().generation);
+        let (generation, served) = in_force(&applied.borrow_and_update());
+        ledger.handle_applied(generation);
+        ledger.handle_served(served);
         if looking.is_empty() {
             let settled = ledger.settled();
             report.send_if_modified(|state| {
@@ -108,12 +113,20 @@ pub(crate) async fn run_task(
     }
 }
 
+/// Which generation is in the kernel, and as of which one our own rules serve Services.
+fn in_force(applied: &firewall::Applied) -> (u64, Option<u64>) {
+    let generation = applied.generation;
+    let served = applied.other_proxy.is_none().then_some(generation);
+    (generation, served)
+}
+
 fn handle_done(done: &Done, report: &watch::Sender<Cut>) {
-    if done.denied + done.orphaned + done.stale > 0 {
+    if done.denied + done.orphaned + done.stale + done.unanswered > 0 {
         info!(
             denied = done.denied,
             orphaned = done.orphaned,
             stale = done.stale,
+            unanswered = done.unanswered,
             milliseconds = done.took.as_millis(),
             "cut flows"
         );
@@ -122,6 +135,7 @@ fn handle_done(done: &Done, report: &watch::Sender<Cut>) {
         state.denied += done.denied;
         state.orphaned += done.orphaned;
         state.stale += done.stale;
+        state.unanswered += done.unanswered;
         state.took.observe(done.took);
         state.error = None;
     });
@@ -149,13 +163,15 @@ async fn cut(work: Arc<Work>, goals: &watch::Receiver<Goal>) -> anyhow::Result<D
         entries,
         denied,
         stale,
+        unanswered,
     } = judged.await?;
     let all = entries.len() as u64;
     delete(entries).await?;
     Ok(Done {
         denied,
-        orphaned: all - denied - stale,
+        orphaned: all - denied - stale - unanswered,
         stale,
+        unanswered,
         took: start.elapsed(),
     })
 }

@@ -425,6 +425,7 @@ impl Core {
         let elsewhere = self.elsewhere();
         let (host_ports, egress) = (self.compile_host_ports(), self.compile_egress());
         let services = self.compile_services();
+        let watched = self.watched_services();
         self.unsupported = compiled.problems.iter().map(ToString::to_string).collect();
         self.unsupported.extend(self.domains.problems());
         self.unsupported.extend(host_ports::refused(&host_ports));
@@ -466,6 +467,7 @@ impl Core {
                 endpoints: Arc::new(self.policy.objects().endpoints.clone()),
                 pod_cidrs: self.blocks.own().into_iter().collect(),
                 elsewhere,
+                services: watched.udp,
             },
             local: routing::Local {
                 generation: self.generation,

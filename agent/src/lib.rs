@@ -32,6 +32,7 @@ mod policy;
 mod report;
 mod routing;
 mod run;
+mod service;
 mod shell;
 mod sockets;
 mod source;

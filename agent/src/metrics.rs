@@ -1,5 +1,7 @@
 //! What `/metrics` says: the present state as gauges, and what adds up as counters; docs/metrics.md lists them.
 
+mod service;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -33,6 +35,7 @@ pub(crate) fn render(report: &Report) -> Result<String, fmt::Error> {
         counters(&mut registry, (name, help), "peer", values);
     }
     shown(report, &mut registry);
+    service::register(report, &mut registry);
     let listeners = || report.listeners.iter();
     gauges(
         &mut registry,

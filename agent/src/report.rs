@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::dns::DnsReport;
 use crate::drops::DropsReport;
 use crate::firewall::Histogram;
+use crate::service::ServicesReport;
 use crate::wireguard::WireGuardState;
 
 /// Everything the agent says of itself.
@@ -34,6 +35,9 @@ pub(crate) struct Report {
     /// Ports of the node that lead to pods.
     #[serde(default)]
     pub(crate) host_ports: HostPorts,
+    /// Services that this node serves; none without that feature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) services: Option<ServicesReport>,
     /// What of addresses and host ends was taken back.
     #[serde(default)]
     pub(crate) ipam: IpamReport,
@@ -356,6 +360,9 @@ impl Report {
             };
             line(out, &format!("host ports: {} in force{refused}", ports.led));
         }
+        if let Some(services) = &self.services {
+            line(out, &services.line());
+        }
     }
 }
 
@@ -480,6 +487,7 @@ pub(crate) mod tests {
                 unsupported: vec![],
             },
             host_ports: example_host_ports(),
+            services: Some(ServicesReport::example()),
             dns: example_dns(),
             ipam: IpamReport::default(),
             drops: DropsReport::default(),
@@ -517,6 +525,7 @@ shop/web  10.244.1.1  ptl0123456789a
 routes: 4 in the kernel of 4 desired, 3 learned
 policy: 1 policies, 3 chains, 2 sets, last write took 12 ms
 host ports: 3 in force, 1 refused by the kernel
+services: 2 with 4 ports and 9 endpoints, 1 ports without endpoints (`portolan service list`)
 problem: a.yaml:3: no
 ";
         assert_eq!(example().table(), expected);

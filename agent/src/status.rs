@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use crate::core::{Core, Endpoint};
 use crate::message::Message;
 use crate::report::{self, Report};
+use crate::service::ServicesReport;
 use crate::shell::Shell;
 use crate::{firewall, routing};
 
@@ -72,7 +73,7 @@ fn errors(
     errors.extend(
         cut.error
             .iter()
-            .map(|error| format!("flows that policy denies now may go on: {error}")),
+            .map(|error| format!("flows that policy denies now, or that lead to endpoints which are gone, may go on: {error}")),
     );
     errors.extend(firewall.other_proxy.iter().map(|chain| {
         format!("Services are left to another proxy, whose chain {chain} is here: end it and run `kube-proxy --cleanup`, or start the agent without `services` in --features")
@@ -95,6 +96,10 @@ pub(crate) fn report(
     let cut = shell.cut.borrow().clone();
     let errors = errors(core, shell, &firewall, &cut);
     let waits_for = waits_for(core, shell, &firewall, &routing);
+    let services = core.services_report().map(|counts| ServicesReport {
+        flows_stale: cut.unanswered,
+        ..counts
+    });
     let report = Report {
         node: shell.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -141,6 +146,7 @@ pub(crate) fn report(
             cut: cut.took,
             unsupported: core.unsupported().to_vec(),
         },
+        services,
         ipam: shell.ipam_report(),
         dns: core.domains.report(),
         drops: shell

@@ -1,13 +1,14 @@
 //! Which of the listed flows go: those that policy denies now, those of addresses that nobody or another holds, and those to a
-//! host port that leads elsewhere by now.
+//! host port or a Service that leads elsewhere by now.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use netfilter::InterfaceName;
+use netfilter::{InterfaceName, Protocol};
 use policy::{Cut, Endpoint, Entry, Judge, Local, Tuple};
 use routes::conntrack::{ConntrackEntry, Place, Ports};
 use services::host_port::HostPort;
+use services::proxy::stale_flows::StaleFlows;
 
 use super::ledger::Work;
 
@@ -19,6 +20,8 @@ pub(super) struct Sentence {
     pub(super) denied: u64,
     /// Of these, those to a host port that leads elsewhere now.
     pub(super) stale: u64,
+    /// Of these, UDP flows that no endpoint of their Service answers.
+    pub(super) unanswered: u64,
 }
 
 /// Judges what was listed. `endpoints` are those known after the listing, so that the flows of a pod which came
@@ -40,6 +43,7 @@ pub(super) fn judge(
         .cuts(&entries, Some(&work.dirty))
         .into_iter()
         .collect();
+    let services = StaleFlows::of(work.services.iter().map(AsRef::as_ref));
     let mut sentence = Sentence::default();
     for (place, flow) in listed.into_iter().enumerate() {
         let is_gone = Place::ALL
@@ -48,6 +52,7 @@ pub(super) fn judge(
         match cuts.get(&place) {
             _ if is_gone => {}
             _ if is_stale(work, own, &flow) => sentence.stale += 1,
+            _ if is_unanswered(&services, own, &flow) => sentence.unanswered += 1,
             Some(Cut::Orphaned) if !is_elsewhere(work, &flow) => {}
             Some(Cut::Denied) => sentence.denied += 1,
             _ => continue,
@@ -86,6 +91,19 @@ fn is_stale(work: &Work, own: &BTreeSet<IpAddr>, flow: &ConntrackEntry) -> bool 
             .any(|port| is_for(port) && leads(port))
 }
 
+/// Whether a UDP flow to a Service is answered by none of its endpoints (semantics 140).
+fn is_unanswered(services: &StaleFlows, own: &BTreeSet<IpAddr>, flow: &ConntrackEntry) -> bool {
+    if services.is_empty() || flow.protocol != Protocol::Udp.number() {
+        return false;
+    }
+    let Entry {
+        original, reply, ..
+    } = entry(flow);
+    let to = SocketAddr::new(original.destination, original.destination_port);
+    let from = SocketAddr::new(reply.source, reply.source_port);
+    services.has(to, from, own.contains(&to.ip()))
+}
+
 /// Whether an end is a pod of another node that holds an address of this node's Pod CIDRs.
 fn is_elsewhere(work: &Work, flow: &ConntrackEntry) -> bool {
     let ends = [flow.original.source, flow.reply.source];
@@ -122,7 +140,6 @@ fn tuple(tuple: &routes::conntrack::Tuple) -> Tuple {
 mod tests {
     use std::sync::Arc;
 
-    use netfilter::Protocol;
     use routes::conntrack::Status;
     use services::host_port::{self, Claim};
 
@@ -181,6 +198,7 @@ mod tests {
             dirty: policy::Dirty::default(),
             gone: BTreeSet::new(),
             ports: BTreeSet::from([port]),
+            services: Vec::new(),
         };
         let (node, pod) = ("192.0.2.1", ("10.244.1.5", 53));
         let own = BTreeSet::from([node.parse().unwrap()]);

@@ -4,13 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use api::NamespacedName;
 use ipnet::IpNet;
 use netfilter::{InterfaceName, Protocol};
 use policy::{Compiled, Dirty, Endpoint};
 use services::host_port::{self, HostPort};
+use services::proxy::model::Served;
 
 /// States that are known and not yet in force; more are coalesced, since the newest is what will be.
 const MOST_PENDING: usize = 64;
+
+/// Services with a UDP port, as this node serves them.
+pub(crate) type UdpServices = BTreeMap<NamespacedName, Arc<Served>>;
 
 /// A state of policy and of who is on this node.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +32,8 @@ pub(crate) struct Goal {
     pub(crate) pod_cidrs: Vec<IpNet>,
     /// Parts of them that pods of other nodes hold.
     pub(crate) elsewhere: BTreeSet<IpNet>,
+    /// Services with a UDP port.
+    pub(crate) services: Arc<UdpServices>,
 }
 
 impl Goal {
@@ -68,6 +75,8 @@ pub(crate) struct Work {
     pub(crate) gone: BTreeSet<IpAddr>,
     /// Host ports that lead to where they did not.
     pub(crate) ports: BTreeSet<HostPort>,
+    /// Those Services of whose UDP ports some may lead elsewhere.
+    pub(crate) services: Vec<Arc<Served>>,
 }
 
 /// Gathers what changes until a look is made; what a failed look was for stays due.
@@ -80,6 +89,12 @@ pub(crate) struct Ledger {
     dirty: Dirty,
     gone: BTreeSet<IpAddr>,
     ports: BTreeSet<HostPort>,
+    /// Services that are known and not yet in force, by generation.
+    unserved: BTreeMap<u64, Arc<UdpServices>>,
+    /// Those in force by our own rules.
+    served: Option<Arc<UdpServices>>,
+    /// Of these, those whose flows are to be looked at.
+    changed: BTreeSet<NamespacedName>,
 }
 
 impl Ledger {
@@ -92,6 +107,9 @@ impl Ledger {
             dirty: Dirty::default(),
             gone: BTreeSet::new(),
             ports: BTreeSet::new(),
+            unserved: BTreeMap::new(),
+            served: None,
+            changed: BTreeSet::new(),
         }
     }
 
@@ -100,6 +118,11 @@ impl Ledger {
         let known = self.in_force.as_ref().map_or(0, |known| known.generation);
         if goal.generation <= known {
             return;
+        }
+        self.unserved
+            .insert(goal.generation, Arc::clone(&goal.services));
+        if self.unserved.len() > MOST_PENDING {
+            self.unserved.pop_first();
         }
         self.pending.insert(goal.generation, goal);
         if self.pending.len() > MOST_PENDING {
@@ -131,10 +154,37 @@ impl Ledger {
         self.in_force = Some(goal);
     }
 
+    /// Hears that our rules serve Services as of a generation; `None`: they serve none, as another proxy is here. Its flows
+    /// are its own, and once it has gone all are looked at. As with [`Self::handle_applied`], what was never seen here is
+    /// passed over.
+    pub(crate) fn handle_served(&mut self, generation: Option<u64>) {
+        let Some(generation) = generation else {
+            self.served = None;
+            self.changed.clear();
+            return;
+        };
+        let Some(now) = self.unserved.get(&generation).cloned() else {
+            return;
+        };
+        self.unserved = self.unserved.split_off(&generation);
+        let before = self.served.replace(Arc::clone(&now));
+        if before
+            .as_ref()
+            .is_some_and(|before| Arc::ptr_eq(before, &now))
+        {
+            return;
+        }
+        let known = |name| before.as_ref().and_then(|before| before.get(name));
+        let changed = now
+            .iter()
+            .filter(|(name, service)| !known(name).is_some_and(|old| Arc::ptr_eq(old, service)));
+        self.changed.extend(changed.map(|(name, _)| name.clone()));
+    }
+
     /// Whether a look is due.
     pub(crate) fn is_due(&self) -> bool {
-        let nothing = self.dirty.is_clean() && self.gone.is_empty() && self.ports.is_empty();
-        self.in_force.is_some() && !nothing
+        let of_pods = self.dirty.is_clean() && self.gone.is_empty() && self.ports.is_empty();
+        self.in_force.is_some() && !(of_pods && self.changed.is_empty())
     }
 
     /// Takes the look that is due; whoever takes it makes it, or gives it back.
@@ -142,8 +192,15 @@ impl Ledger {
         if !self.is_due() {
             return None;
         }
+        let changed = std::mem::take(&mut self.changed);
+        let served = self.served.as_ref();
+        let services = changed
+            .iter()
+            .filter_map(|name| served?.get(name).cloned())
+            .collect();
         Some(Work {
             goal: self.in_force.clone()?,
+            services,
             dirty: std::mem::take(&mut self.dirty),
             gone: std::mem::take(&mut self.gone),
             ports: std::mem::take(&mut self.ports),
@@ -155,6 +212,11 @@ impl Ledger {
         self.dirty.merge(work.dirty);
         self.gone.extend(work.gone);
         self.ports.extend(work.ports);
+        // Those that are here still: as they are by then.
+        let names = work.services.iter();
+        let names = names.filter_map(|service| service.ports.first());
+        self.changed
+            .extend(names.map(|port| port.name.service.clone()));
     }
 
     /// The newest state in force whose flows were all looked at, given that nothing is under way.
@@ -334,6 +396,86 @@ mod tests {
         let new = BTreeSet::from([elsewhere.clone()]);
         assert_eq!(tell(&mut ledger, 5, &[elsewhere]), Some(new));
         assert_eq!(ledger.settled(), 5);
+    }
+
+    /// Services of these names, each an allocation of its own.
+    fn serving(generation: u64, services: &UdpServices) -> Goal {
+        Goal {
+            services: Arc::new(services.clone()),
+            ..goal(generation, &[], &[])
+        }
+    }
+
+    fn service(name: &str) -> (NamespacedName, Arc<Served>) {
+        let name = NamespacedName::new("shop", name);
+        let mut model = services::proxy::model::Model::default();
+        let mut index = services::proxy::index::Index::default();
+        let manifest = serde_json::json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"namespace": "shop", "name": name.name},
+            "spec": {"clusterIPs": ["10.96.0.1"], "ports": [{"port": 53, "protocol": "UDP"}]},
+        });
+        let Some((_, api::Resource::Service(service))) =
+            api::parse("Service", "v1", manifest).unwrap()
+        else {
+            panic!("no Service");
+        };
+        let touched = index.set_service(Arc::from(service));
+        model.refresh(&index, &touched);
+        (name.clone(), Arc::clone(model.service(&name).unwrap()))
+    }
+
+    /// The names of those whose flows are to be looked at.
+    fn due(ledger: &mut Ledger) -> Vec<String> {
+        let work = ledger.take();
+        let services = work.iter().flat_map(|work| &work.services);
+        services
+            .map(|service| service.ports[0].name.service.name.clone())
+            .collect()
+    }
+
+    #[test]
+    fn rule_140_services_are_looked_at_once_they_are_in_force_all_at_first_and_then_those_that_changed()
+     {
+        let mut ledger = Ledger::new(false);
+        let mut services: UdpServices = ["a", "b"].map(service).into();
+        ledger.handle_goal(serving(1, &services));
+        ledger.handle_applied(1);
+        assert!(!ledger.is_due(), "not in force");
+        ledger.handle_served(Some(1));
+        let work = ledger.take().unwrap();
+        assert_eq!(work.services.len(), 2);
+        // After a failure they are looked at as they are by then.
+        ledger.give_back(work);
+        services.extend([service("b"), service("c")]);
+        ledger.handle_goal(serving(2, &services));
+        ledger.handle_applied(2);
+        ledger.handle_served(Some(2));
+        assert_eq!(due(&mut ledger), ["a", "b", "c"]);
+        services.extend([service("c")]);
+        services.remove(&NamespacedName::new("shop", "a"));
+        ledger.handle_goal(serving(3, &services));
+        ledger.handle_applied(3);
+        ledger.handle_served(Some(3));
+        assert_eq!(due(&mut ledger), ["c"]);
+        assert_eq!(ledger.settled(), 3);
+    }
+
+    #[test]
+    fn rule_140_flows_of_another_proxy_are_its_own_and_all_are_looked_at_when_it_has_gone() {
+        let mut ledger = Ledger::new(false);
+        let services: UdpServices = ["a", "b"].map(service).into();
+        for generation in 1..=2 {
+            ledger.handle_goal(serving(generation, &services));
+            ledger.handle_applied(generation);
+            ledger.handle_served(None);
+            assert!(!ledger.is_due());
+        }
+        // Nothing else has changed meanwhile.
+        ledger.handle_served(Some(2));
+        assert_eq!(due(&mut ledger), ["a", "b"]);
+        ledger.handle_served(Some(2));
+        assert!(!ledger.is_due());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Services of the cluster, served on this node: what the sources say of them, and the rules that follow.
 
+mod watched;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,6 +14,8 @@ use services::proxy::model::Model;
 
 use super::Core;
 use crate::firewall::ServiceRules;
+use crate::service::ServicesReport;
+pub(super) use watched::Watched;
 
 /// The label that says where a node is.
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -25,6 +29,8 @@ pub(super) struct Services {
     /// What changed since it was compiled last.
     touched: Touched,
     rules: Arc<ServiceRules>,
+    /// What tasks beside the rules hang on.
+    watched: Watched,
 }
 
 impl Services {
@@ -35,6 +41,7 @@ impl Services {
             compiler: Compiler::new(options),
             touched: Touched::new(),
             rules: Arc::default(),
+            watched: Watched::default(),
         }
     }
 
@@ -59,6 +66,7 @@ impl Services {
         self.touched.extend(self.index.set_place(place));
         let touched = std::mem::take(&mut self.touched);
         let changed = self.model.refresh(&self.index, &touched);
+        self.watched.update(&self.model, &changed);
         if !changed.is_empty() || self.rules.is_empty() {
             self.compiler.update(&self.model, &changed);
             let [v4, v6] = Family::ALL.map(|family| self.compiler.rules(family).clone());
@@ -81,6 +89,18 @@ impl Core {
             Some(services) => services.take(change),
             None => Some(change),
         }
+    }
+
+    /// How much there is of Services; nothing without that feature.
+    pub(crate) fn services_report(&self) -> Option<ServicesReport> {
+        let services = self.services.as_ref()?;
+        Some(ServicesReport::of(&services.model))
+    }
+
+    /// What beside rules follows from Services, as of the last [`Self::compile_services`].
+    pub(super) fn watched_services(&self) -> Watched {
+        let services = self.services.as_ref();
+        services.map_or_else(Watched::default, |services| services.watched.clone())
     }
 
     /// What is to be in the kernel: the same allocation if that is what it was.

@@ -6,8 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use api::resources::Protocol;
 use netfilter::Family;
 
-use super::index::Touched;
-use super::model::Model;
+use super::model::{Served, ServicePort};
 
 /// Which flows are to be cut, once the rules of the same model are in (semantics 140).
 ///
@@ -21,11 +20,10 @@ pub struct StaleFlows {
 
 impl StaleFlows {
     /// Of the Services that changed. Nothing to look for ([`Self::is_empty`]) where none of them has a UDP port.
-    pub fn of(model: &Model, changed: &Touched) -> Self {
-        let served = changed.iter().filter_map(|name| model.service(name));
-        let ports = served.flat_map(|service| &service.ports);
+    pub fn of<'a>(changed: impl IntoIterator<Item = &'a Served>) -> Self {
+        let ports = changed.into_iter().flat_map(|service| &service.ports);
         let mut stale = Self::default();
-        for port in ports.filter(|port| port.name.protocol == Protocol::Udp) {
+        for port in ports.filter(is_udp) {
             let serving = port.choice.serving();
             if serving.is_empty() {
                 continue;
@@ -53,6 +51,15 @@ impl StaleFlows {
         let serving = at_address.or_else(|| at_node().filter(|_| is_own));
         serving.is_some_and(|serving| !serving.contains(&from))
     }
+}
+
+/// Whether a Service's flows can be stale at all.
+pub fn has_udp(service: &Served) -> bool {
+    service.ports.iter().any(|port| is_udp(&port))
+}
+
+fn is_udp(port: &&ServicePort) -> bool {
+    port.name.protocol == Protocol::Udp
 }
 
 #[cfg(test)]

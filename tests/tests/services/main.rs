@@ -1,6 +1,8 @@
 //! Services served by the agent in the place of kube-proxy: who reaches which endpoint, and who is seen there.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+mod flows;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 

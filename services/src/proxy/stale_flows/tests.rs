@@ -15,7 +15,10 @@ fn stale(protocol: &str, endpoints: &[Value]) -> StaleFlows {
         .index
         .set_slice(slice_with("web-1", "web", endpoints, ports));
     let changed = world.model.refresh(&world.index, &touched);
-    StaleFlows::of(&world.model, &changed)
+    let changed = changed
+        .iter()
+        .filter_map(|name| world.model.service(name).map(AsRef::as_ref));
+    StaleFlows::of(changed)
 }
 
 fn has(flows: &StaleFlows, to: &str, from: &str, is_own: bool) -> bool {

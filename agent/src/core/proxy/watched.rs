@@ -1,0 +1,43 @@
+//! What of Services the tasks beside the rules need: whose UDP flows may be stale.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use services::proxy::index::Touched;
+use services::proxy::model::Model;
+use services::proxy::stale_flows::has_udp;
+
+use crate::conntrack::UdpServices;
+
+/// Each is the same allocation as long as nothing of it changes: most Services have neither.
+#[derive(Clone, Debug, Default)]
+pub(in crate::core) struct Watched {
+    /// Those with a UDP port.
+    pub(in crate::core) udp: Arc<UdpServices>,
+}
+
+impl Watched {
+    /// Follows a change of the model.
+    pub(super) fn update(&mut self, model: &Model, changed: &Touched) {
+        for name in changed {
+            let served = model.service(name);
+            let udp = served.filter(|served| has_udp(served)).cloned();
+            set(&mut self.udp, name, udp);
+        }
+    }
+}
+
+fn set<K: Clone + Ord, V: Clone + PartialEq>(
+    map: &mut Arc<BTreeMap<K, V>>,
+    key: &K,
+    value: Option<V>,
+) {
+    if map.get(key) == value.as_ref() {
+        return;
+    }
+    let map = Arc::make_mut(map);
+    match value {
+        Some(value) => map.insert(key.clone(), value),
+        None => map.remove(key),
+    };
+}

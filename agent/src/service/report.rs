@@ -1,0 +1,71 @@
+//! Services in `portolan status` and in metrics: how many, and what was done for them.
+
+use serde::{Deserialize, Serialize};
+use services::proxy::model::Model;
+
+/// Services that this node serves.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ServicesReport {
+    /// Services with something to serve.
+    pub(crate) services: usize,
+    /// Their ports, by family.
+    pub(crate) ports: usize,
+    /// Endpoints that somebody on this node asks, by port and family.
+    pub(crate) endpoints: usize,
+    /// Ports that nobody answers.
+    pub(crate) without_endpoints: usize,
+    /// UDP flows cut since the start because no endpoint of their Service answered them.
+    pub(crate) flows_stale: u64,
+}
+
+impl ServicesReport {
+    /// Counts what a model holds.
+    pub(crate) fn of(model: &Model) -> Self {
+        let mut report = Self::default();
+        for (_, served) in model.services() {
+            report.services += 1;
+            report.ports += served.ports.len();
+            for port in &served.ports {
+                let choice = &port.choice;
+                let also_local = choice
+                    .local
+                    .iter()
+                    .filter(|one| !choice.cluster.contains(one));
+                report.endpoints += choice.cluster.len() + also_local.count();
+                report.without_endpoints += usize::from(!choice.has_any);
+            }
+        }
+        report
+    }
+
+    /// The line of `portolan status`.
+    pub(crate) fn line(&self) -> String {
+        let Self {
+            services,
+            ports,
+            endpoints,
+            without_endpoints,
+            ..
+        } = self;
+        let nobody = match without_endpoints {
+            0 => String::new(),
+            count => format!(", {count} ports without endpoints (`portolan service list`)"),
+        };
+        format!("services: {services} with {ports} ports and {endpoints} endpoints{nobody}")
+    }
+}
+
+#[cfg(test)]
+impl ServicesReport {
+    /// One with something of everything.
+    pub(crate) fn example() -> Self {
+        Self {
+            services: 2,
+            ports: 4,
+            endpoints: 9,
+            without_endpoints: 1,
+            flows_stale: 3,
+        }
+    }
+}
