@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Service, EndpointSlice ─► Index ─touched names─► Model ─changed names─► iptables::Compiler ─► Ruleset
-//!          this node ────────┘     endpoints::choose ┘        └─► health, stale_flows
+//!          this node ────────┘     endpoints::choose ┘        ├─► ipvs::Compiler ─► virtual services
+//!                                                             └─► health, stale_flows
 //! ```
 //! Every step costs what changed; what is compiled is the same whatever way led there. `docs/design/services.md` tells why.
 
@@ -10,6 +11,7 @@ pub mod endpoints;
 pub mod health;
 pub mod index;
 pub mod iptables;
+pub mod ipvs;
 pub mod model;
 pub mod stale_flows;
 

@@ -10,15 +10,18 @@
 mod base;
 mod dispatch;
 mod port;
+mod served;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::NamespacedName;
 use ipnet::IpNet;
-use netfilter::{ChainName, Family, InterfaceName, Rule, Ruleset, Table, TableRules};
+use netfilter::{ChainName, Family, InterfaceName, IpSet, Rule, Ruleset, SetName, Table};
 
 use self::dispatch::{Dispatch, Key, Role};
+pub(super) use self::served::{addresses, virtual_addresses};
 use super::index::Touched;
 use super::model::{Model, Served};
 
@@ -35,6 +38,21 @@ pub struct Options {
     pub tcp_is_liberal: bool,
     /// Which endpoints have chains of their own.
     pub endpoint_chains: EndpointChains,
+    /// What leads packets to endpoints.
+    pub leads: Leads,
+    /// The node's own addresses. Only IPVS needs them.
+    pub node_addresses: Vec<IpAddr>,
+}
+
+/// What leads packets to endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leads {
+    /// The chains.
+    Chains,
+    /// IPVS ([`super::ipvs`]), by the sender that an external policy Local is for. The chains say which packets it may have and
+    /// which are masqueraded, and lead those senders that it cannot tell from others: where an external policy is Local, the
+    /// node and its pods.
+    Ipvs,
 }
 
 /// Which endpoints have a chain KUBE-SEP-… of their own.
@@ -56,6 +74,8 @@ impl Options {
             node_port_addresses: Vec::new(),
             tcp_is_liberal: false,
             endpoint_chains: EndpointChains::All,
+            leads: Leads::Chains,
+            node_addresses: Vec::new(),
         }
     }
 }
@@ -63,10 +83,12 @@ impl Options {
 /// What one Service adds to the rules of a family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Part {
-    /// Chains of the nat table.
-    chains: BTreeMap<ChainName, Arc<[Rule]>>,
+    /// Its own chains.
+    chains: BTreeMap<(Table, ChainName), Arc<[Rule]>>,
     /// Rules in chains that all Services share.
     rules: Vec<(Role, (Key, Rule))>,
+    /// What of it IPVS serves.
+    served: served::Members,
 }
 
 /// One family's rules, and what they were made of.
@@ -76,6 +98,8 @@ struct Compiled {
     parts: BTreeMap<NamespacedName, Part>,
     shared: BTreeMap<Role, Dispatch>,
     rules: Arc<Ruleset>,
+    /// None unless IPVS leads.
+    sets: BTreeMap<SetName, Arc<IpSet>>,
 }
 
 /// Compiles what changed; what did not change stays the same allocation, so that a plan compares pointers.
@@ -99,6 +123,25 @@ impl Compiler {
         }
     }
 
+    /// Takes the node's own addresses, where IPVS leads; whether they are others than before: then all Services are to be
+    /// compiled anew.
+    pub fn set_node_addresses(&mut self, addresses: &[IpAddr]) -> bool {
+        let is_new = self.options.leads == Leads::Ipvs && self.options.node_addresses != addresses;
+        if is_new {
+            self.options.node_addresses = addresses.to_vec();
+        }
+        is_new
+    }
+
+    /// The sets that a family's rules ask; none unless IPVS leads.
+    pub fn sets(&self, family: Family) -> &BTreeMap<SetName, Arc<IpSet>> {
+        let [v4, v6] = &self.families;
+        match family {
+            Family::V4 => &v4.sets,
+            Family::V6 => &v6.sets,
+        }
+    }
+
     /// What a family is to have in the kernel.
     pub fn rules(&self, family: Family) -> &Arc<Ruleset> {
         let [v4, v6] = &self.families;
@@ -116,19 +159,36 @@ impl Compiled {
             parts: BTreeMap::new(),
             shared: BTreeMap::new(),
             rules: Arc::new(base::rules(options)),
+            sets: BTreeMap::new(),
         };
-        for role in Role::ALL {
+        for role in Role::all(options) {
             compiled.share(role, options);
+        }
+        if options.leads == Leads::Ipvs {
+            compiled.sets = served::sets(family, [].into_iter());
         }
         compiled
     }
 
     fn update(&mut self, model: &Model, changed: &Touched, options: &Options) {
         let mut dirty = BTreeSet::new();
+        let mut is_served_otherwise = false;
         for name in changed {
             let served = model.service(name).map(AsRef::as_ref);
             let part = served.map_or_else(Part::default, |served| self.part(name, served, options));
+            let old = self.parts.get(name).map(|part| &part.served);
+            is_served_otherwise |= *old.unwrap_or(&served::Members::default()) != part.served;
             self.replace(name, part, &mut dirty);
+        }
+        if is_served_otherwise {
+            let members = self.parts.values().map(|part| &part.served);
+            let sets = served::sets(self.family, members);
+            for (name, set) in sets {
+                let same = self.sets.get(&name).is_some_and(|held| **held == *set);
+                if !same {
+                    self.sets.insert(name, set);
+                }
+            }
         }
         for role in dirty {
             self.share(role, options);
@@ -159,17 +219,15 @@ impl Compiled {
             }
         }
         if part.chains != old.chains {
-            let nat = nat(&mut self.rules);
-            for name in old
-                .chains
-                .keys()
-                .filter(|name| !part.chains.contains_key(*name))
-            {
-                nat.chains.remove(name);
+            let tables = &mut Arc::make_mut(&mut self.rules).tables;
+            let is_gone = |key: &&(Table, ChainName)| !part.chains.contains_key(*key);
+            for (table, name) in old.chains.keys().filter(is_gone) {
+                tables.entry(*table).or_default().chains.remove(name);
             }
-            let chains = part.chains.iter();
-            nat.chains
-                .extend(chains.map(|(name, rules)| (name.clone(), rules.clone())));
+            for ((table, name), rules) in &part.chains {
+                let chains = &mut tables.entry(*table).or_default().chains;
+                chains.insert(name.clone(), rules.clone());
+            }
         }
         if part.rules != old.rules {
             for (role, entry) in old.rules.iter().filter(|one| !part.rules.contains(one)) {
@@ -194,7 +252,7 @@ impl Compiled {
         let old = dispatch.take_chains();
         let made = dispatch.chains(role, self.family, head, tail);
         let rules = Arc::make_mut(&mut self.rules);
-        let chains = &mut rules.tables.entry(role.table()).or_default().chains;
+        let chains = &mut rules.tables.entry(role.table(options)).or_default().chains;
         for name in old.iter().filter(|name| !made.contains_key(*name)) {
             chains.remove(name);
         }
@@ -205,10 +263,6 @@ impl Compiled {
             }
         }
     }
-}
-
-fn nat(rules: &mut Arc<Ruleset>) -> &mut TableRules {
-    Arc::make_mut(rules).tables.entry(Table::Nat).or_default()
 }
 
 #[cfg(test)]

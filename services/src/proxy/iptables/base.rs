@@ -10,8 +10,8 @@ use netfilter::{
     PortRange, Protocol, Rule, Ruleset, Table, TableRules,
 };
 
-use super::Options;
 use super::dispatch::{Key, Role};
+use super::{Leads, Options, served};
 
 pub(super) fn mark_masquerade() -> ChainName {
     ChainName::of_services("KUBE-MARK-MASQ")
@@ -38,7 +38,14 @@ pub(super) fn rules(options: &Options) -> Ruleset {
         hooks: filter_hooks(options),
         chains: BTreeMap::from([(forward(), forwards(options).into())]),
     };
-    let tables = BTreeMap::from([(Table::Nat, nat), (Table::Filter, filter)]);
+    let mut tables = BTreeMap::from([(Table::Nat, nat), (Table::Filter, filter)]);
+    if options.leads == Leads::Ipvs {
+        let mangle = TableRules {
+            hooks: mangle_hooks(),
+            chains: BTreeMap::new(),
+        };
+        tables.insert(Table::Mangle, mangle);
+    }
     Ruleset { tables }
 }
 
@@ -91,10 +98,17 @@ fn filter_hooks(options: &Options) -> Vec<Hook> {
         health,
         "kubernetes health check service ports",
     );
-    vec![
-        hook(Input, First, firewall()),
-        hook(Output, First, firewall()),
-        hook(Forward, First, firewall()),
+    let mut hooks = Vec::new();
+    match options.leads {
+        Leads::Chains => hooks.extend([
+            hook(Input, First, firewall()),
+            hook(Output, First, firewall()),
+            hook(Forward, First, firewall()),
+        ]),
+        // Addresses of Services are this host's then.
+        Leads::Ipvs => hooks.push(hook(Input, First, inside())),
+    }
+    hooks.extend([
         hook(Output, First, inside()),
         hook(Forward, First, inside()),
         hook(Input, First, outside()),
@@ -105,7 +119,19 @@ fn filter_hooks(options: &Options) -> Vec<Hook> {
             Last,
             noted(vec![], forward(), "kubernetes forwarding rules"),
         ),
-    ]
+    ]);
+    hooks
+}
+
+/// Who may ask a load balancer's address is asked before IPVS, which takes the node's own packets before the filter table.
+fn mangle_hooks() -> Vec<Hook> {
+    let (firewall, _) = Role::Firewall.names();
+    let is_new = Match::CtState([CtState::New].into());
+    let note = "kubernetes load balancer firewall";
+    let rule = noted(vec![is_new], firewall, note);
+    [Builtin::Prerouting, Builtin::Output]
+        .map(|chain| hook(chain, HookPosition::First, rule.clone()))
+        .into()
 }
 
 /// Sets the bit, and no other.
@@ -126,7 +152,11 @@ fn masquerades(options: &Options) -> Vec<Rule> {
         mask: mark,
         negated: true,
     };
-    vec![
+    let mut rules = Vec::new();
+    if options.leads == Leads::Ipvs {
+        rules.push(served::to_itself());
+    }
+    rules.extend([
         Rule::new([not_marked], Action::Return),
         Rule::new(
             [],
@@ -137,7 +167,8 @@ fn masquerades(options: &Options) -> Vec<Rule> {
         ),
         Rule::new([], Action::Masquerade)
             .noted(Note::new("kubernetes service traffic requiring SNAT")),
-    ]
+    ]);
+    rules
 }
 
 /// Semantics 141; and what must not fail where everything else is dropped in FORWARD.
@@ -174,13 +205,18 @@ pub(super) fn before(role: Role, family: Family) -> Vec<Rule> {
         Role::NodePorts | Role::RefusedOutside => {
             vec![Rule::new([Match::Destination(loopback)], Action::Return)]
         }
-        Role::Services | Role::Refused | Role::Firewall | Role::HealthChecks => Vec::new(),
+        Role::Services | Role::Refused | Role::Firewall | Role::HealthChecks | Role::Hairpin => {
+            Vec::new()
+        }
     }
 }
 
 /// What stands behind all Services' rules in a chain.
 pub(super) fn after(role: Role, family: Family, options: &Options) -> Vec<Rule> {
     match role {
+        Role::RefusedOutside if options.leads == Leads::Ipvs => {
+            vec![served::refuse_others(family)]
+        }
         Role::Services => {
             let nets = options.node_port_addresses.iter();
             let nets = nets.filter(|net| Family::of(net.addr()) == family);
@@ -193,15 +229,27 @@ pub(super) fn after(role: Role, family: Family, options: &Options) -> Vec<Rule> 
             let note = "kubernetes service nodeports; this must be the last rule in this chain";
             let local = |mut way: Vec<Match>| {
                 way.push(Match::DestinationLocal);
+                if options.leads == Leads::Ipvs {
+                    way.push(served::is_virtual(family, true));
+                }
                 noted(way, node_ports.clone(), note)
             };
-            ways.into_iter().map(local).collect()
+            let mut rules = Vec::new();
+            if options.leads == Leads::Ipvs {
+                rules.extend(served::marks(family, options));
+            }
+            rules.extend(ways.into_iter().map(local));
+            if options.leads == Leads::Ipvs {
+                rules.push(served::left_to_ipvs(family));
+            }
+            rules
         }
         Role::NodePorts
         | Role::Refused
         | Role::RefusedOutside
         | Role::Firewall
-        | Role::HealthChecks => Vec::new(),
+        | Role::HealthChecks
+        | Role::Hairpin => Vec::new(),
     }
 }
 

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use netfilter::{Action, ChainName, Family, Match, PortRange, Protocol, Rule, Table};
 
+use super::{Leads, Options};
+
 /// A chain has no more rules than this where they can be told apart: up to it all stand in one list, as kube-proxy's do.
 const MOST_RULES: usize = 16;
 /// Each step down a prefix is cut into so many parts, as a power of two.
@@ -26,21 +28,34 @@ pub(super) enum Role {
     Firewall,
     /// filter KUBE-NODEPORTS: ports at which load balancers ask for health.
     HealthChecks,
+    /// nat PTL-SVC-HAIRPIN: endpoints that IPVS may lead to themselves.
+    Hairpin,
 }
 
 impl Role {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Services,
         Self::NodePorts,
         Self::Refused,
         Self::RefusedOutside,
         Self::Firewall,
         Self::HealthChecks,
+        Self::Hairpin,
     ];
 
-    pub(super) fn table(self) -> Table {
+    /// Those that stand in a mode.
+    pub(super) fn all(options: &Options) -> impl Iterator<Item = Self> {
+        let is_ipvs = options.leads == Leads::Ipvs;
+        Self::ALL
+            .into_iter()
+            .filter(move |role| is_ipvs || *role != Self::Hairpin)
+    }
+
+    pub(super) fn table(self, options: &Options) -> Table {
         match self {
-            Self::Services | Self::NodePorts => Table::Nat,
+            Self::Services | Self::NodePorts | Self::Hairpin => Table::Nat,
+            // IPVS takes the node's own packets before the filter table.
+            Self::Firewall if options.leads == Leads::Ipvs => Table::Mangle,
             Self::Refused | Self::RefusedOutside | Self::Firewall | Self::HealthChecks => {
                 Table::Filter
             }
@@ -50,6 +65,7 @@ impl Role {
     /// The chain's name, and a word that keeps the chains below it apart from other roles'.
     pub(super) fn names(self) -> (ChainName, &'static str) {
         let (chain, word) = match self {
+            Self::Hairpin => return (ChainName::fixed("SVC-HAIRPIN"), "hairpin"),
             Self::Services => ("KUBE-SERVICES", "services"),
             Self::NodePorts => ("KUBE-NODEPORTS", "node ports"),
             Self::Refused => ("KUBE-SERVICES", "refused"),

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use api::resources;
 use ipnet::IpNet;
-use netfilter::{Action, ChainName, InterfaceMatch, Match, Note, PortRange, Protocol, Rule};
+use netfilter::{Action, ChainName, InterfaceMatch, Match, Note, PortRange, Protocol, Rule, Table};
 
 use super::super::endpoints::Endpoint;
-use super::super::model::{Answer, Frontend, FrontendKind, Scope, ServicePort};
+use super::super::model::{Answer, Answers, Frontend, FrontendKind, Scope, ServicePort};
 use super::super::protocol_word;
 use super::base::mark_masquerade;
 use super::dispatch::{Key, Role};
-use super::{EndpointChains, Options, Part};
+use super::{EndpointChains, Leads, Options, Part, served};
 
 /// The names of a port's chains.
 struct Names<'a> {
@@ -57,7 +57,7 @@ impl<'a> Names<'a> {
     }
 }
 
-fn protocol(of: resources::Protocol) -> Protocol {
+pub(super) fn protocol(of: resources::Protocol) -> Protocol {
     match of {
         resources::Protocol::Tcp => Protocol::Tcp,
         resources::Protocol::Udp => Protocol::Udp,
@@ -69,51 +69,71 @@ fn protocol(of: resources::Protocol) -> Protocol {
 pub(super) fn add(part: &mut Part, port: &ServicePort, options: &Options) {
     let names = Names::of(port);
     for frontend in &port.frontends {
-        part.rules.extend(shared(&names, frontend));
+        part.rules.extend(shared(&names, frontend, options));
     }
     let mut scopes = Vec::new();
     let inside = port
         .frontends
         .iter()
-        .find(|one| one.kind == FrontendKind::ClusterIp);
+        .find(|one| one.kind == FrontendKind::ClusterIp)
+        // What IPVS leads is marked by sets.
+        .filter(|_| options.leads == Leads::Chains);
     if let (Some(_), Answer::Forward { to, .. }) = (inside, port.internal.other) {
         scopes.push(to);
     }
-    if port.choice.has_any
-        && port
-            .frontends
-            .iter()
-            .any(|one| one.kind != FrontendKind::ClusterIp)
-    {
-        let answers = [
-            port.external.own_pod,
-            port.external.node,
-            port.external.other,
-        ];
-        scopes.extend(answers.into_iter().filter_map(|answer| match answer {
-            Answer::Forward { to, .. } => Some(to),
-            Answer::Reject | Answer::Drop => None,
-        }));
-        put(part, names.external(), external(&names, options));
+    let is_outside = |one: &Frontend| one.kind != FrontendKind::ClusterIp;
+    if port.choice.has_any && port.frontends.iter().any(is_outside) {
         if has_firewall(port) {
-            put(part, names.firewall(), firewall(&names));
+            put(part, Table::Nat, names.firewall(), firewall(&names));
+            if options.leads == Leads::Ipvs {
+                let judged = judging_firewall(&names);
+                put(part, Table::Mangle, names.firewall(), judged);
+            }
+        }
+        if options.leads == Leads::Chains || served::is_split(port) {
+            scopes.extend(led_outside(port, options));
+            put(
+                part,
+                Table::Nat,
+                names.external(),
+                external(&names, options),
+            );
+        } else {
+            part.chains.remove(&(Table::Nat, names.firewall()));
         }
     }
     scopes.sort();
     scopes.dedup();
     for scope in scopes {
-        put(
-            part,
-            names.of_scope(scope),
-            balance(&names, scope, inside, options),
-        );
+        let rules = balance(&names, scope, inside, options);
+        put(part, Table::Nat, names.of_scope(scope), rules);
         for one in port.endpoints(scope) {
             if has_chain(port, one, options) {
                 let name = names.endpoint(one.address);
-                put(part, name, endpoint(&names, one.address));
+                let rules = endpoint(&names, one.address);
+                put(part, Table::Nat, name, rules);
             }
         }
     }
+    if options.leads == Leads::Ipvs {
+        served::add(part, port, options);
+    }
+}
+
+/// Whose chains senders of what is not a cluster IP are led to.
+fn led_outside(port: &ServicePort, options: &Options) -> impl Iterator<Item = Scope> {
+    let Answers {
+        own_pod,
+        node,
+        other,
+    } = port.external;
+    // IPVS leads all others.
+    let other = Some(other).filter(|_| options.leads == Leads::Chains);
+    let answers = [Some(own_pod), Some(node), other];
+    answers.into_iter().filter_map(|answer| match answer {
+        Some(Answer::Forward { to, .. }) => Some(to),
+        _ => None,
+    })
 }
 
 /// Whether an endpoint needs a chain of its own. It does where it may ask itself through this node: a pod of another node is
@@ -123,12 +143,12 @@ fn has_chain(port: &ServicePort, endpoint: &Endpoint, options: &Options) -> bool
     options.endpoint_chains == EndpointChains::All || port.affinity.is_some() || may_ask_itself
 }
 
-fn put(part: &mut Part, name: ChainName, rules: Vec<Rule>) {
-    part.chains.insert(name, rules.into());
+fn put(part: &mut Part, table: Table, name: ChainName, rules: Vec<Rule>) {
+    part.chains.insert((table, name), rules.into());
 }
 
 /// Whether some may not ask the load balancer's addresses. Where nobody can be asked, all are refused alike.
-fn has_firewall(port: &ServicePort) -> bool {
+pub(super) fn has_firewall(port: &ServicePort) -> bool {
     let is_balanced = |one: &Frontend| one.kind == FrontendKind::LoadBalancer;
     !port.sources.is_empty() && port.frontends.iter().any(is_balanced)
 }
@@ -151,7 +171,7 @@ fn at(port: &ServicePort, frontend: &Frontend) -> (Vec<Match>, Key) {
 }
 
 /// A frontend's rules in the chains that all share.
-fn shared(names: &Names<'_>, frontend: &Frontend) -> Vec<(Role, (Key, Rule))> {
+fn shared(names: &Names<'_>, frontend: &Frontend, options: &Options) -> Vec<(Role, (Key, Rule))> {
     let port = names.port;
     let (conditions, key) = at(port, frontend);
     let mut rules = Vec::new();
@@ -184,6 +204,19 @@ fn shared(names: &Names<'_>, frontend: &Frontend) -> Vec<(Role, (Key, Rule))> {
     if !is_led {
         return rules;
     }
+    if frontend.kind == FrontendKind::LoadBalancer && has_firewall(port) {
+        let note = format!(" traffic not accepted by {}", names.firewall());
+        let judged = match options.leads {
+            // Whoever may ask was led away before.
+            Leads::Chains => Action::Drop,
+            Leads::Ipvs => Action::Jump(names.firewall()),
+        };
+        add(Role::Firewall, &[], judged, &note);
+    }
+    let is_ipvs = options.leads == Leads::Ipvs;
+    if is_ipvs && (frontend.kind == FrontendKind::ClusterIp || !served::is_split(port)) {
+        return rules;
+    }
     let (role, to, note) = match frontend.kind {
         FrontendKind::ClusterIp => {
             let to = match answer {
@@ -200,10 +233,6 @@ fn shared(names: &Names<'_>, frontend: &Frontend) -> Vec<(Role, (Key, Rule))> {
         FrontendKind::NodePort => (Role::NodePorts, names.external(), ""),
     };
     add(role, &[], Action::Jump(to), note);
-    if frontend.kind == FrontendKind::LoadBalancer && has_firewall(port) {
-        let note = format!(" traffic not accepted by {}", names.firewall());
-        add(Role::Firewall, &[], Action::Drop, &note);
-    }
     rules
 }
 
@@ -241,7 +270,10 @@ fn external(names: &Names<'_>, options: &Options) -> Vec<Rule> {
             rules.push(Rule::new([Match::SourceLocal], Action::Jump(chain)).noted(note));
         }
     }
-    let last = to(external.other).map_or(Action::Return, |(chain, _)| Action::Goto(chain));
+    let last = match (options.leads, to(external.other)) {
+        (Leads::Chains, Some((chain, _))) => Action::Goto(chain),
+        _ => Action::Return,
+    };
     rules.push(Rule::new([], last));
     rules
 }
@@ -261,6 +293,18 @@ fn firewall(names: &Names<'_>) -> Vec<Rule> {
     let mut rules: Vec<Rule> = names.port.sources.iter().map(from).collect();
     let note = names.note_of("other traffic to", "will be dropped by KUBE-PROXY-FIREWALL");
     rules.push(Rule::new([], Action::Return).noted(note));
+    rules
+}
+
+/// The same before anybody is led: who comes to the end is dropped.
+fn judging_firewall(names: &Names<'_>) -> Vec<Rule> {
+    let from = |range: &IpNet| {
+        let range = Match::Source(*range);
+        Rule::new([range], Action::Return).noted(names.note(" loadbalancer IP"))
+    };
+    let mut rules: Vec<Rule> = names.port.sources.iter().map(from).collect();
+    let note = names.note_of("other traffic to", "is dropped");
+    rules.push(Rule::new([], Action::Drop).noted(note));
     rules
 }
 

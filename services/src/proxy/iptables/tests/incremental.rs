@@ -61,9 +61,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_order_of_changes_gives_the_model_and_the_rules_of_what_is(steps in prop::collection::vec(step(), 0..25)) {
+    fn any_order_of_changes_gives_the_model_and_the_rules_of_what_is(
+        steps in prop::collection::vec(step(), 0..25), by_ipvs: bool
+    ) {
         let mut world = World::new();
-        let mut compiler = Compiler::new(options());
+        let mut options = options();
+        if by_ipvs {
+            options.leads = Leads::Ipvs;
+            options.node_addresses = place().addresses;
+        }
+        let mut compiler = Compiler::new(options.clone());
         for step in &steps {
             let changed = take(&mut world, step);
             compiler.update(&world.model, &changed);
@@ -80,7 +87,7 @@ proptest! {
             fresh.model.refresh(&fresh.index, &touched);
         }
         prop_assert_eq!(&world.model, &fresh.model);
-        prop_assert_eq!(&compiler, &compiled(&fresh));
+        prop_assert_eq!(&compiler, &compiled_with(&fresh, options));
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use netfilter::*;
 
 use super::super::Compiler;
+use crate::proxy::ipvs::{Desired, Door};
 
 /// A packet that opens a flow.
 #[derive(Clone, Debug)]
@@ -59,6 +60,22 @@ enum End {
 pub(super) struct Interpreter<'a> {
     pub(super) rules: &'a Compiler,
     pub(super) family: Family,
+    /// What IPVS has, if it leads.
+    pub(super) ipvs: Option<&'a Desired>,
+}
+
+/// A packet at each of the destinations, as probably at one as at the other.
+fn shared(state: State, destinations: &[SocketAddr]) -> Vec<State> {
+    if destinations.is_empty() {
+        return vec![state];
+    }
+    let chance = state.chance / destinations.len() as f64;
+    let at = destinations.iter().map(|to| State {
+        chance,
+        led: Some(*to),
+        ..state.clone()
+    });
+    at.collect()
 }
 
 impl Interpreter<'_> {
@@ -70,52 +87,98 @@ impl Interpreter<'_> {
             masquerade: false,
             end: End::Going,
         };
-        let nat = match packet.input {
+        let entry = match packet.input {
             Some(_) => Builtin::Prerouting,
             None => Builtin::Output,
         };
+        let mut start = match self.filtered(Table::Mangle, &[entry], packet, start) {
+            Ok(state) => state,
+            Err(outcome) => return outcome,
+        };
+        // What mangle marks is not asked.
+        start.mark = 0;
         let mut led = BTreeMap::new();
-        for mut state in self.hooks(Table::Nat, nat, packet, start) {
+        for mut state in self.hooks(Table::Nat, entry, packet, start) {
             assert!(
                 !matches!(state.end, End::Dropped | End::Rejected),
                 "nat judges nobody"
             );
             state.end = End::Going;
+            let by_ipvs = self.destinations(packet, &state);
             let to = state.led.map_or(packet.to, |to| to.ip());
-            let way: &[Builtin] = match (packet.input, is_local(to)) {
+            let is_taken = |ipvs: &Desired| ipvs.addresses.contains_key(&to);
+            let is_here = is_local(to) || self.ipvs.is_some_and(is_taken);
+            let way: &[Builtin] = match (packet.input, is_here) {
                 (Some(_), true) => &[Builtin::Input],
                 (Some(_), false) => &[Builtin::Forward],
+                // IPVS has the node's own before.
+                (None, _) if !by_ipvs.is_empty() => &[],
                 (None, true) => &[Builtin::Output, Builtin::Input],
                 (None, false) => &[Builtin::Output],
             };
-            for hook in way {
-                let mut ends = self.hooks(Table::Filter, *hook, packet, state.clone());
-                state = ends.pop().unwrap();
-                assert!(ends.is_empty(), "no chance in the filter table");
-                match state.end {
-                    End::Dropped => return Outcome::Dropped,
-                    End::Rejected => return Outcome::Rejected,
-                    _ => state.end = End::Going,
-                }
-            }
-            let mut ends = self.hooks(Table::Nat, Builtin::Postrouting, packet, state);
-            let state = ends.pop().unwrap();
-            match state.led {
-                None => {
+            let state = match self.filtered(Table::Filter, way, packet, state) {
+                Ok(state) => state,
+                Err(outcome) => return outcome,
+            };
+            for state in shared(state, &by_ipvs) {
+                let is_by_ipvs = !by_ipvs.is_empty();
+                // What IPVS has led goes out as the node's own.
+                let out = [Builtin::Output];
+                let way: &[Builtin] = if is_by_ipvs { &out } else { &[] };
+                let state = match self.filtered(Table::Filter, way, packet, state) {
+                    Ok(state) => state,
+                    Err(outcome) => return outcome,
+                };
+                let mut ends = self.hooks(Table::Nat, Builtin::Postrouting, packet, state);
+                let state = ends.pop().unwrap();
+                let Some(to) = state.led else {
                     assert!(!state.masquerade, "what is not led keeps its source");
                     return Outcome::Untouched;
-                }
-                Some(to) => {
-                    let (chance, _) = led.remove(&to).unwrap_or((0.0, false));
-                    led.insert(to, (chance + state.chance, state.masquerade));
-                }
+                };
+                let (chance, _) = led.remove(&to).unwrap_or((0.0, false));
+                led.insert(to, (chance + state.chance, state.masquerade));
             }
         }
         Outcome::To(led)
     }
 
+    /// Through tables that have no chances: on, or where it ended.
+    fn filtered(
+        &self,
+        table: Table,
+        way: &[Builtin],
+        packet: &Packet,
+        mut state: State,
+    ) -> Result<State, Outcome> {
+        for hook in way {
+            let mut ends = self.hooks(table, *hook, packet, state);
+            state = ends.pop().unwrap();
+            assert!(ends.is_empty(), "no chance in the {table:?} table");
+            match state.end {
+                End::Dropped => return Err(Outcome::Dropped),
+                End::Rejected => return Err(Outcome::Rejected),
+                _ => state.end = End::Going,
+            }
+        }
+        Ok(state)
+    }
+
+    /// Whereto IPVS leads what the chains did not.
+    fn destinations(&self, packet: &Packet, state: &State) -> Vec<SocketAddr> {
+        let door = Door {
+            protocol: packet.protocol,
+            address: SocketAddr::new(packet.to, packet.port),
+        };
+        let found = self.ipvs.and_then(|ipvs| ipvs.virtuals.get(&door));
+        let found = found.filter(|_| state.led.is_none());
+        found.map_or_else(Vec::new, |found| found.destinations.clone())
+    }
+
     fn hooks(&self, table: Table, builtin: Builtin, packet: &Packet, start: State) -> Vec<State> {
-        let hooks = &self.rules.rules(self.family).tables[&table].hooks;
+        let Some(rules) = self.rules.rules(self.family).tables.get(&table) else {
+            return vec![start];
+        };
+        let hooks = &rules.hooks;
         let mut rules = Vec::new();
         for position in [HookPosition::First, HookPosition::Last] {
             let at = hooks
@@ -227,6 +290,21 @@ impl Interpreter<'_> {
                 } => (state.mark & mask == *value) != *negated,
                 Match::Recent { seconds: None, .. } => true,
                 Match::Recent { list, .. } => packet.remembered.as_ref() == Some(list),
+                Match::Set {
+                    name,
+                    direction,
+                    negated,
+                } => {
+                    let set = &self.rules.sets(self.family)[name];
+                    let member = match direction {
+                        SetDirection::Destination => Member::Ip(to),
+                        SetDirection::DestinationAndPort => {
+                            Member::IpPort(to, packet.protocol, port)
+                        }
+                        other => panic!("services have no {other:?}"),
+                    };
+                    set.members().contains(&member) != *negated
+                }
                 Match::Random(part) => {
                     chance *= f64::from(*part) / f64::from(1_u32 << 31);
                     true

@@ -9,8 +9,9 @@ use proptest::prelude::*;
 use super::interpreter::{Interpreter, Outcome, Packet, is_local};
 use super::worlds::{Spec, spec};
 use super::{compiled, compiled_with, options};
-use crate::proxy::iptables::{ChainName, EndpointChains};
-use crate::proxy::tests::{Is, World};
+use crate::proxy::iptables::{ChainName, EndpointChains, Leads};
+use crate::proxy::ipvs;
+use crate::proxy::tests::{Is, World, place};
 
 /// Sources and the interfaces that they come by: pods of this node, another node's, the node, and others.
 const SENDERS: [(&str, Option<&str>); 8] = [
@@ -93,9 +94,26 @@ fn usable(spec: &Spec, only_here: bool) -> Vec<SocketAddr> {
     }
 }
 
-fn expected(specs: &[Spec], packet: &Packet) -> Outcome {
+/// Whether an address is a Service's, and not the node's: with IPVS what nobody serves there is refused.
+fn is_taken(specs: &[Spec], address: IpAddr) -> bool {
+    let all = specs.iter().flat_map(|spec| {
+        let external = spec.external_ip.map(|n| format!("198.51.100.{n}"));
+        let balanced = spec.balanced.then(|| spec.balanced_ip());
+        external
+            .into_iter()
+            .chain(balanced)
+            .chain([spec.cluster_ip()])
+    });
+    let text = address.to_string();
+    all.into_iter().any(|one| one == text)
+}
+
+fn expected(specs: &[Spec], packet: &Packet, leads: Leads) -> Outcome {
     let Some((spec, door)) = door(specs, packet) else {
-        return Outcome::Untouched;
+        return match leads {
+            Leads::Ipvs if is_taken(specs, packet.to) => Outcome::Rejected,
+            _ => Outcome::Untouched,
+        };
     };
     let is_pod = packet.input.is_some_and(|name| name.starts_with("ptl"));
     let is_node = packet.input.is_none();
@@ -108,10 +126,22 @@ fn expected(specs: &[Spec], packet: &Packet) -> Outcome {
             .map(|one| (*one, (share, masquerade || hairpin(one))));
         Outcome::To(led.collect::<BTreeMap<_, _>>())
     };
-    // Rule 125. A node's own packet to an address that is no node's leaves it: others may know better.
+    // Rule 136. Who may ask is asked first where IPVS leads, and else after it is known that somebody can be asked.
+    let source: IpAddr = packet.source;
+    let is_within = |net: &str| net.parse::<ipnet::IpNet>().unwrap().contains(&source);
+    let is_node_at_balanced = spec.ranges == 2 && source.to_string() == spec.balanced_ip();
+    let may_ask = match spec.ranges {
+        0 => true,
+        1 => is_within("198.18.0.0/15"),
+        _ => is_within("198.18.0.0/15") || is_within("192.0.2.0/24") || is_node_at_balanced,
+    };
+    // Rule 125. A node's own packet to an address that is no node's leaves it: others may know better. With IPVS it is the
+    // node's.
     if all.is_empty() {
         return match door {
-            Door::Balanced | Door::External if is_node && !is_local(packet.to) => {
+            Door::Balanced | Door::External
+                if leads == Leads::Chains && is_node && !is_local(packet.to) =>
+            {
                 Outcome::Untouched
             }
             _ => Outcome::Rejected,
@@ -125,15 +155,6 @@ fn expected(specs: &[Spec], packet: &Packet) -> Outcome {
             false => to(&all, !is_pod),
         };
     }
-    // Rule 136.
-    let source: IpAddr = packet.source;
-    let is_within = |net: &str| net.parse::<ipnet::IpNet>().unwrap().contains(&source);
-    let is_node_at_balanced = spec.ranges == 2 && source.to_string() == spec.balanced_ip();
-    let may_ask = match spec.ranges {
-        0 => true,
-        1 => is_within("198.18.0.0/15"),
-        _ => is_within("198.18.0.0/15") || is_within("192.0.2.0/24") || is_node_at_balanced,
-    };
     if door == Door::Balanced && !may_ask {
         return Outcome::Dropped;
     }
@@ -199,21 +220,31 @@ proptest! {
 
     #[test]
     fn rules_125_to_136_every_sender_at_every_address_gets_what_the_rules_say(
-        specs in prop::collection::vec(spec(), 1..5), few_chains: bool
+        specs in prop::collection::vec(spec(), 1..5), few_chains: bool, by_ipvs: bool
     ) {
         let specs = different(specs);
         let mut options = options();
         if few_chains {
             options.endpoint_chains = EndpointChains::Needed;
         }
-        let compiler = compiled_with(&world(&specs), options);
-        let interpreter = Interpreter { rules: &compiler, family: Family::V4 };
+        let world = world(&specs);
+        let leads = if by_ipvs { Leads::Ipvs } else { Leads::Chains };
+        if by_ipvs {
+            options.leads = leads;
+            options.node_addresses = place().addresses;
+        }
+        let compiler = compiled_with(&world, options.clone());
+        let mut virtuals = ipvs::Compiler::new(ipvs::Scheduler::Rr, options);
+        let all = world.model.services().map(|(name, _)| name.clone()).collect();
+        virtuals.update(&world.model, &all);
+        let ipvs = by_ipvs.then(|| virtuals.desired());
+        let interpreter = Interpreter { rules: &compiler, family: Family::V4, ipvs };
         let mut asked = 0;
         for (to, port) in addresses(&specs) {
             for (source, input) in SENDERS {
                 for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
                     let packet = Packet { source: source.parse().unwrap(), input, to, port, protocol, remembered: None };
-                    let (found, expected) = (interpreter.judge(&packet), expected(&specs, &packet));
+                    let (found, expected) = (interpreter.judge(&packet), expected(&specs, &packet, leads));
                     prop_assert!(same(&found, &expected), "{packet:?}: {found:?}, but the rules say {expected:?}");
                     asked += 1;
                 }
@@ -228,7 +259,7 @@ proptest! {
     ) {
         let spec = Spec { affinity: true, internal_is_local: false, ..spec };
         let compiler = compiled(&world(std::slice::from_ref(&spec)));
-        let interpreter = Interpreter { rules: &compiler, family: Family::V4 };
+        let interpreter = Interpreter { rules: &compiler, family: Family::V4, ipvs: None };
         let asked = usable(&spec, false);
         let gone: SocketAddr = "10.1.9.9:8080".parse().unwrap();
         let kept = asked.get(remembered).copied();
@@ -247,7 +278,7 @@ proptest! {
         let found = interpreter.judge(&packet);
         match kept {
             Some(kept) => prop_assert_eq!(found, Outcome::To([(kept, (1.0, false))].into())),
-            None => prop_assert!(same(&found, &expected(std::slice::from_ref(&spec), &packet))),
+            None => prop_assert!(same(&found, &expected(std::slice::from_ref(&spec), &packet, Leads::Chains))),
         }
     }
 }
