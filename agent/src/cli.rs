@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::firewall::Choice;
 use crate::mtu::MtuChoice;
+use crate::service_proxy::ProxyMode;
 use crate::{
     bgp, cni_install, control, convert, crds, dns, doctor, drops, http, ipam, leave, policy, run,
     trace, wireguard,
@@ -93,6 +94,10 @@ pub struct AgentArgs {
     /// Sockets: agent.sock and cni.sock.
     #[arg(long, value_name = "DIR", default_value = "/run/portolan")]
     pub run_dir: PathBuf,
+    /// By what Services are served (with `--features services`). Started with another mode, the agent brings that one's objects
+    /// into the kernel before the last one's go: connections stay.
+    #[arg(long, value_enum, default_value_t)]
+    pub proxy_mode: ProxyMode,
     /// Where /metrics, /livez and /readyz are served; an IPv6 address may stand without brackets.
     #[arg(long, value_name = "ADDR:PORT", value_parser = http::address)]
     pub metrics: Option<SocketAddr>,
@@ -250,6 +255,12 @@ pub(crate) fn mark_mask(text: &str) -> Result<::policy::MarkMask, String> {
 }
 
 impl AgentArgs {
+    /// Whether Services are served, and not by iptables.
+    #[must_use]
+    pub fn serves_without_iptables(&self) -> bool {
+        self.has(Feature::Services) && self.proxy_mode != ProxyMode::Iptables
+    }
+
     /// Whether a part runs.
     #[must_use]
     pub fn has(&self, feature: Feature) -> bool {

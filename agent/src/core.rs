@@ -33,7 +33,7 @@ pub(crate) use known::belongs_here;
 use crate::attachments::{self, Leases, Settings, host_interface};
 use crate::dns::Domains;
 use crate::speaker;
-use crate::{conntrack, firewall, mtu, routing};
+use crate::{conntrack, firewall, mtu, routing, service_proxy};
 use bgp::is_of_bgp;
 use early::EarlyPods;
 use egress::Egress;
@@ -107,6 +107,8 @@ pub(crate) struct Outputs {
     pub(crate) ways: routes::Ways,
     /// The speaker, once this node is known.
     pub(crate) speaker: Option<speaker::Compiled>,
+    /// Services, where they are not served by iptables.
+    pub(crate) proxy: service_proxy::Goal,
     /// Blocks to claim and to give back.
     pub(crate) blocks: Goal,
 }
@@ -424,7 +426,7 @@ impl Core {
         let compiled = self.policy.compile();
         let elsewhere = self.elsewhere();
         let (host_ports, egress) = (self.compile_host_ports(), self.compile_egress());
-        let services = self.compile_services();
+        let (services, proxy) = self.compile_services();
         let watched = self.watched_services();
         self.unsupported = compiled.problems.iter().map(ToString::to_string).collect();
         self.unsupported.extend(self.domains.problems());
@@ -477,6 +479,7 @@ impl Core {
             },
             ways: mtu::ways(self.own_node(), self.nodes(), speaker.as_ref()),
             speaker,
+            proxy,
             blocks: self.blocks.goal(),
         })
     }

@@ -33,6 +33,7 @@ mod report;
 mod routing;
 mod run;
 mod service;
+mod service_proxy;
 mod shell;
 mod sockets;
 mod source;

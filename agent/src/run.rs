@@ -168,7 +168,7 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
         core.use_pools(args.idle_block_time);
     }
     if args.has(Feature::Services) {
-        core.serve_services();
+        core.serve_services(args.proxy_mode);
     }
     if source.pods.is_some() {
         core.ask_for_pods();

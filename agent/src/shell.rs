@@ -22,7 +22,7 @@ use crate::source::{self, Whereabouts};
 use crate::speaker::{self, Compiled};
 use crate::{
     bgp_status, blocks, conntrack, dns, drops, events, firewall, mtu, nexthops, node_health,
-    routing, wireguard,
+    routing, service_proxy, wireguard,
 };
 
 /// The tasks that carry things out, seen from the core.
@@ -35,6 +35,7 @@ pub(crate) struct Shell {
     pub(crate) cut: watch::Receiver<conntrack::Cut>,
     local: watch::Sender<routing::Local>,
     pub(crate) routing_applied: watch::Receiver<routing::Applied>,
+    pub(crate) proxy: service_proxy::Handle,
     pub(crate) mtu: mtu::Handle,
     pods: watch::Sender<Vec<PodStatus>>,
     conditions: watch::Sender<Vec<ObjectCondition>>,
@@ -73,8 +74,6 @@ impl Shell {
         messages: mpsc::Sender<Message>,
         forwarding: Forwarding,
     ) -> Self {
-        let (firewall, firewall_goal) = watch::channel(firewall::Desired::default());
-        let (firewall_report, firewall_applied) = watch::channel(firewall::Applied::default());
         let (flows, flows_goal) = watch::channel(conntrack::Goal::default());
         let (cut_report, cut) = watch::channel(conntrack::Cut::default());
         let (local, local_goal) = watch::channel(routing::Local::default());
@@ -88,7 +87,7 @@ impl Shell {
         let (failed, blocks_failed) = watch::channel(None);
         let (problems, known_problems) = watch::channel(Vec::new());
         let (routers, known_routers) = watch::channel(Arc::default());
-        start_policy(args, (firewall_goal, firewall_report), messages.clone());
+        let (firewall, firewall_applied, proxy) = start_rules(args, messages.clone());
         tokio::spawn(conntrack::run_task(
             flows_goal,
             firewall_applied.clone(),
@@ -127,6 +126,7 @@ impl Shell {
             flows,
             cut,
             local,
+            proxy,
             mtu: mtu::Handle::start(args, &routing_applied),
             routing_applied,
             pods,
@@ -234,6 +234,7 @@ impl Shell {
         let overhead = overlays.map(overlay::Demand::overhead).max();
         self.mtu
             .set_ways(outputs.ways, overhead.unwrap_or_default());
+        self.proxy.goal.send_replace(outputs.proxy);
         self.local.send_replace(outputs.local);
         self.blocks.send_if_modified(|old| {
             let changed = *old != outputs.blocks;
@@ -314,23 +315,47 @@ impl Shell {
     }
 }
 
+/// Starts what brings rules into the kernel, by iptables and else: each waits for the other where it must.
+fn start_rules(
+    args: &AgentArgs,
+    messages: mpsc::Sender<Message>,
+) -> (
+    watch::Sender<firewall::Desired>,
+    watch::Receiver<firewall::Applied>,
+    service_proxy::Handle,
+) {
+    let (firewall, goal) = watch::channel(firewall::Desired::default());
+    let (report, firewall_applied) = watch::channel(firewall::Applied::default());
+    let proxy = service_proxy::Handle::start(firewall_applied.clone());
+    let held_until = args
+        .serves_without_iptables()
+        .then(|| proxy.applied.clone());
+    start_policy(args, (goal, report, held_until), messages);
+    (firewall, firewall_applied, proxy)
+}
+
 /// Brings chains and sets into the kernel; without policy those that pods need all the same.
 fn start_policy(
     args: &AgentArgs,
-    (goal, report): (
+    (goal, report, held_until): (
         watch::Receiver<firewall::Desired>,
         watch::Sender<firewall::Applied>,
+        Option<watch::Receiver<service_proxy::Applied>>,
     ),
     core: mpsc::Sender<Message>,
 ) {
     let choice = args.iptables;
     if args.has(Feature::Policy) {
         let task = firewall::Task::new(choice, goal, report, core);
-        tokio::spawn(task.run());
+        tokio::spawn(task.keeping_services(held_until).run());
     } else {
         let attaches_pods = args.has(Feature::Cni);
-        let task = firewall::run_without_policy(choice, attaches_pods, goal, report, core);
-        tokio::spawn(task);
+        let look = firewall::WithoutPolicy {
+            choice,
+            attaches_pods,
+            held_until,
+        };
+        tokio::spawn(firewall::run_without_policy(look, goal, report, core));
     }
 }
 

@@ -13,7 +13,7 @@ use crate::message::Message;
 use crate::report::{self, Report};
 use crate::service::ServicesReport;
 use crate::shell::Shell;
-use crate::{firewall, routing};
+use crate::{firewall, routing, service_proxy};
 
 /// Waits until what the source holds now is in the kernel.
 pub(crate) fn wait(shell: &Shell, timeout: Duration, reply: oneshot::Sender<Result<(), String>>) {
@@ -21,6 +21,7 @@ pub(crate) fn wait(shell: &Shell, timeout: Duration, reply: oneshot::Sender<Resu
     let core = shell.messages.clone();
     let mut firewall = shell.firewall_applied.clone();
     let mut routing = shell.routing_applied.clone();
+    let mut proxy = shell.proxy.applied.clone();
     tokio::spawn(async move {
         let work = async {
             refresh.refresh().await;
@@ -37,12 +38,20 @@ pub(crate) fn wait(shell: &Shell, timeout: Duration, reply: oneshot::Sender<Resu
                 .wait_for(|state| state.generation >= goal)
                 .await
                 .ok()?;
+            proxy
+                .wait_for(|state| state.generation >= goal)
+                .await
+                .ok()?;
             Some(())
         };
         let outcome = match tokio::time::timeout(timeout, work).await {
             Ok(Some(())) => Ok(()),
             Ok(None) => Err("the agent is stopping".to_owned()),
-            Err(_) => Err(missing(&firewall.borrow(), &routing.borrow())),
+            Err(_) => Err(missing(
+                &firewall.borrow(),
+                &routing.borrow(),
+                &proxy.borrow(),
+            )),
         };
         let _ = reply.send(outcome);
     });
@@ -78,6 +87,13 @@ fn errors(
     errors.extend(firewall.other_proxy.iter().map(|chain| {
         format!("Services are left to another proxy, whose chain {chain} is here: end it and run `kube-proxy --cleanup`, or start the agent without `services` in --features")
     }));
+    let proxy = shell.proxy.applied.borrow();
+    errors.extend(
+        proxy
+            .error
+            .iter()
+            .map(|error| format!("Services are not in the kernel: {error}")),
+    );
     let blocks = shell.blocks_failed.borrow().clone();
     errors.extend(blocks);
     errors.extend(not_here(core, shell));
@@ -286,7 +302,14 @@ fn describe(endpoint: Endpoint) -> report::Endpoint {
     }
 }
 
-fn missing(firewall: &firewall::Applied, routing: &routing::Applied) -> String {
+fn missing(
+    firewall: &firewall::Applied,
+    routing: &routing::Applied,
+    proxy: &service_proxy::Applied,
+) -> String {
+    if let Some(error) = &proxy.error {
+        return format!("Services: {error}");
+    }
     match (&firewall.error, routing.failed.first()) {
         (Some(error), _) => format!("policy: {error}"),
         (None, Some((prefix, why))) => format!("route {prefix}: {why}"),

@@ -41,6 +41,16 @@ impl Words {
         Self(joined.into())
     }
 
+    /// Whether they lead into a chain of Services.
+    fn leads_to_services(&self) -> bool {
+        let mut words = self
+            .0
+            .split('\0')
+            .skip_while(|word| !matches!(*word, "-j" | "-g"));
+        let target = words.nth(1).and_then(ChainName::read);
+        target.is_some_and(|name| name.serves())
+    }
+
     /// The rule that they say, if it is one that we write.
     pub(crate) fn rule(&self) -> Option<Rule> {
         let words: Vec<Cow<'_, str>> = self.0.split('\0').map(Cow::Borrowed).collect();
@@ -216,6 +226,20 @@ impl Actual {
             .values()
             .filter_map(|table| table.other_proxy.as_deref());
         found.next()
+    }
+
+    /// The same as if chains of Services, and the ways into them, were others': a plan neither uses nor removes them.
+    #[must_use]
+    pub fn without_services(mut self) -> Self {
+        for table in self.tables.values_mut() {
+            Arc::make_mut(&mut table.ours).retain(|name, _| !name.serves());
+            for slot in Arc::make_mut(&mut table.others).values_mut().flatten() {
+                if matches!(slot, Slot::Ours(words) if words.leads_to_services()) {
+                    *slot = Slot::Foreign;
+                }
+            }
+        }
+        self
     }
 
     /// How many rules of ours there are, hooks included.

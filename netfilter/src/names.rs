@@ -216,6 +216,11 @@ impl ChainName {
         self.0.starts_with(SERVICE_PREFIX)
     }
 
+    /// Whether it is a chain that serves Services, one that tells their addresses apart among them.
+    pub(crate) fn serves(&self) -> bool {
+        self.is_of_services() || self.0.starts_with("PTL-SVC-")
+    }
+
     /// A name read back from the kernel, if it is one that we use.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let valid = match text.strip_prefix(CHAIN_PREFIX) {

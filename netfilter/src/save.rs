@@ -249,6 +249,32 @@ mod tests {
     }
 
     #[test]
+    fn chains_of_services_can_be_left_out_of_the_books_and_are_neither_used_nor_removed() {
+        use crate::{Action, ChainName, Effort, Rule, Ruleset, plan};
+        let to = |name| Rule::new([], Action::Jump(name)).render();
+        let services = to(ChainName::of_services("KUBE-SERVICES"));
+        let text = format!(
+            "*nat\n:PREROUTING ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\n:PTL-A - [0:0]\n\
+             -A PREROUTING {services}\n-A PREROUTING {}\n-A KUBE-SERVICES {}\nCOMMIT\n",
+            to(ChainName::fixed("A")),
+            Rule::new([], Action::Return).render(),
+        );
+        let actual = Actual::parse(&text).unwrap();
+        let removal = |actual| plan(&actual, &Ruleset::default(), Effort::Exact).restore;
+        let all = removal(actual.clone()).unwrap();
+        let rest = removal(actual.without_services()).unwrap();
+        assert!(
+            all.contains("-X KUBE-SERVICES") && all.contains("-X PTL-A"),
+            "{all}"
+        );
+        assert!(
+            !rest.contains("KUBE-SERVICES") && rest.contains("-X PTL-A"),
+            "{rest}"
+        );
+        assert!(rest.contains("-D PREROUTING 2") || rest.matches("-D PREROUTING").count() == 1);
+    }
+
+    #[test]
     fn tables_that_we_never_write_are_passed_over() {
         let actual = Actual::parse("*security\n:INPUT ACCEPT [0:0]\nCOMMIT\n").unwrap();
         assert_eq!(actual, Actual::default());

@@ -9,12 +9,13 @@ use api::resources::Node;
 use api::{Change, Key, Resource};
 use netfilter::Family;
 use services::proxy::index::{Index, Place, Touched};
-use services::proxy::iptables::{Compiler, Options};
+use services::proxy::iptables::{self, Options};
 use services::proxy::model::Model;
 
 use super::Core;
 use crate::firewall::ServiceRules;
 use crate::service::ServicesReport;
+use crate::service_proxy::{Goal, ProxyMode};
 pub(super) use watched::Watched;
 
 /// The label that says where a node is.
@@ -28,19 +29,62 @@ pub(super) struct Services {
     compiler: Compiler,
     /// What changed since it was compiled last.
     touched: Touched,
-    rules: Arc<ServiceRules>,
     /// What tasks beside the rules hang on.
     watched: Watched,
 }
 
+/// What makes of the model what the chosen mode writes. What did not change stays the same allocation.
+#[derive(Debug)]
+enum Compiler {
+    Iptables {
+        compiler: iptables::Compiler,
+        rules: Arc<ServiceRules>,
+    },
+}
+
+impl Compiler {
+    fn new(mode: ProxyMode, options: Options) -> Self {
+        match mode {
+            ProxyMode::Iptables => {
+                let compiler = iptables::Compiler::new(options);
+                let rules = Arc::new(rules(&compiler));
+                Self::Iptables { compiler, rules }
+            }
+        }
+    }
+
+    fn mode(&self) -> ProxyMode {
+        match self {
+            Self::Iptables { .. } => ProxyMode::Iptables,
+        }
+    }
+
+    /// Takes the Services that are served otherwise than before.
+    fn update(&mut self, model: &Model, changed: &Touched) {
+        match self {
+            Self::Iptables {
+                compiler,
+                rules: old,
+            } => {
+                compiler.update(model, changed);
+                *old = Arc::new(rules(compiler));
+            }
+        }
+    }
+}
+
+fn rules(compiler: &iptables::Compiler) -> ServiceRules {
+    let [v4, v6] = Family::ALL.map(|family| compiler.rules(family).clone());
+    ServiceRules { v4, v6 }
+}
+
 impl Services {
-    fn new(options: Options) -> Self {
+    fn new(mode: ProxyMode, options: Options) -> Self {
         Self {
             index: Index::default(),
             model: Model::default(),
-            compiler: Compiler::new(options),
+            compiler: Compiler::new(mode, options),
             touched: Touched::new(),
-            rules: Arc::default(),
             watched: Watched::default(),
         }
     }
@@ -62,25 +106,22 @@ impl Services {
         None
     }
 
-    fn compile(&mut self, place: Place) -> Arc<ServiceRules> {
+    fn compile(&mut self, place: Place) {
         self.touched.extend(self.index.set_place(place));
         let touched = std::mem::take(&mut self.touched);
         let changed = self.model.refresh(&self.index, &touched);
         self.watched.update(&self.model, &changed);
-        if !changed.is_empty() || self.rules.is_empty() {
+        if !changed.is_empty() {
             self.compiler.update(&self.model, &changed);
-            let [v4, v6] = Family::ALL.map(|family| self.compiler.rules(family).clone());
-            self.rules = Arc::new(ServiceRules { v4, v6 });
         }
-        self.rules.clone()
     }
 }
 
 impl Core {
     /// Has Services served on this node.
-    pub(crate) fn serve_services(&mut self) {
+    pub(crate) fn serve_services(&mut self, mode: ProxyMode) {
         let prefix = self.policy.settings().interface_prefix.clone();
-        self.services = Some(Services::new(Options::new(prefix)));
+        self.services = Some(Services::new(mode, Options::new(prefix)));
     }
 
     /// Takes what Services are made of; gives back all else.
@@ -103,16 +144,21 @@ impl Core {
         services.map_or_else(Watched::default, |services| services.watched.clone())
     }
 
-    /// What is to be in the kernel: the same allocation if that is what it was.
-    pub(super) fn compile_services(&mut self) -> Arc<ServiceRules> {
-        if self.services.is_none() {
-            return Arc::default();
-        }
+    /// What is to be in the kernel, by iptables and else: the same allocations if that is what it was.
+    pub(super) fn compile_services(&mut self) -> (Arc<ServiceRules>, Goal) {
         let place = place(&self.node, self.own_node());
-        let services = self.services.as_mut();
-        services
-            .map(|services| services.compile(place))
-            .unwrap_or_default()
+        let mut goal = Goal {
+            generation: self.generation,
+            ..Goal::default()
+        };
+        let Some(services) = &mut self.services else {
+            return (Arc::default(), goal);
+        };
+        services.compile(place);
+        goal.mode = Some(services.compiler.mode());
+        match &services.compiler {
+            Compiler::Iptables { rules, .. } => (rules.clone(), goal),
+        }
     }
 }
 

@@ -90,6 +90,12 @@ impl Kernel {
         self.sets.sizes()
     }
 
+    /// The same without what serves Services: neither planned with nor removed.
+    pub(crate) fn without_services(self) -> Self {
+        let [v4, v6] = [self.v4, self.v6].map(Actual::without_services);
+        Self { v4, v6, ..self }
+    }
+
     /// A chain of another proxy of Services.
     pub(crate) fn other_proxy(&self) -> Option<&str> {
         self.v4.other_proxy().or(self.v6.other_proxy())

@@ -19,4 +19,4 @@ pub(crate) use held::{Held, read_held};
 pub(crate) use latency::Histogram;
 pub(crate) use programs::{Look, all_counted};
 pub(crate) use state::{Applied, Desired, ServiceRules, Stamp};
-pub(crate) use task::{Task, clean, run_without_policy};
+pub(crate) use task::{Task, WithoutPolicy, clean, run_without_policy};

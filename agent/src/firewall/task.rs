@@ -19,22 +19,29 @@ use super::programs::{BackendError, Look, Programs};
 use super::ready::Ready;
 use super::state::{Applied, Desired};
 use crate::message::Message;
+use crate::service_proxy;
 
 /// So long after a write the programs for the next one are started.
 const BREATH: Duration = Duration::from_millis(10);
 /// So many rules that nobody needs are too many to wait for a quiet time.
 const TOO_MANY_LEFT: usize = 2000;
 
+/// What hangs on the flags where policy is left out.
+pub(crate) struct WithoutPolicy {
+    pub(crate) choice: Choice,
+    pub(crate) attaches_pods: bool,
+    pub(crate) held_until: Option<watch::Receiver<service_proxy::Applied>>,
+}
+
 /// Where policy is left out: every generation counts as applied, and nothing is written, until an address is to change on
 /// the way, by a host port or by `natOutgoing`, or a tunnel stands: now or, where this agent attaches pods, in an earlier run.
 pub(crate) async fn run_without_policy(
-    choice: Choice,
-    attaches_pods: bool,
+    flags: WithoutPolicy,
     mut desired: watch::Receiver<Desired>,
     applied: watch::Sender<Applied>,
     core: mpsc::Sender<Message>,
 ) {
-    let mut may_be_left = attaches_pods;
+    let mut may_be_left = flags.attaches_pods;
     while desired.changed().await.is_ok() {
         let (generation, has_more_than_policy) = {
             let desired = desired.borrow_and_update();
@@ -42,7 +49,8 @@ pub(crate) async fn run_without_policy(
         };
         let is_left = std::mem::take(&mut may_be_left) && is_more_than_policy_left().await;
         if has_more_than_policy || is_left {
-            let mut task = Task::new(choice, desired, applied, core);
+            let task = Task::new(flags.choice, desired, applied, core);
+            let mut task = task.keeping_services(flags.held_until);
             task.is_without_policy = true;
             return task.run().await;
         }
@@ -97,6 +105,8 @@ pub(crate) struct Task {
     quarantine: Quarantine,
     /// Nothing is to be there but what changes addresses.
     is_without_policy: bool,
+    /// Where another mode is to serve Services: until it does, an earlier run's chains of Services stay as they are.
+    held_until: Option<watch::Receiver<service_proxy::Applied>>,
 }
 
 impl Task {
@@ -111,6 +121,7 @@ impl Task {
             core,
             quarantine: Quarantine::new(),
             is_without_policy: false,
+            held_until: None,
             choice,
             desired,
             applied,
@@ -122,6 +133,15 @@ impl Task {
             ready: Ready::default(),
             ready_at: None,
         }
+    }
+
+    /// Keeps chains of Services of an earlier run until another mode has a generation in the kernel.
+    pub(crate) fn keeping_services(
+        mut self,
+        until: Option<watch::Receiver<service_proxy::Applied>>,
+    ) -> Self {
+        self.held_until = until;
+        self
     }
 
     /// Runs until the desired state's sender is gone.
@@ -154,6 +174,12 @@ impl Task {
             tokio::select! {
                 biased;
                 changed = self.desired.changed() => return changed.ok().map(|()| Turn::Apply),
+                () = served_otherwise(&mut self.held_until), if self.held_until.is_some() => {
+                    self.held_until = None;
+                    // What was left out of the books is read.
+                    self.kernel = None;
+                    return Some(Turn::Apply);
+                }
                 () = self.notices.next() => self.pace.doubt(Instant::now()),
                 () = sleep_until(at.into()) => return Some(turn),
                 () = sleep_until(self.ready_at.unwrap_or(at).into()), if self.ready_at.is_some() => {
@@ -319,7 +345,10 @@ impl Task {
             None => self.choose(&Look::now().await?).await?,
         };
         self.pace.read_back(start, Instant::now());
-        Ok(kernel)
+        Ok(match self.held_until {
+            Some(_) => kernel.without_services(),
+            None => kernel,
+        })
     }
 
     /// Decides for a back end, and gives what is in it.
@@ -427,6 +456,17 @@ impl Task {
             state.error = Some(error.to_string());
             state.is_blocked = why == Failure::Blocked;
         });
+    }
+}
+
+/// Waits until another mode serves Services; without its task for ever.
+async fn served_otherwise(until: &mut Option<watch::Receiver<service_proxy::Applied>>) {
+    let served = match until {
+        Some(until) => until.wait_for(|state| state.generation > 0).await.is_ok(),
+        None => false,
+    };
+    if !served {
+        std::future::pending::<()>().await;
     }
 }
 

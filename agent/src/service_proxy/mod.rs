@@ -1,0 +1,65 @@
+//! Services in the modes that are not iptables: what is to be in the kernel comes in, and what is there goes out. Rules of
+//! iptables are the firewall's; here it is seen to that one mode's objects go only once the other's are in force.
+//!
+//! ```text
+//! core ─Goal─► service_proxy ─Applied─► firewall (keeps an earlier run's rules until then), status, conntrack's clean-up
+//!                    ▲──Applied── firewall (whose rules are to be there before the others' objects go)
+//! ```
+//! A mode is added so: a value of [`ProxyMode`]; a compiler in `core::proxy::Compiler`; its objects in [`Goal`]; and in the task a
+//! writer, which [`task::Writers`] asks to bring what is to be, and to remove everything of its kind where another mode serves.
+
+mod task;
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use tokio::sync::watch;
+
+use crate::firewall;
+
+/// By what Services are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProxyMode {
+    /// Chains with kube-proxy's names, by iptables.
+    #[default]
+    Iptables,
+}
+
+/// What is to be in the kernel.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Goal {
+    /// That of the outputs; 0 means nothing published yet.
+    pub(crate) generation: u64,
+    /// By what Services are served; `None`: they are not.
+    pub(crate) mode: Option<ProxyMode>,
+}
+
+/// What the task reports.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Applied {
+    /// The newest generation that is wholly in the kernel, as far as it isn't the firewall's.
+    pub(crate) generation: u64,
+    /// Why the newest try failed.
+    pub(crate) error: Option<String>,
+    /// How long the last write took.
+    pub(crate) last_duration: Duration,
+    /// How many times something was written.
+    pub(crate) writes: u64,
+}
+
+/// The task, seen from the others.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) goal: watch::Sender<Goal>,
+    pub(crate) applied: watch::Receiver<Applied>,
+}
+
+impl Handle {
+    /// Starts the task; nothing is written before the first goal.
+    pub(crate) fn start(firewall: watch::Receiver<firewall::Applied>) -> Self {
+        let (goal, goals) = watch::channel(Goal::default());
+        let (report, applied) = watch::channel(Applied::default());
+        tokio::spawn(task::run_task(goals, firewall, report));
+        Self { goal, applied }
+    }
+}
