@@ -1,7 +1,7 @@
 //! The cheapest `iptables-restore --noflush` text that leads from what is there to what is wanted.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -14,6 +14,9 @@ use crate::ruleset::{Hook, HookPosition, Ruleset, TableRules};
 
 /// An additive plan that would leave more rules than this which no packet reaches is made an exact one.
 const MOST_DEAD_RULES: usize = 2_000;
+
+/// So many new chains make iptables-nft slow: for each command it goes through a list of all chains that are named.
+const MANY_CHAINS: usize = 500;
 
 /// How much of a difference is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +121,8 @@ struct TablePlanner<'a> {
     effort: Effort,
     edit: Edit,
     new_chains: Vec<ChainName>,
+    /// Base chains that rules of ours are to stand in.
+    hooked: BTreeSet<&'static str>,
     /// Chains to be emptied and removed once nothing refers to them.
     stale: Vec<ChainName>,
     leftover: bool,
@@ -132,6 +137,7 @@ impl<'a> TablePlanner<'a> {
             effort,
             edit: Edit::default(),
             new_chains: Vec::new(),
+            hooked: BTreeSet::new(),
             stale: Vec::new(),
             leftover: false,
             dead_rules: 0,
@@ -226,7 +232,9 @@ impl<'a> TablePlanner<'a> {
             rule,
         } in &wanted.hooks
         {
-            let (first, last) = chains.entry(Builtin::name(*chain)).or_default();
+            let name = Builtin::name(*chain);
+            self.hooked.insert(name);
+            let (first, last) = chains.entry(name).or_default();
             match position {
                 HookPosition::First => first.push(Wanted::of(rule)),
                 HookPosition::Last => last.push(Wanted::of(rule)),
@@ -255,9 +263,40 @@ impl<'a> TablePlanner<'a> {
         let _ = self.write(table, text);
     }
 
+    /// Where many chains are new, has the program list the table first, which has none of ours yet. iptables-nft then reads all
+    /// chains, and no longer looks each command's chain up in the list of those that it is to read: 75,800 rules in 12,900 chains
+    /// take it 3 s in place of 16 s, and 175,800 in 62,900 chains 10 s of processor time where they never came to an end.
+    ///
+    /// It makes no base chain then, either, so those must be there. Those of nat are made: a policy of theirs is always ACCEPT.
+    fn have_all_chains_read(&self, table: Table, text: &mut String) -> std::fmt::Result {
+        let is_first = self.present.ours.len() < MANY_CHAINS;
+        if self.new_chains.len() < MANY_CHAINS || !is_first {
+            return Ok(());
+        }
+        let absent = self
+            .hooked
+            .iter()
+            .filter(|name| !self.present.others.contains_key(**name));
+        let absent: Vec<&str> = absent.copied().collect();
+        if !absent.is_empty() && table != Table::Nat {
+            return Ok(());
+        }
+        writeln!(text, "-S")?;
+        absent
+            .iter()
+            .try_for_each(|name| writeln!(text, ":{name} ACCEPT [0:0]"))
+    }
+
     fn write(&self, table: Table, text: &mut String) -> std::fmt::Result {
         writeln!(text, "*{}", table.name())?;
-        for chain in &self.new_chains {
+        self.have_all_chains_read(table, text)?;
+        let mut new: Vec<&ChainName> = self.new_chains.iter().collect();
+        // iptables-nft keeps a sorted list of chains and looks for each new one's place from its start: the last name first
+        // is found at once, where the first name first takes time by the square of their number.
+        if new.len() >= MANY_CHAINS {
+            new.reverse();
+        }
+        for chain in new {
             writeln!(text, ":{chain} - [0:0]")?;
         }
         text.push_str(&self.edit.lines);

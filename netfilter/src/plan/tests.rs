@@ -485,3 +485,39 @@ fn ours_is_taken_from_a_chain_of_others_by_what_it_says_not_by_where_it_stood() 
     ];
     assert_eq!(kernel.chains[FORWARD], expected);
 }
+
+/// So many chains that a rule in a built-in chain leads to.
+fn many_chains(table: Table, count: usize) -> Ruleset {
+    let mut wanted = Ruleset::default();
+    let of_table = wanted.tables.entry(table).or_default();
+    for number in 0..count {
+        let rule = Rule::new([], Action::Return);
+        let chain = ChainName::hashed("X", &[&number.to_string()]);
+        of_table.chains.insert(chain.clone(), [rule].into());
+        of_table.hooks.push(Hook {
+            chain: Builtin::Output,
+            position: HookPosition::First,
+            rule: Rule::new([], Action::Jump(chain)),
+        });
+    }
+    wanted
+}
+
+#[test]
+fn many_new_chains_stand_last_name_first_behind_a_listing_if_their_base_chains_are_there() {
+    let lines = |actual: &str, table, count| -> Vec<String> {
+        let actual = Actual::parse(actual).unwrap();
+        let made = plan(&actual, &many_chains(table, count), Effort::Exact);
+        made.restore.unwrap().lines().map(str::to_owned).collect()
+    };
+    let nat = lines("", Table::Nat, 500);
+    assert_eq!(nat[1..3], ["-S", ":OUTPUT ACCEPT [0:0]"]);
+    assert!(nat[3..503].is_sorted_by(|one, next| one > next), "{nat:?}");
+    assert_eq!(lines("", Table::Nat, 499)[1][..5], *":PTL-");
+    // A policy of filter is not ours to set.
+    assert_eq!(lines("", Table::Filter, 500)[1][..5], *":PTL-");
+    let there = "*filter\n:OUTPUT DROP [0:0]\nCOMMIT\n";
+    let filter = lines(there, Table::Filter, 500);
+    assert_eq!(filter[1], "-S");
+    assert!(filter[2].starts_with(":PTL-"), "{filter:?}");
+}
