@@ -12,6 +12,7 @@ mod dispatch;
 mod port;
 mod served;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use netfilter::{ChainName, Family, InterfaceName, IpSet, Rule, Ruleset, SetName,
 use self::dispatch::{Dispatch, Key, Role};
 pub(super) use self::served::{addresses, virtual_addresses};
 use super::index::Touched;
-use super::model::{Model, Served};
+use super::model::{Model, Served, ServicePort};
 
 /// What the rules hang on besides the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,14 +56,30 @@ pub enum Leads {
     Ipvs,
 }
 
+/// Up to so many endpoints of a family each has a chain of its own: where kube-proxy, too, begins to leave out what people look for.
+pub const MOST_ENDPOINT_CHAINS: usize = 1000;
+
 /// Which endpoints have a chain KUBE-SEP-… of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointChains {
     /// All, as people know it.
     All,
+    /// All of a family while there are no more of them; else those that need one.
+    AllUpTo(usize),
     /// Those alone that need one: they may ask themselves, or clients keep them. To the others KUBE-SVC-… leads by itself. For
     /// many Services: what iptables-nft takes to write chains grows by the square of their number.
     Needed,
+}
+
+impl EndpointChains {
+    /// What holds of so many endpoints.
+    fn of(self, endpoints: usize) -> Self {
+        match self {
+            Self::AllUpTo(most) if endpoints <= most => Self::All,
+            Self::AllUpTo(_) | Self::Needed => Self::Needed,
+            Self::All => Self::All,
+        }
+    }
 }
 
 impl Options {
@@ -73,7 +90,7 @@ impl Options {
             masquerade_mark: 0x4000,
             node_port_addresses: Vec::new(),
             tcp_is_liberal: false,
-            endpoint_chains: EndpointChains::All,
+            endpoint_chains: EndpointChains::AllUpTo(MOST_ENDPOINT_CHAINS),
             leads: Leads::Chains,
             node_addresses: Vec::new(),
         }
@@ -89,6 +106,8 @@ struct Part {
     rules: Vec<(Role, (Key, Rule))>,
     /// What of it IPVS serves.
     served: served::Members,
+    /// How many endpoints its ports lead to.
+    endpoints: usize,
 }
 
 /// One family's rules, and what they were made of.
@@ -100,6 +119,10 @@ struct Compiled {
     rules: Arc<Ruleset>,
     /// None unless IPVS leads.
     sets: BTreeMap<SetName, Arc<IpSet>>,
+    /// Of all parts.
+    endpoints: usize,
+    /// What that number means.
+    endpoint_chains: EndpointChains,
 }
 
 /// Compiles what changed; what did not change stays the same allocation, so that a plan compares pointers.
@@ -160,6 +183,8 @@ impl Compiled {
             shared: BTreeMap::new(),
             rules: Arc::new(base::rules(options)),
             sets: BTreeMap::new(),
+            endpoints: 0,
+            endpoint_chains: options.endpoint_chains.of(0),
         };
         for role in Role::all(options) {
             compiled.share(role, options);
@@ -171,9 +196,19 @@ impl Compiled {
     }
 
     fn update(&mut self, model: &Model, changed: &Touched, options: &Options) {
-        let mut dirty = BTreeSet::new();
+        let chains = options
+            .endpoint_chains
+            .of(self.endpoints_after(model, changed));
+        let mut changed = Cow::Borrowed(changed);
+        if std::mem::replace(&mut self.endpoint_chains, chains) != chains {
+            let all = model.services().map(|(name, _)| name.clone());
+            changed.to_mut().extend(all);
+        }
+        let mut options = options.clone();
+        options.endpoint_chains = chains;
+        let (options, mut dirty) = (&options, BTreeSet::new());
         let mut is_served_otherwise = false;
-        for name in changed {
+        for name in changed.iter() {
             let served = model.service(name).map(AsRef::as_ref);
             let part = served.map_or_else(Part::default, |served| self.part(name, served, options));
             let old = self.parts.get(name).map(|part| &part.served);
@@ -195,6 +230,16 @@ impl Compiled {
         }
     }
 
+    /// How many endpoints there are once these have changed.
+    fn endpoints_after(&self, model: &Model, changed: &Touched) -> usize {
+        changed.iter().fold(self.endpoints, |all, name| {
+            let held = self.parts.get(name).map_or(0, |part| part.endpoints);
+            let ports = model.service(name).into_iter().flat_map(|one| &one.ports);
+            let of_family = ports.filter(|port| port.family == self.family);
+            all - held + of_family.map(endpoints_of).sum::<usize>()
+        })
+    }
+
     fn part(&self, name: &NamespacedName, served: &Served, options: &Options) -> Part {
         let mut part = Part::default();
         for port in served
@@ -203,6 +248,7 @@ impl Compiled {
             .filter(|port| port.family == self.family)
         {
             port::add(&mut part, port, options);
+            part.endpoints += endpoints_of(port);
         }
         if let Some(check) = &served.health {
             part.rules.push(base::health(name, check.port));
@@ -213,6 +259,7 @@ impl Compiled {
     /// Puts a Service's part in the place of its last one.
     fn replace(&mut self, name: &NamespacedName, mut part: Part, dirty: &mut BTreeSet<Role>) {
         let old = self.parts.remove(name).unwrap_or_default();
+        self.endpoints = self.endpoints - old.endpoints + part.endpoints;
         for (name, rules) in &mut part.chains {
             if let Some(held) = old.chains.get(name).filter(|held| *held == rules) {
                 *rules = held.clone();
@@ -263,6 +310,11 @@ impl Compiled {
             }
         }
     }
+}
+
+/// Those that its chains lead to.
+fn endpoints_of(port: &ServicePort) -> usize {
+    port.choice.cluster.len() + port.choice.local.len()
 }
 
 #[cfg(test)]

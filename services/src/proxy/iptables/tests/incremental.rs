@@ -62,10 +62,11 @@ proptest! {
 
     #[test]
     fn any_order_of_changes_gives_the_model_and_the_rules_of_what_is(
-        steps in prop::collection::vec(step(), 0..25), by_ipvs: bool
+        steps in prop::collection::vec(step(), 0..25), by_ipvs: bool, most_chains in 0_usize..20
     ) {
         let mut world = World::new();
         let mut options = options();
+        options.endpoint_chains = EndpointChains::AllUpTo(most_chains);
         if by_ipvs {
             options.leads = Leads::Ipvs;
             options.node_addresses = place().addresses;
@@ -107,8 +108,32 @@ fn many(services: usize) -> World {
 }
 
 #[test]
+fn rule_147_where_there_are_many_endpoints_chains_are_few_and_where_they_are_few_again_all_are_there()
+ {
+    let own = |compiler: &Compiler| {
+        let nat = &compiler.rules(Family::V4).tables[&Table::Nat].chains;
+        let names = nat.keys();
+        names
+            .filter(|name| name.as_str().starts_with("KUBE-SEP-"))
+            .count()
+    };
+    let mut world = many(200);
+    let mut compiler = compiled(&world);
+    assert_eq!(own(&compiler), 1000);
+    let more = world.service("more", json!({"spec": {"clusterIPs": ["10.97.0.1"]}}));
+    compiler.update(&world.model, &more);
+    let one = [endpoint("10.9.0.1", "n2", Is::Ready)];
+    let more = world.endpoints("more", &one);
+    compiler.update(&world.model, &more);
+    assert_eq!(own(&compiler), 0, "all are on another node");
+    let less = world.remove("more");
+    compiler.update(&world.model, &less);
+    assert_eq!(own(&compiler), 1000);
+}
+
+#[test]
 fn rule_147_one_endpoint_more_writes_its_chain_and_its_services_and_nothing_else() {
-    let mut world = many(300);
+    let mut world = many(150);
     let mut compiler = compiled(&world);
     let before = compiler.rules(Family::V4).clone();
     let known = plan(&Default::default(), &before, Effort::Exact).after;
