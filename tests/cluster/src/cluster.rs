@@ -62,6 +62,7 @@ pub struct Cluster {
     fabric: Fabric,
     scratch: Scratch,
     started: Instant,
+    proxy: Option<ProxyMode>,
     _host: Host,
 }
 
@@ -72,6 +73,14 @@ impl Cluster {
     /// # Errors
     /// When a program is missing or doesn't come up.
     pub fn start(images: &[PathBuf]) -> Result<Self> {
+        Self::start_with(images, Boot::default().proxy)
+    }
+
+    /// The same with this kube-proxy on its nodes, or none: then nothing serves Services until somebody else does.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(images: &[PathBuf], proxy: Option<ProxyMode>) -> Result<Self> {
         let host = Host::take()?;
         let started = Instant::now();
         let programs = Programs::find();
@@ -105,6 +114,7 @@ impl Cluster {
             fabric,
             scratch,
             started,
+            proxy,
             _host: host,
         };
         cluster.tell("control plane ready");
@@ -266,7 +276,11 @@ impl Cluster {
         let netns = self.fabric.plug(&name, link)?;
         let scratch = self.scratch.path();
         let mut node = Node::start(&name, netns, scratch, &[self.cache(), scratch])?;
-        let started = self.start_programs(&mut node, link, images, Boot::default());
+        let boot = Boot {
+            proxy: self.proxy,
+            ..Boot::default()
+        };
+        let started = self.start_programs(&mut node, link, images, boot);
         self.nodes.push(node);
         started.map_err(|error| anyhow!("{error:#}\n{}", self.logs()))?;
         self.tell(&format!("{name}: registered"));

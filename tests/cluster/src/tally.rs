@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Boot, Cluster};
+use crate::kubelet::ProxyMode;
 use crate::portolan;
 use crate::traces::Traces;
 
@@ -24,6 +25,12 @@ macro_rules! in_order {
 /// nothing of it is left. `program` is the name under which a run without root's rights is told.
 #[must_use]
 pub fn run(program: &str, tests: &[Test]) -> ExitCode {
+    run_with(program, tests, Boot::default().proxy)
+}
+
+/// The same in a cluster with this kube-proxy, or none.
+#[must_use]
+pub fn run_with(program: &str, tests: &[Test], proxy: Option<ProxyMode>) -> ExitCode {
     let filter: Vec<String> = std::env::args()
         .skip(1)
         .filter(|word| !word.starts_with('-'))
@@ -44,7 +51,7 @@ pub fn run(program: &str, tests: &[Test]) -> ExitCode {
     let before = traces();
     let mut cluster = None;
     tally.run("a_cluster_of_two_nodes_starts", || {
-        cluster = Some(started().unwrap_or_else(|error| panic!("{error:#}")));
+        cluster = Some(started(proxy).unwrap_or_else(|error| panic!("{error:#}")));
     });
     if let Some(mut cluster) = cluster {
         for (name, test) in chosen {
@@ -62,8 +69,8 @@ fn traces() -> Traces {
     Traces::now().unwrap_or_else(|error| panic!("{error:#}"))
 }
 
-fn started() -> Result<Cluster> {
-    Cluster::start(&[portolan::image()?])
+fn started(proxy: Option<ProxyMode>) -> Result<Cluster> {
+    Cluster::start_with(&[portolan::image()?], proxy)
 }
 
 #[derive(Default)]

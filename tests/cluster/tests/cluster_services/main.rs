@@ -1,0 +1,27 @@
+//! A cluster without kube-proxy whose agents serve Services: each function is a test, and all share the one cluster.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+mod served;
+#[path = "../cluster_kubernetes/workloads.rs"]
+mod workloads;
+
+use std::process::ExitCode;
+
+use cluster::tally::{self, Test};
+
+/// In order: what a later one needs, an earlier one has made.
+const TESTS: &[Test] = cluster::in_order![
+    served::nodes_become_ready_without_kube_proxy,
+    workloads::deployments_run_on_both_nodes_and_their_pods_reach_each_other,
+    workloads::names_lead_to_services_and_pods,
+    workloads::services_are_reached_by_cluster_ip_and_node_port,
+    served::pods_reach_the_api_server_by_its_service,
+    served::a_rollout_refuses_nobody,
+    served::agents_killed_under_traffic_to_services_lose_nothing,
+];
+
+fn main() -> ExitCode {
+    // What the workloads' module has for others, too.
+    let _ = workloads::kubectl_exec_and_logs_reach_pods_of_both_nodes;
+    tally::run_with("cluster_services", TESTS, None)
+}
