@@ -7,6 +7,7 @@ mod edit;
 mod failure;
 mod held;
 mod names;
+pub mod nft;
 mod plan;
 mod ports;
 mod rule;
