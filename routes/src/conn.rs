@@ -276,7 +276,22 @@ impl Conn {
         }
     }
 
-    fn send(&self, bytes: &[u8]) -> Result<(), Error> {
+    /// Takes so many numbers for requests; gives the first.
+    pub(crate) fn number(&mut self, count: usize) -> u32 {
+        let first = self.sequence.wrapping_add(1);
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.sequence = self.sequence.wrapping_add(count);
+        first
+    }
+
+    /// Waits for the next datagram.
+    pub(crate) fn next_datagram(&mut self) -> Result<&[u8], Error> {
+        let length = self.receive()?;
+        Ok(self.buffer.get(..length).unwrap_or_default())
+    }
+
+    /// Sends a datagram of requests that are numbered already.
+    pub(crate) fn send(&self, bytes: &[u8]) -> Result<(), Error> {
         let fd = self.as_fd().as_raw_fd();
         loop {
             match send(fd, bytes, MsgFlags::empty()) {
@@ -365,7 +380,8 @@ pub(crate) fn parse(header: &Header, payload: &[u8]) -> Result<RouteNetlinkMessa
         .map_err(|e| Error::Garbled(e.to_string()))
 }
 
-fn refusal(header: &Header, payload: &[u8]) -> Option<Refusal> {
+/// Why a request was refused, if this answer says so.
+pub(crate) fn refusal(header: &Header, payload: &[u8]) -> Option<Refusal> {
     let errno = negative(payload);
     if errno == 0 {
         return None;

@@ -12,6 +12,7 @@ mod links;
 mod look;
 mod monitor;
 mod nexthops;
+mod nftables;
 mod offload;
 mod own_addresses;
 mod pace;
@@ -34,6 +35,7 @@ pub use links::{
 };
 pub use look::{Looker, Neighbour, NoWay, PodEnd, Question, Way};
 pub use monitor::{Monitor, Notice};
+pub use nftables::{NfTables, NftRequest};
 pub use offload::leave_checksums_to_device;
 pub use own_addresses::{TakenReport, packets_taken_for, take_packets_for};
 pub use path::{PathMtu, Ways, path_mtu, subnets_of};

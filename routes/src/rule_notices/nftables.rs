@@ -22,8 +22,12 @@ const NFT_MSG_NEWCHAIN: u16 = 3;
 const NFT_MSG_DELCHAIN: u16 = 5;
 const NFT_MSG_NEWRULE: u16 = 6;
 const NFT_MSG_DELRULE: u16 = 8;
+const NFT_MSG_NEWSET: u16 = 9;
+const NFT_MSG_DELSET: u16 = 11;
+const NFT_MSG_NEWSETELEM: u16 = 12;
+const NFT_MSG_DELSETELEM: u16 = 14;
 const NFT_MSG_NEWGEN: u16 = 15;
-/// NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and NFTA_RULE_TABLE are all the same.
+/// NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE and those of sets are all the same.
 const NFTA_TABLE: u16 = 1;
 const NFTA_GEN_PROC_PID: u16 = 2;
 const NFTA_GEN_PROC_NAME: u16 = 3;
@@ -46,7 +50,7 @@ pub enum NftFamily {
     Ip6,
 }
 
-/// A transaction that changed tables, chains or rules.
+/// A transaction that changed tables, chains, rules or sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TablesChanged {
     /// The tables, by family and name, such as `filter`.
@@ -69,7 +73,7 @@ pub enum RuleNotice {
     Overrun,
 }
 
-/// Listens to nftables. Changes of sets and of other families' tables are left out.
+/// Listens to nftables. Changes of other families' tables are left out, and those that packets make in sets: nobody tells of them.
 pub struct RuleNotices {
     socket: TokioSocket,
     reader: Reader,
@@ -159,7 +163,8 @@ impl Reader {
         }
         match header.message_type & 0xff {
             NFT_MSG_NEWTABLE | NFT_MSG_DELTABLE | NFT_MSG_NEWCHAIN | NFT_MSG_DELCHAIN
-            | NFT_MSG_NEWRULE | NFT_MSG_DELRULE => {
+            | NFT_MSG_NEWRULE | NFT_MSG_DELRULE | NFT_MSG_NEWSET | NFT_MSG_DELSET
+            | NFT_MSG_NEWSETELEM | NFT_MSG_DELSETELEM => {
                 self.handle_table(body);
                 None
             }
@@ -240,9 +245,10 @@ mod tests {
             (NFT_MSG_NEWRULE, table(INET, b"filter\0")),
             (NFT_MSG_DELRULE, table(INET, b"filter\0")),
             (NFT_MSG_DELCHAIN, table(INET6, b"mangle\0")),
-            // The family inet, and an element of a set (NFT_MSG_NEWSETELEM).
+            // The family inet, and an object (NFT_MSG_NEWOBJ).
             (NFT_MSG_NEWRULE, table(1, b"firewalld\0")),
-            (12, table(INET, b"nat\0")),
+            (18, table(INET, b"nat\0")),
+            (NFT_MSG_DELSETELEM, table(INET, b"maps\0")),
         ] {
             assert_eq!(reader.handle(&header(message), &body), None);
         }
@@ -255,6 +261,7 @@ mod tests {
         let expected = TablesChanged {
             tables: BTreeSet::from([
                 (NftFamily::Ip, "filter".to_owned()),
+                (NftFamily::Ip, "maps".to_owned()),
                 (NftFamily::Ip6, "mangle".to_owned()),
             ]),
             process: Some(4711),
