@@ -13,6 +13,7 @@ pub mod index;
 pub mod iptables;
 pub mod ipvs;
 pub mod model;
+pub mod nftables;
 pub mod stale_flows;
 
 use std::fmt;

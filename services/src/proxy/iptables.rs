@@ -318,4 +318,4 @@ fn endpoints_of(port: &ServicePort) -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,8 +6,10 @@
     clippy::print_stderr,
     reason = "a test, which starts the real programs"
 )]
+mod nftables;
 mod programs;
 mod services;
+mod tables;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -89,7 +91,7 @@ fn rule_149_chains_of_another_proxy_are_told_and_left_alone() {
 }
 
 /// Asks an address; says who answered saw asking.
-fn ask(listener: &TcpListener, to: SocketAddr) -> Result<IpAddr, ErrorKind> {
+pub(crate) fn ask(listener: &TcpListener, to: SocketAddr) -> Result<IpAddr, ErrorKind> {
     let asked = TcpStream::connect_timeout(&to, Duration::from_secs(8));
     let _stream = asked.map_err(|error| error.kind())?;
     Ok(listener.accept().unwrap().1.ip())

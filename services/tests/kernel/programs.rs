@@ -13,6 +13,15 @@ const PROGRAMS: [(&str, Family); 4] = [
     ("ip6tables-legacy", Family::V6),
 ];
 
+/// Runs a test for each family, likewise.
+pub(crate) fn with_each_family(test: impl Fn(Family) + Send + Copy + 'static) {
+    with_each_program(move |program, family| {
+        if program.ends_with("-nft") {
+            test(family);
+        }
+    });
+}
+
 /// Runs a test for each program, in a thread with a network namespace of its own; says so loudly where that can't be.
 pub(crate) fn with_each_program(test: impl Fn(&'static str, Family) + Send + Copy + 'static) {
     if !nix::unistd::geteuid().is_root() {

@@ -3,12 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use api::Resource;
+use api::{NamespacedName, Resource};
+use netfilter::nft::Parts;
 use netfilter::{Family, InterfaceName, Ruleset};
-use serde_json::json;
+use serde_json::{Value, json};
 use services::proxy::index::{Index, Place, Touched};
 use services::proxy::iptables::{Compiler, Options};
 use services::proxy::model::Model;
+use services::proxy::nftables;
 
 use crate::programs::run;
 
@@ -17,6 +19,7 @@ pub(crate) struct Cluster {
     index: Index,
     model: Model,
     compiler: Compiler,
+    nftables: nftables::Compiler,
 }
 
 fn address(family: Family, v4: [u8; 3], v6: u16, last: u16) -> IpAddr {
@@ -36,12 +39,15 @@ impl Cluster {
             zone: None,
             addresses: vec![Self::node(family)],
         });
-        let compiler = Compiler::new(Options::new(InterfaceName::new("ptl").unwrap()));
+        let prefix = InterfaceName::new("ptl").unwrap();
+        let compiler = Compiler::new(Options::new(prefix.clone()));
+        let nftables = nftables::Compiler::new(nftables::Options::new(prefix));
         Self {
             family,
             index,
             model: Model::default(),
             compiler,
+            nftables,
         }
     }
 
@@ -87,9 +93,41 @@ impl Cluster {
         self.compiler.rules(self.family)
     }
 
+    pub(crate) fn tables(&self) -> &Arc<Parts> {
+        self.nftables.parts(self.family)
+    }
+
+    /// A Service with a cluster IP alone.
+    pub(crate) fn plain_service(&mut self, number: u16) {
+        let manifest = json!({
+            "metadata": {"namespace": "shop", "name": format!("s{number}")},
+            "spec": {
+                "clusterIPs": [Self::cluster_ip(self.family, number)],
+                "ports": [{"name": "http", "port": 80}],
+            },
+        });
+        self.put(manifest);
+    }
+
+    pub(crate) fn remove(&mut self, number: u16) {
+        let name = NamespacedName::new("shop", format!("s{number}"));
+        let touched = self.index.remove_service(&name);
+        self.take(&touched);
+    }
+
+    fn put(&mut self, manifest: Value) {
+        let Some((_, Resource::Service(service))) = api::parse("Service", "v1", manifest).unwrap()
+        else {
+            panic!("no Service");
+        };
+        let touched = self.index.set_service(Arc::from(service));
+        self.take(&touched);
+    }
+
     fn take(&mut self, touched: &Touched) {
         let changed = self.model.refresh(&self.index, touched);
         self.compiler.update(&self.model, &changed);
+        self.nftables.update(&self.model, &changed);
     }
 
     /// A Service with every kind of address and affinity: number `n` has node port 30000 + n.
@@ -109,12 +147,7 @@ impl Cluster {
             },
             "status": {"loadBalancer": {"ingress": [{"ip": address(family, [203, 0, 113], 4, number)}]}},
         });
-        let Some((_, Resource::Service(service))) = api::parse("Service", "v1", manifest).unwrap()
-        else {
-            panic!("no Service");
-        };
-        let touched = self.index.set_service(Arc::from(service));
-        self.take(&touched);
+        self.put(manifest);
     }
 
     /// Its endpoints, on this node.

@@ -1,10 +1,10 @@
 //! What the compiled chains do with a packet, against the rules' words; and that what is compiled hangs on what is alone.
 
-mod incremental;
-mod interpreter;
-mod reference;
+pub(crate) mod incremental;
+pub(crate) mod interpreter;
+pub(crate) mod reference;
 mod shapes;
-mod worlds;
+pub(crate) mod worlds;
 
 use netfilter::{InterfaceName, Rule};
 

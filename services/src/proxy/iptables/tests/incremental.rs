@@ -11,13 +11,13 @@ use super::*;
 use crate::proxy::tests::*;
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     Put(Spec),
     Remove(u8),
     NoSlices(u8),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(crate) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => spec().prop_map(Step::Put),
         1 => (0u8..6).prop_map(Step::Remove),
@@ -25,7 +25,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn take(world: &mut World, step: &Step) -> Touched {
+pub(crate) fn take(world: &mut World, step: &Step) -> Touched {
     match step {
         Step::Put(spec) => spec.put(world),
         Step::Remove(number) => world.remove(&format!("s{number}")),
@@ -57,6 +57,20 @@ fn check_links(rules: &Ruleset) {
     }
 }
 
+/// The same world, made at once and in another order.
+pub(crate) fn fresh(world: &World) -> World {
+    let mut fresh = World::new();
+    let all: Vec<_> = world.index.services().cloned().collect();
+    for service in all.iter().rev() {
+        let mut touched = fresh.index.set_service(service.clone());
+        for slice in world.index.slices(&service.name) {
+            touched.extend(fresh.index.set_slice(Arc::new(slice.clone())));
+        }
+        fresh.model.refresh(&fresh.index, &touched);
+    }
+    fresh
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -78,22 +92,14 @@ proptest! {
             check_links(compiler.rules(Family::V4));
             check_links(compiler.rules(Family::V6));
         }
-        let mut fresh = World::new();
-        let all: Vec<_> = world.index.services().cloned().collect();
-        for service in all.iter().rev() {
-            let mut touched = fresh.index.set_service(service.clone());
-            for slice in world.index.slices(&service.name) {
-                touched.extend(fresh.index.set_slice(Arc::new(slice.clone())));
-            }
-            fresh.model.refresh(&fresh.index, &touched);
-        }
+        let fresh = fresh(&world);
         prop_assert_eq!(&world.model, &fresh.model);
         prop_assert_eq!(&compiler, &compiled_with(&fresh, options));
     }
 }
 
 /// `s0` … with five endpoints each.
-fn many(services: usize) -> World {
+pub(crate) fn many(services: usize) -> World {
     let mut world = World::new();
     for number in 0..services {
         let (high, low) = (number / 200, number % 200 + 1);

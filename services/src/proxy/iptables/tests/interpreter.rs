@@ -10,20 +10,20 @@ use crate::proxy::ipvs::{Desired, Door};
 
 /// A packet that opens a flow.
 #[derive(Clone, Debug)]
-pub(super) struct Packet {
-    pub(super) source: IpAddr,
+pub(crate) struct Packet {
+    pub(crate) source: IpAddr,
     /// None: from the node itself.
-    pub(super) input: Option<&'static str>,
-    pub(super) to: IpAddr,
-    pub(super) port: u16,
-    pub(super) protocol: Protocol,
+    pub(crate) input: Option<&'static str>,
+    pub(crate) to: IpAddr,
+    pub(crate) port: u16,
+    pub(crate) protocol: Protocol,
     /// The endpoint that the kernel remembers for this client, by its chain.
-    pub(super) remembered: Option<ChainName>,
+    pub(crate) remembered: Option<ChainName>,
 }
 
 /// What becomes of it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     Rejected,
     Dropped,
     /// It goes on as it came.
@@ -33,7 +33,7 @@ pub(super) enum Outcome {
 }
 
 /// Whether an address is the node's: one is a load balancer's, which such nodes have, too.
-pub(super) fn is_local(address: IpAddr) -> bool {
+pub(crate) fn is_local(address: IpAddr) -> bool {
     let text = address.to_string();
     ["192.0.2.1", "203.0.113.1", "127.0.0.1"].contains(&text.as_str())
 }

@@ -14,7 +14,7 @@ use crate::proxy::ipvs;
 use crate::proxy::tests::{Is, World, place};
 
 /// Sources and the interfaces that they come by: pods of this node, another node's, the node, and others.
-const SENDERS: [(&str, Option<&str>); 8] = [
+pub(crate) const SENDERS: [(&str, Option<&str>); 8] = [
     ("10.1.0.1", Some("ptl1")),
     ("10.1.0.9", Some("ptl9")),
     ("10.1.1.1", Some("eth0")),
@@ -24,6 +24,14 @@ const SENDERS: [(&str, Option<&str>); 8] = [
     ("198.18.0.1", Some("eth0")),
     ("8.8.8.8", Some("eth0")),
 ];
+
+/// What leads packets: where the modes differ on purpose.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum By {
+    Chains,
+    Ipvs,
+    Maps,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Door {
@@ -63,7 +71,7 @@ fn door<'a>(specs: &'a [Spec], packet: &Packet) -> Option<(&'a Spec, Door)> {
         .find_map(of_kind)
 }
 
-fn protocol(spec: &Spec) -> Protocol {
+pub(crate) fn protocol(spec: &Spec) -> Protocol {
     match spec.protocol {
         "TCP" => Protocol::Tcp,
         "UDP" => Protocol::Udp,
@@ -72,7 +80,7 @@ fn protocol(spec: &Spec) -> Protocol {
 }
 
 /// Rule 123.
-fn usable(spec: &Spec, only_here: bool) -> Vec<SocketAddr> {
+pub(crate) fn usable(spec: &Spec, only_here: bool) -> Vec<SocketAddr> {
     let all = spec.distinct();
     let is = |wanted: Is| -> Vec<SocketAddr> {
         let these = all
@@ -108,10 +116,13 @@ fn is_taken(specs: &[Spec], address: IpAddr) -> bool {
     all.into_iter().any(|one| one == text)
 }
 
-fn expected(specs: &[Spec], packet: &Packet, leads: Leads) -> Outcome {
+pub(crate) fn expected(specs: &[Spec], packet: &Packet, by: By) -> Outcome {
     let Some((spec, door)) = door(specs, packet) else {
-        return match leads {
-            Leads::Ipvs if is_taken(specs, packet.to) => Outcome::Rejected,
+        // Rule 127.
+        let is_cluster_ip = |spec: &Spec| spec.cluster_ip() == packet.to.to_string();
+        return match by {
+            By::Ipvs if is_taken(specs, packet.to) => Outcome::Rejected,
+            By::Maps if specs.iter().any(is_cluster_ip) => Outcome::Rejected,
             _ => Outcome::Untouched,
         };
     };
@@ -136,11 +147,11 @@ fn expected(specs: &[Spec], packet: &Packet, leads: Leads) -> Outcome {
         _ => is_within("198.18.0.0/15") || is_within("192.0.2.0/24") || is_node_at_balanced,
     };
     // Rule 125. A node's own packet to an address that is no node's leaves it: others may know better. With IPVS it is the
-    // node's.
+    // node's, and the maps refuse it as kube-proxy's do.
     if all.is_empty() {
         return match door {
             Door::Balanced | Door::External
-                if leads == Leads::Chains && is_node && !is_local(packet.to) =>
+                if by == By::Chains && is_node && !is_local(packet.to) =>
             {
                 Outcome::Untouched
             }
@@ -169,7 +180,7 @@ fn expected(specs: &[Spec], packet: &Packet, leads: Leads) -> Outcome {
     }
 }
 
-fn same(found: &Outcome, expected: &Outcome) -> bool {
+pub(crate) fn same(found: &Outcome, expected: &Outcome) -> bool {
     let (Outcome::To(found), Outcome::To(expected)) = (found, expected) else {
         return found == expected;
     };
@@ -180,7 +191,7 @@ fn same(found: &Outcome, expected: &Outcome) -> bool {
         })
 }
 
-fn world(specs: &[Spec]) -> World {
+pub(crate) fn world(specs: &[Spec]) -> World {
     let mut world = World::new();
     for spec in specs {
         spec.put(&mut world);
@@ -189,12 +200,12 @@ fn world(specs: &[Spec]) -> World {
 }
 
 /// Services of different names; the last of one name is taken.
-fn different(specs: Vec<Spec>) -> Vec<Spec> {
+pub(crate) fn different(specs: Vec<Spec>) -> Vec<Spec> {
     let by_name: BTreeMap<u8, Spec> = specs.into_iter().map(|spec| (spec.number, spec)).collect();
     by_name.into_values().collect()
 }
 
-fn addresses(specs: &[Spec]) -> Vec<(IpAddr, u16)> {
+pub(crate) fn addresses(specs: &[Spec]) -> Vec<(IpAddr, u16)> {
     let mut to: Vec<(String, u16)> = Vec::new();
     for spec in specs {
         to.extend([
@@ -228,9 +239,9 @@ proptest! {
             options.endpoint_chains = EndpointChains::Needed;
         }
         let world = world(&specs);
-        let leads = if by_ipvs { Leads::Ipvs } else { Leads::Chains };
+        let by = if by_ipvs { By::Ipvs } else { By::Chains };
         if by_ipvs {
-            options.leads = leads;
+            options.leads = Leads::Ipvs;
             options.node_addresses = place().addresses;
         }
         let compiler = compiled_with(&world, options.clone());
@@ -244,7 +255,7 @@ proptest! {
             for (source, input) in SENDERS {
                 for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
                     let packet = Packet { source: source.parse().unwrap(), input, to, port, protocol, remembered: None };
-                    let (found, expected) = (interpreter.judge(&packet), expected(&specs, &packet, leads));
+                    let (found, expected) = (interpreter.judge(&packet), expected(&specs, &packet, by));
                     prop_assert!(same(&found, &expected), "{packet:?}: {found:?}, but the rules say {expected:?}");
                     asked += 1;
                 }
@@ -278,7 +289,7 @@ proptest! {
         let found = interpreter.judge(&packet);
         match kept {
             Some(kept) => prop_assert_eq!(found, Outcome::To([(kept, (1.0, false))].into())),
-            None => prop_assert!(same(&found, &expected(std::slice::from_ref(&spec), &packet, Leads::Chains))),
+            None => prop_assert!(same(&found, &expected(std::slice::from_ref(&spec), &packet, By::Chains))),
         }
     }
 }

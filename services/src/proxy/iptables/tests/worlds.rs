@@ -7,22 +7,22 @@ use crate::proxy::tests::*;
 
 /// A Service and its endpoints, as few numbers.
 #[derive(Clone, Debug)]
-pub(super) struct Spec {
-    pub(super) number: u8,
-    pub(super) protocol: &'static str,
-    pub(super) internal_is_local: bool,
-    pub(super) external_is_local: bool,
-    pub(super) external_ip: Option<u8>,
-    pub(super) balanced: bool,
+pub(crate) struct Spec {
+    pub(crate) number: u8,
+    pub(crate) protocol: &'static str,
+    pub(crate) internal_is_local: bool,
+    pub(crate) external_is_local: bool,
+    pub(crate) external_ip: Option<u8>,
+    pub(crate) balanced: bool,
     /// 0: none; 1: a range that holds 198.18.0.0/15; 2: one that holds the node, too.
-    pub(super) ranges: u8,
-    pub(super) node_port: Option<u8>,
-    pub(super) affinity: bool,
+    pub(crate) ranges: u8,
+    pub(crate) node_port: Option<u8>,
+    pub(crate) affinity: bool,
     /// Whether it is here, which of three, and how it is.
-    pub(super) endpoints: Vec<(bool, u8, Is)>,
+    pub(crate) endpoints: Vec<(bool, u8, Is)>,
 }
 
-pub(super) fn spec() -> impl Strategy<Value = Spec> {
+pub(crate) fn spec() -> impl Strategy<Value = Spec> {
     let is = prop::sample::select(Is::ALL.to_vec());
     let endpoint = (any::<bool>(), 1u8..4, is);
     let ways = (
@@ -61,30 +61,30 @@ fn policy(is_local: bool) -> &'static str {
 }
 
 impl Spec {
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("s{}", self.number)
     }
 
-    pub(super) fn cluster_ip(&self) -> String {
+    pub(crate) fn cluster_ip(&self) -> String {
         format!("10.96.0.{}", self.number + 1)
     }
 
-    pub(super) fn balanced_ip(&self) -> String {
+    pub(crate) fn balanced_ip(&self) -> String {
         format!("203.0.113.{}", self.number + 1)
     }
 
-    pub(super) fn endpoint_address((is_here, which, _): (bool, u8, Is)) -> String {
+    pub(crate) fn endpoint_address((is_here, which, _): (bool, u8, Is)) -> String {
         format!("10.1.{}.{which}", u8::from(!is_here))
     }
 
     /// The endpoints, each address once: the first that is told.
-    pub(super) fn distinct(&self) -> Vec<(bool, u8, Is)> {
+    pub(crate) fn distinct(&self) -> Vec<(bool, u8, Is)> {
         let mut seen = std::collections::BTreeSet::new();
         let all = self.endpoints.iter().copied();
         all.filter(|one| seen.insert((one.0, one.1))).collect()
     }
 
-    pub(super) fn manifest(&self) -> Value {
+    pub(crate) fn manifest(&self) -> Value {
         let external: Vec<String> = self
             .external_ip
             .iter()
@@ -120,7 +120,7 @@ impl Spec {
     }
 
     /// Puts it into a world; returns the names that changed.
-    pub(super) fn put(&self, world: &mut World) -> crate::proxy::index::Touched {
+    pub(crate) fn put(&self, world: &mut World) -> crate::proxy::index::Touched {
         let mut changed = world.service(&self.name(), self.manifest());
         let endpoints = self.distinct().into_iter().map(|one| {
             let node = if one.0 { HERE } else { "n2" };
