@@ -222,7 +222,7 @@ pub enum Feature {
     Policy,
     /// Pod attachment: the CNI plugin's socket.
     Cni,
-    /// Services in kube-proxy's place, by iptables. A beginning: it neither cuts stale UDP flows nor answers health checks yet.
+    /// Services in kube-proxy's place, by what --proxy-mode says. A beginning: it does not answer health checks yet.
     Services,
 }
 

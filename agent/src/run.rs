@@ -17,7 +17,7 @@ use crate::core::{Asked, Core, Endpoint, Seen, when};
 use crate::message::{Attached, Message, Refused, Reply, When};
 use crate::shell::Shell;
 use crate::sockets::listen;
-use crate::{capabilities, cni, control, dns, firewall, http, ipam, source, status};
+use crate::{capabilities, cni, control, dns, firewall, http, ipam, service_proxy, source, status};
 
 /// Runs the agent until it is told to stop.
 ///
@@ -109,6 +109,7 @@ pub(crate) fn cleanup(run_dir: &Path) -> anyhow::Result<()> {
             anyhow::bail!("cannot remove the route {prefix}: {why}");
         }
         firewall::clean().await?;
+        service_proxy::clean().await.map_err(anyhow::Error::msg)?;
         Ok(())
     })
 }

@@ -11,6 +11,7 @@ use netfilter::Family;
 use services::proxy::index::{Index, Place, Touched};
 use services::proxy::iptables::{self, Options};
 use services::proxy::model::Model;
+use services::proxy::nftables;
 
 use super::Core;
 use crate::firewall::ServiceRules;
@@ -40,6 +41,7 @@ enum Compiler {
         compiler: iptables::Compiler,
         rules: Arc<ServiceRules>,
     },
+    Nftables(nftables::Compiler),
 }
 
 impl Compiler {
@@ -50,12 +52,17 @@ impl Compiler {
                 let rules = Arc::new(rules(&compiler));
                 Self::Iptables { compiler, rules }
             }
+            ProxyMode::Nftables => {
+                let options = nftables::Options::new(options.pod_interfaces);
+                Self::Nftables(nftables::Compiler::new(options))
+            }
         }
     }
 
     fn mode(&self) -> ProxyMode {
         match self {
             Self::Iptables { .. } => ProxyMode::Iptables,
+            Self::Nftables(_) => ProxyMode::Nftables,
         }
     }
 
@@ -69,6 +76,7 @@ impl Compiler {
                 compiler.update(model, changed);
                 *old = Arc::new(rules(compiler));
             }
+            Self::Nftables(compiler) => compiler.update(model, changed),
         }
     }
 }
@@ -158,6 +166,11 @@ impl Core {
         goal.mode = Some(services.compiler.mode());
         match &services.compiler {
             Compiler::Iptables { rules, .. } => (rules.clone(), goal),
+            Compiler::Nftables(compiler) => {
+                let tables = Family::ALL.map(|family| compiler.parts(family).clone());
+                goal.nftables = Some(tables);
+                (Arc::default(), goal)
+            }
         }
     }
 }

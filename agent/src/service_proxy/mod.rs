@@ -8,6 +8,7 @@
 //! A mode is added so: a value of [`ProxyMode`]; a compiler in `core::proxy::Compiler`; its objects in [`Goal`]; and in the task a
 //! writer, which [`task::Writers`] asks to bring what is to be, and to remove everything of its kind where another mode serves.
 
+mod nftables;
 mod task;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use clap::ValueEnum;
 use tokio::sync::watch;
 
 use crate::firewall;
+pub(crate) use task::clean;
 
 /// By what Services are served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -23,6 +25,8 @@ pub enum ProxyMode {
     /// Chains with kube-proxy's names, by iptables.
     #[default]
     Iptables,
+    /// Tables of our own with maps: what a packet or a change costs does not grow with the number of Services.
+    Nftables,
 }
 
 /// What is to be in the kernel.
@@ -32,6 +36,8 @@ pub(crate) struct Goal {
     pub(crate) generation: u64,
     /// By what Services are served; `None`: they are not.
     pub(crate) mode: Option<ProxyMode>,
+    /// Of the mode nftables.
+    pub(crate) nftables: Option<nftables::Tables>,
 }
 
 /// What the task reports.
@@ -45,6 +51,8 @@ pub(crate) struct Applied {
     pub(crate) last_duration: Duration,
     /// How many times something was written.
     pub(crate) writes: u64,
+    /// How many times our objects were found changed by another, and mended.
+    pub(crate) repairs: u64,
 }
 
 /// The task, seen from the others.

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
+use super::nftables::{self, Brought};
 use super::{Applied, Goal, ProxyMode};
 use crate::firewall;
 
@@ -32,31 +33,50 @@ pub(crate) async fn run_task(
 
 /// What writes: one for each mode that is not iptables.
 #[derive(Debug, Default)]
-pub(super) struct Writers {}
+pub(super) struct Writers {
+    nftables: nftables::Writer,
+}
 
 impl Writers {
-    /// Brings what the chosen mode wants into the kernel; true if something was written.
-    #[expect(
-        clippy::unused_async,
-        clippy::needless_pass_by_ref_mut,
-        reason = "the modes to come write"
-    )]
-    async fn bring(&mut self, goal: &Goal) -> Result<bool, String> {
-        match goal.mode {
+    /// Brings what the chosen mode wants into the kernel.
+    async fn bring(&mut self, goal: &Goal) -> Result<Brought, String> {
+        let brought = match (goal.mode, &goal.nftables) {
+            (Some(ProxyMode::Nftables), Some(tables)) => self.nftables.bring(tables).await,
             // Those are the firewall's.
-            None | Some(ProxyMode::Iptables) => Ok(false),
-        }
+            _ => Ok(Brought {
+                has_written: false,
+                has_mended: false,
+            }),
+        };
+        brought.map_err(|error| error.to_string())
     }
 
     /// Takes away what an earlier run wrote in other modes.
-    #[expect(
-        clippy::unused_async,
-        clippy::needless_pass_by_ref_mut,
-        reason = "the modes to come write"
-    )]
-    async fn remove_others(&mut self, _mode: Option<ProxyMode>) -> Result<(), String> {
+    async fn remove_others(&mut self, mode: Option<ProxyMode>) -> Result<(), String> {
+        if mode != Some(ProxyMode::Nftables) {
+            let gone = self.nftables.remove().await;
+            if gone.map_err(|error| error.to_string())? {
+                info!("removed the tables of the mode nftables");
+            }
+        }
         Ok(())
     }
+
+    /// Waits until another may have changed what the chosen mode wrote.
+    async fn next_doubt(&mut self, mode: Option<ProxyMode>) {
+        match mode {
+            Some(ProxyMode::Nftables) => self.nftables.next_doubt().await,
+            None | Some(ProxyMode::Iptables) => std::future::pending().await,
+        }
+    }
+}
+
+/// Takes away all that modes other than iptables wrote.
+///
+/// # Errors
+/// If the kernel cannot be read or written.
+pub(crate) async fn clean() -> Result<(), String> {
+    Writers::default().remove_others(None).await
 }
 
 struct Task {
@@ -71,12 +91,8 @@ struct Task {
 
 impl Task {
     async fn run(mut self) {
-        if self
-            .goal
-            .wait_for(|goal| goal.generation > 0)
-            .await
-            .is_err()
-        {
+        let is_published = |goal: &Goal| goal.generation > 0;
+        if self.goal.wait_for(is_published).await.is_err() {
             return;
         }
         loop {
@@ -89,6 +105,7 @@ impl Task {
                 changed = self.goal.changed() => if changed.is_err() { return },
                 Ok(()) = self.firewall.changed(), if waits_for_rules => {}
                 () = sleep_until(at.into()), if retry.is_some() => {}
+                () = self.writers.next_doubt(goal.mode), if retry.is_none() => {}
             }
         }
     }
@@ -96,22 +113,19 @@ impl Task {
     /// Does what is to be done now; says after which time to try again, if something failed.
     async fn step(&mut self, goal: &Goal) -> Option<Duration> {
         let start = Instant::now();
-        let mut outcome = self.writers.bring(goal).await;
+        let outcome = self.writers.bring(goal).await;
         let took = start.elapsed();
-        if let Ok(has_written) = outcome {
-            self.applied.send_modify(|state| {
-                state.generation = goal.generation;
-                if has_written {
-                    state.writes += 1;
-                    state.last_duration = took;
+        let mut error = None;
+        match outcome {
+            Ok(brought) => {
+                self.report(goal, brought, took);
+                if !self.are_others_gone && self.is_in_force(goal) {
+                    error = self.writers.remove_others(goal.mode).await.err();
+                    self.are_others_gone = error.is_none();
                 }
-            });
-            if !self.are_others_gone && self.is_in_force(goal) {
-                outcome = self.writers.remove_others(goal.mode).await.map(|()| false);
-                self.are_others_gone = outcome.is_ok();
             }
+            Err(why) => error = Some(why),
         }
-        let error = outcome.err();
         self.applied.send_if_modified(|state| {
             let changed = state.error != error;
             state.error.clone_from(&error);
@@ -127,18 +141,31 @@ impl Task {
         Some(retry)
     }
 
+    fn report(&self, goal: &Goal, brought: Brought, took: Duration) {
+        if brought.has_written {
+            info!(microseconds = took.as_micros(), "programmed Services");
+        }
+        if brought.has_mended {
+            warn!("the tables of Services were changed by someone else; they are mended");
+        }
+        self.applied.send_modify(|state| {
+            state.generation = goal.generation;
+            if brought.has_written {
+                state.writes += 1;
+                state.last_duration = took;
+            }
+            state.repairs += u64::from(brought.has_mended);
+        });
+    }
+
     /// Whether the chosen mode serves what is to be served: only then may what served before go.
     fn is_in_force(&mut self, goal: &Goal) -> bool {
-        let in_force = match goal.mode {
+        match goal.mode {
             Some(ProxyMode::Iptables) => {
                 let firewall = self.firewall.borrow_and_update();
                 firewall.generation >= goal.generation && firewall.other_proxy.is_none()
             }
-            None => true,
-        };
-        if in_force {
-            info!(mode = ?goal.mode, "Services are served by this mode; what others left goes");
+            None | Some(ProxyMode::Nftables) => true,
         }
-        in_force
     }
 }

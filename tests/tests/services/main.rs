@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 mod flows;
+mod modes;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -104,17 +105,15 @@ fn own_addresses(netns: &Netns) -> Vec<IpAddr> {
         .collect()
 }
 
-#[test]
-fn pods_the_node_and_the_outside_reach_endpoints_of_services() {
-    require_root!();
-    let (lab, _tellers) = start("svc");
+/// Asks every way to an endpoint, and where there is none; says how many were right.
+fn right_ways(lab: &Fabric) -> usize {
     let (pod, node) = (&lab.pods[0], &lab.stations[0].netns);
     eventually(PATIENCE, "the first answer", || {
         seen(pod.netns(), at(FAR[0], PORT), Transport::Tcp).map(drop)
     })
     .unwrap();
     // Before it is led elsewhere, what the node sends itself must have a way: a default route as a rule.
-    node.ip("-6 route add fd96::/64 dev eth0").unwrap();
+    node.ip("-6 route replace fd96::/64 dev eth0").unwrap();
     let own = own_addresses(node);
     let mut right = 0;
     for (family, far) in FAR.iter().enumerate() {
@@ -142,7 +141,16 @@ fn pods_the_node_and_the_outside_reach_endpoints_of_services() {
         assert!(own.contains(&by), "from outside: {by}");
         right += 1;
     }
+    right
+}
+
+#[test]
+fn pods_the_node_and_the_outside_reach_endpoints_of_services() {
+    require_root!();
+    let (lab, _tellers) = start("svc");
+    let right = right_ways(&lab);
     assert_eq!(right, 16);
+    let node = &lab.stations[0].netns;
     let saved = node.run("iptables-save", &["-t", "nat"]).unwrap();
     for name in ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-SVC-", "KUBE-SEP-"] {
         assert!(saved.contains(name), "{name}: {saved}");
