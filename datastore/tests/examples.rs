@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use api::resources::{
     BgpConfiguration, BgpPeer, ClusterAction, ClusterNetworkPolicy, ClusterPeer, DomainName,
-    FilterRule, Hops, Node, Peer, PeerAs, PeerTarget, PortMatch, RuleAction, Tier,
+    FilterRule, Hops, Node, Peer, PeerAs, PeerTarget, PortMatch, Protocol, RuleAction, Tier,
 };
 use api::{Event, Key, NamespacedName, Resource};
 use datastore::watch_manifests;
@@ -69,6 +69,24 @@ async fn each_node_of_the_demo_peers_with_the_tor_on_its_own_link() {
         let address = format!("10.10.{number}.1:179").parse().unwrap();
         assert_eq!(peers[0].target, PeerTarget::Address(address));
     }
+}
+
+#[tokio::test]
+async fn the_demo_service_has_both_protocols_at_both_kinds_of_address() {
+    let state = load("demo-service").await;
+    let [Resource::Service(service)] = state.values().collect::<Vec<_>>()[..] else {
+        panic!("{:?}", state.keys());
+    };
+    assert_eq!(service.name, NamespacedName::new("shop", "front"));
+    assert_eq!(service.cluster_ips.len(), 1);
+    let protocols: Vec<_> = service.ports.iter().map(|port| port.protocol).collect();
+    assert_eq!(protocols, [Protocol::Tcp, Protocol::Udp]);
+    assert!(
+        service
+            .ports
+            .iter()
+            .all(|port| port.node_port == Some(30_080))
+    );
 }
 
 #[tokio::test]
@@ -251,6 +269,7 @@ fn every_folder_of_examples_is_loaded_here() {
         [
             "demo",
             "demo-policy",
+            "demo-service",
             "ip-pools",
             "lab-tor",
             "policy",

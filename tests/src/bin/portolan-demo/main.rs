@@ -4,6 +4,7 @@
 mod crash;
 mod kept;
 mod matrix;
+mod service;
 mod sessions;
 mod stage;
 

@@ -8,7 +8,10 @@ use tests::lab::{Lab, Options};
 use tests::snapshot::{Snapshot, marked_processes, namespaces};
 use tests::wait::{eventually, interrupt};
 
-use crate::{Run, crash, kept, matrix, sessions};
+use crate::{Run, crash, kept, matrix, service, sessions};
+
+/// All that an agent can do: nobody else serves Services here.
+const FEATURES: &str = "bgp,policy,cni,services";
 
 /// Counts verdicts and prints progress.
 pub(crate) struct Stage {
@@ -74,6 +77,9 @@ pub(crate) fn run(run: &Run) -> Result<bool> {
 /// The steps while the lab stands. Without agents or pods there is nothing more to show: `None`.
 fn show(stage: &mut Stage, lab: &mut Lab, examples: &Path) -> Option<()> {
     stage.step("the agents: started, in sync, their sessions up", || {
+        for node in &mut lab.nodes {
+            node.agent.set_arguments(&["--features", FEATURES]);
+        }
         lab.start_agents()
     })?;
     stage.step("the pods: five, attached by the CNI plugin", || {
@@ -90,6 +96,11 @@ fn show(stage: &mut Stage, lab: &mut Lab, examples: &Path) -> Option<()> {
     stage.step("who reaches whom, without a policy", || {
         matrix::show(lab, before)
     });
+    let example = examples.join("demo-service/front.yaml");
+    stage.step(
+        "a Service and its EndpointSlice are dropped into the directory",
+        || service::show(lab, &example),
+    );
     let policy = examples.join("demo-policy/db-only-from-web.yaml");
     let dropped = stage.step("a policy file is dropped into the directory", || {
         let text =
