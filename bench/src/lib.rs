@@ -15,6 +15,7 @@ pub mod random;
 pub mod report;
 pub mod rig;
 pub mod rows;
+mod services;
 pub mod sink;
 pub mod table;
 pub mod usage;

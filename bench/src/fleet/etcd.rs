@@ -15,11 +15,11 @@ use super::objects::Stored;
 const AT_ONCE: usize = 100;
 
 /// Connected to an etcd, whose API server keeps its objects under `/registry`.
-pub(super) struct Etcd(TcpStream, SocketAddr);
+pub(crate) struct Etcd(TcpStream, SocketAddr);
 
 impl Etcd {
     /// Connects from the network namespace of the calling thread.
-    pub(super) fn connect(address: SocketAddr) -> Result<Self> {
+    pub(crate) fn connect(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).with_context(|| format!("etcd at {address}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
@@ -27,7 +27,7 @@ impl Etcd {
     }
 
     /// Puts all of them, as JSON, which API servers read as they do their own encoding.
-    pub(super) fn put(&mut self, objects: impl IntoIterator<Item = Stored>) -> Result<usize> {
+    pub(crate) fn put(&mut self, objects: impl IntoIterator<Item = Stored>) -> Result<usize> {
         let (mut count, mut waiting) = (0, Vec::new());
         for object in objects {
             count += 1;

@@ -17,6 +17,9 @@ use crate::figures::Figures;
 use crate::policy::change::{Buckets, of_histogram, since};
 use crate::policy::{Effort, NodeRow, quantile};
 use crate::usage::{Watch, with_programs};
+pub(crate) use etcd::Etcd;
+pub(crate) use objects::Stored;
+
 use beside::Beside;
 use churn::{Changer, Done};
 use lab::{Lab, Memory, Reader, Start, received};

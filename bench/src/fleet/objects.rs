@@ -101,7 +101,7 @@ impl PodNumber {
 }
 
 /// Where a namespace's objects of a kind are in etcd, and what they are.
-pub(super) type Stored = (String, Value);
+pub(crate) type Stored = (String, Value);
 
 pub(super) fn node_name(number: usize) -> String {
     format!("fleet-{number}")

@@ -14,9 +14,9 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::figures::Figures;
-use crate::{attach, fleet, overlay};
+use crate::{attach, fleet, overlay, services};
 
-/// A row of policy, of attaching pods, of a whole cluster, or of ways between nodes and to outside.
+/// A row of policy, of attaching pods, of a whole cluster, of Services, or of ways between nodes and to outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 pub enum NodeRow {
     /// The first whole program.
@@ -63,6 +63,10 @@ pub enum NodeRow {
     #[value(name = "egress-connect")]
     #[serde(rename = "egress-connect")]
     EgressConnect,
+    /// Services of our proxy and of kube-proxy.
+    #[value(name = "services")]
+    #[serde(rename = "services")]
+    Services,
 }
 
 impl NodeRow {
@@ -81,6 +85,7 @@ impl NodeRow {
             Self::OverlaySwitch => "overlay-switch",
             Self::OverlayPacket => "overlay-packet",
             Self::EgressConnect => "egress-connect",
+            Self::Services => "services",
         }
     }
 
@@ -113,6 +118,9 @@ impl NodeRow {
             Self::EgressConnect => {
                 "connections of a pod to outside: natOutgoing, and one rule MASQUERADE made by hand"
             }
+            Self::Services => {
+                "our proxy and kube-proxy with 1, 1,000 and 10,000 Services of 5 endpoints each, on the real API server"
+            }
         }
     }
 
@@ -132,6 +140,7 @@ impl NodeRow {
             Self::OverlaySwitch => overlay::switch(self, effort),
             Self::OverlayPacket => overlay::packet(self, effort),
             Self::EgressConnect => overlay::egress(self, effort),
+            Self::Services => services::measure(self, effort),
         }
     }
 }
