@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::SystemTime;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -43,6 +45,7 @@ pub(crate) struct Metadata {
     namespace: Option<String>,
     uid: Option<String>,
     creation_timestamp: Option<String>,
+    deletion_timestamp: Option<String>,
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<Annotations>,
 }
@@ -58,6 +61,19 @@ impl Metadata {
     /// Takes out when the API server made the object: RFC 3339 in UTC to the second, so that texts sort as times do.
     pub(crate) fn take_created(&mut self) -> Option<String> {
         self.creation_timestamp.take()
+    }
+
+    /// Whether somebody wants the object gone.
+    pub(crate) fn is_being_deleted(&self) -> bool {
+        self.deletion_timestamp.is_some()
+    }
+
+    /// When what the object tells of happened, by the clock of who wrote it; none where that is no time.
+    pub(crate) fn last_change(&self) -> Option<SystemTime> {
+        let text = self.annotations.as_ref()?.0.get(LAST_CHANGE)?;
+        // The longest that RFC 3339 writes with nanoseconds and a zone.
+        let text = (text.len() <= 35).then_some(text)?;
+        text.parse().ok().map(|time: Timestamp| time.into())
     }
 
     /// Takes the value of one label out, for who needs no other.
@@ -84,7 +100,9 @@ impl From<Metadata> for ObjectMeta {
 struct Annotations(BTreeMap<String, String>);
 
 /// How the keys begin of annotations that are read.
-const READ_ANNOTATIONS: [&str; 2] = ["portolan.io/", "kubernetes.io/config."];
+const READ_ANNOTATIONS: [&str; 3] = ["portolan.io/", "kubernetes.io/config.", LAST_CHANGE];
+/// When what an EndpointSlice tells of happened, in RFC 3339.
+const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 impl<'de> Deserialize<'de> for Annotations {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

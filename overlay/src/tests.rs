@@ -29,6 +29,7 @@ fn node(name: &str, addresses: &[&str]) -> Node {
         router_id: None,
         cluster_id: None,
         bgp_drain: false,
+        leaving: None,
     }
 }
 

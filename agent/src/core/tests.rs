@@ -25,6 +25,7 @@ fn node(name: &str) -> Event {
         router_id: None,
         cluster_id: None,
         bgp_drain: false,
+        leaving: None,
     };
     event(Key::Node(name.to_owned()), Some(Resource::Node(node)))
 }

@@ -20,6 +20,7 @@ fn node(name: &str, number: u8, asn: Option<u32>) -> Node {
         router_id: None,
         cluster_id: None,
         bgp_drain: false,
+        leaving: None,
     }
 }
 

@@ -4,6 +4,7 @@ mod manifest;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -26,6 +27,9 @@ pub struct EndpointSlice {
     pub service: Option<String>,
     /// Whether a node's proxy minds it: no label says that it is another proxy's, or a headless Service's (semantics 117).
     pub is_proxied: bool,
+    /// When the newest change happened that it tells of, by the clock of who saw it (annotation
+    /// `endpoints.kubernetes.io/last-change-trigger-time`).
+    pub last_change: Option<SystemTime>,
     /// `addressType`.
     pub address_type: AddressType,
     /// `ports`: those with a number and a name, which may be "".
@@ -84,6 +88,7 @@ impl TryFrom<Manifest> for EndpointSlice {
         let mut left_out = [PROXY_NAME, HEADLESS].into_iter();
         let is_proxied = !left_out.any(|label| slice.metadata.has_label(label));
         let service = slice.metadata.take_label(SERVICE_NAME);
+        let last_change = slice.metadata.last_change();
         let metadata = ObjectMeta::from(slice.metadata);
         let (subject, name) = Subject::namespaced("EndpointSlice", &metadata)?;
         let address_type = match slice.address_type.as_deref() {
@@ -110,6 +115,7 @@ impl TryFrom<Manifest> for EndpointSlice {
             name,
             service: service.filter(|name| !name.is_empty()),
             is_proxied,
+            last_change,
             address_type,
             ports: ports.into_iter().filter_map(read_port).collect(),
             endpoints,

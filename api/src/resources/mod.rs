@@ -36,7 +36,7 @@ pub use ip_reservation::IpReservation;
 pub use ipam_block::IpamBlock;
 pub use namespace::Namespace;
 pub use network_policy::{IpBlock, NetworkPolicy, Peer, PolicyRule, Port, PortMatch, Protocol};
-pub use node::Node;
+pub use node::{Leaving, Node};
 pub use pod::{ContainerPort, Pod};
 pub use secret::{Secret, SecretValue};
 pub use service::{Service, ServicePort, ServiceType, TrafficDistribution, TrafficPolicy};

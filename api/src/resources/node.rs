@@ -17,6 +17,8 @@ const AS_NUMBER: &str = "portolan.io/as-number";
 const ROUTER_ID: &str = "portolan.io/router-id";
 const CLUSTER_ID: &str = "portolan.io/route-reflector-cluster-id";
 const DRAIN: &str = "portolan.io/bgp-drain";
+/// The taint by which the cluster autoscaler says that a node will be gone soon.
+const SCALED_DOWN: &str = "ToBeDeletedByClusterAutoscaler";
 /// The node's address where `status.addresses` names another one, or none: of a loopback that BGP announces, say.
 const IPV4_ADDRESS: &str = "portolan.io/ipv4-address";
 const IPV6_ADDRESS: &str = "portolan.io/ipv6-address";
@@ -44,15 +46,28 @@ pub struct Node {
     /// Annotation `portolan.io/bgp-drain: "true"`: what it announces bears GRACEFUL_SHUTDOWN (RFC 8326).
     /// `spec.unschedulable` does not drain BGP: pods that run stay reachable the shortest way.
     pub bgp_drain: bool,
+    /// Whether it is about to go: load balancers should send it no new connections (KEP-3836).
+    pub leaving: Option<Leaving>,
+}
+
+/// Why a node is about to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Leaving {
+    /// `metadata.deletionTimestamp`.
+    Deleted,
+    /// The cluster autoscaler's taint.
+    ScaledDown,
 }
 
 impl TryFrom<Manifest> for Node {
     type Error = ParseError;
 
     fn try_from(node: Manifest) -> Result<Self, ParseError> {
+        let is_being_deleted = node.metadata.is_being_deleted();
         let metadata = ObjectMeta::from(node.metadata);
         let subject = Subject::cluster("Node", &metadata)?;
         let status = node.status.unwrap_or_default();
+        let spec = node.spec.unwrap_or_default();
         let wrong = |why| subject.error(why);
         let v4 = subject.annotation(&metadata, IPV4_ADDRESS, read_ipv4)?;
         let v6 = subject.annotation(&metadata, IPV6_ADDRESS, read_ipv6)?;
@@ -68,7 +83,8 @@ impl TryFrom<Manifest> for Node {
             labels: subject.labels(&metadata)?,
             internal_ips,
             addresses: addresses.into_iter().collect(),
-            pod_cidrs: pod_cidrs(node.spec.unwrap_or_default()).map_err(wrong)?,
+            leaving: leaving(is_being_deleted, &spec),
+            pod_cidrs: pod_cidrs(spec).map_err(wrong)?,
             as_number: subject.annotation(&metadata, AS_NUMBER, read_as_number)?,
             router_id: subject.annotation(&metadata, ROUTER_ID, read_router_id)?,
             cluster_id: subject.annotation(&metadata, CLUSTER_ID, read_router_id)?,
@@ -77,6 +93,15 @@ impl TryFrom<Manifest> for Node {
                 .unwrap_or(false),
         })
     }
+}
+
+fn leaving(is_being_deleted: bool, spec: &manifest::Spec) -> Option<Leaving> {
+    if is_being_deleted {
+        return Some(Leaving::Deleted);
+    }
+    let mut taints = spec.taints.iter().flatten();
+    let is_scaled_down = taints.any(|taint| taint.key == SCALED_DOWN);
+    is_scaled_down.then_some(Leaving::ScaledDown)
 }
 
 fn internal_ips(status: &manifest::Status) -> Result<Vec<IpAddr>, String> {

@@ -183,6 +183,7 @@ fn addresses_of_pods_and_nodes_and_of_no_host_are_refused() {
         router_id: None,
         cluster_id: None,
         bgp_drain: false,
+        leaving: None,
     };
     let mut cache = cache(&[("p", &["a.test"])]);
     let now = Instant::now();

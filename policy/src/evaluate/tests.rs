@@ -142,6 +142,7 @@ impl World {
             router_id: None,
             cluster_id: None,
             bgp_drain: false,
+            leaving: None,
         };
         self.objects.nodes.insert(name.to_owned(), node);
     }

@@ -245,6 +245,7 @@ fn add_strangers(cluster: &mut Cluster) {
         router_id: None,
         cluster_id: None,
         bgp_drain: false,
+        leaving: None,
     });
     let name = DomainName::new("a.example").unwrap();
     cluster.domains = BTreeMap::from([(name, BTreeSet::from(addresses(14)))]);

@@ -210,6 +210,7 @@ fn rule_66_nodes_are_all_their_addresses() {
             router_id: None,
             cluster_id: None,
             bgp_drain: false,
+            leaving: None,
         });
     }
     assert!(!passes(&cluster, X, "192.0.2.9") && passes(&cluster, X, "192.0.2.10"));

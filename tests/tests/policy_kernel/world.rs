@@ -363,6 +363,7 @@ fn node(name: &str, random: &mut Random) -> Node {
         router_id: None,
         cluster_id: None,
         bgp_drain: false,
+        leaving: None,
     }
 }
 

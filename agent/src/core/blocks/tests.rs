@@ -35,6 +35,7 @@ impl Lab {
                 router_id: None,
                 cluster_id: None,
                 bgp_drain: false,
+                leaving: None,
             },
             pool: IpPool {
                 name: "pods".to_owned(),

@@ -35,6 +35,7 @@ fn node(name: &str, pod_cidrs: &[&str]) -> Node {
         router_id: None,
         cluster_id: None,
         bgp_drain: false,
+        leaving: None,
     }
 }
 

@@ -19,6 +19,13 @@ pub(super) struct Spec {
     pub(super) pod_cidr: Option<String>,
     #[serde(rename = "podCIDRs")]
     pub(super) pod_cidrs: Option<Vec<String>>,
+    pub(super) taints: Option<Vec<Taint>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Taint {
+    pub(super) key: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
