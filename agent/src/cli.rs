@@ -9,10 +9,11 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::firewall::Choice;
 use crate::mtu::MtuChoice;
+use crate::service::HealthzAt;
 use crate::service_proxy::ProxyMode;
 use crate::{
     bgp, cni_install, control, convert, crds, dns, doctor, drops, http, ipam, leave, policy, run,
-    trace, wireguard,
+    service, trace, wireguard,
 };
 
 /// Kubernetes node networking: BGP, policy and pod attachment in one agent.
@@ -34,6 +35,7 @@ const EXAMPLES: &str = "Examples:
   portolan policy explain shop/web shop/db:5432                  would it pass, and which rule decides
   portolan status                                                what this node does, at a glance
   portolan status -o json | jq '.sessions[]'                     the same for programs
+  portolan service show shop/web                                 what becomes of packets to it, and who is asked
   portolan ipam check                                            addresses, links and routes that nobody explains
   portolan doctor                                                why pods cannot talk, and the command that mends it
   portolan trace shop/web shop/db:5432                           where between two pods a packet is lost, and why
@@ -57,6 +59,8 @@ enum Verb {
     Policy(policy::PolicyArgs),
     /// Ask about addresses: who has which, what is left behind; and take one back.
     Ipam(ipam::IpamArgs),
+    /// Ask about Services: what becomes of packets to their addresses, who is asked, and why an endpoint is left out.
+    Service(service::ServiceArgs),
     /// Ask for new WireGuard keys of this node.
     #[command(name = "wireguard")]
     WireGuard(wireguard::WireGuardArgs),
@@ -101,6 +105,10 @@ pub struct AgentArgs {
     /// Where /metrics, /livez and /readyz are served; an IPv6 address may stand without brackets.
     #[arg(long, value_name = "ADDR:PORT", value_parser = http::address)]
     pub metrics: Option<SocketAddr>,
+    /// Where /healthz of Services is answered (with `services` in --features), as cloud load balancers ask kube-proxy for it;
+    /// [::] stands for all addresses of both families. Or off.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:10256")]
+    pub service_healthz: HealthzAt,
     /// Which iptables back end holds our rules. Rules of others in both are refused until this says which.
     #[arg(long, value_enum, default_value_t)]
     pub iptables: Choice,
@@ -222,7 +230,7 @@ pub enum Feature {
     Policy,
     /// Pod attachment: the CNI plugin's socket.
     Cni,
-    /// Services in kube-proxy's place, by what --proxy-mode says. A beginning: it does not answer health checks yet.
+    /// Services in kube-proxy's place, by what --proxy-mode says (docs/services.md). Where another proxy is, they are left to it.
     Services,
 }
 
@@ -337,6 +345,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
+        Verb::Service(args) => service::run(args),
         Verb::WireGuard(args) => wireguard::run(&args),
         Verb::Cni(args) => cni_install::run(args),
         Verb::Doctor(args) => return doctor::run(&args),

@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::firewall::{self, Histogram};
+use crate::firewall::Histogram;
+use crate::service::InForce;
 use judge::{Sentence, judge};
 pub(crate) use ledger::{Goal, UdpServices};
 use ledger::{Ledger, Work};
@@ -57,7 +58,7 @@ struct Done {
 /// Runs until the goals' sender is gone. Publish each goal here before the firewall hears of it.
 pub(crate) async fn run_task(
     mut goals: watch::Receiver<Goal>,
-    mut applied: watch::Receiver<firewall::Applied>,
+    mut in_force: InForce,
     report: watch::Sender<Cut>,
     is_enforced: bool,
 ) {
@@ -69,7 +70,7 @@ pub(crate) async fn run_task(
         let is_idle = looking.is_empty();
         tokio::select! {
             changed = goals.changed() => if changed.is_err() { return },
-            changed = applied.changed() => if changed.is_err() { return },
+            changed = in_force.changed() => if changed.is_err() { return },
             () = tokio::time::sleep_until(next), if is_idle && ledger.is_due() => {
                 if let Some(work) = ledger.take() {
                     looking.spawn(look(work, goals.clone()));
@@ -99,7 +100,7 @@ pub(crate) async fn run_task(
             }
         }
         ledger.handle_goal(goals.borrow_and_update().clone());
-        let (generation, served) = in_force(&applied.borrow_and_update());
+        let (generation, served) = in_force.look();
         ledger.handle_applied(generation);
         ledger.handle_served(served);
         if looking.is_empty() {
@@ -111,13 +112,6 @@ pub(crate) async fn run_task(
             });
         }
     }
-}
-
-/// Which generation is in the kernel, and as of which one our own rules serve Services.
-fn in_force(applied: &firewall::Applied) -> (u64, Option<u64>) {
-    let generation = applied.generation;
-    let served = applied.other_proxy.is_none().then_some(generation);
-    (generation, served)
 }
 
 fn handle_done(done: &Done, report: &watch::Sender<Cut>) {

@@ -18,6 +18,7 @@ use crate::ipam::{self, IpamAnswer, IpamQuestion};
 use crate::message::Message;
 use crate::policy::{self, PolicyAnswer, PolicyQuestion};
 use crate::report::Report;
+use crate::service::{self, ServiceAnswer, ServiceQuestion};
 
 /// The socket's name in the run folder.
 pub(crate) const SOCKET: &str = "agent.sock";
@@ -34,6 +35,7 @@ enum Question {
     Drops { since: u64 },
     Ipam { question: IpamQuestion },
     Policy { question: PolicyQuestion },
+    Service { question: ServiceQuestion },
     RotateKeys,
 }
 
@@ -46,6 +48,7 @@ enum Answer {
     Drops(Box<DropsAnswer>),
     Ipam(Box<IpamAnswer>),
     Policy(Box<PolicyAnswer>),
+    Service(Box<ServiceAnswer>),
     Synced,
     Asked,
     Error(String),
@@ -95,6 +98,7 @@ pub(crate) fn sync(run_dir: &Path, timeout: Duration) -> anyhow::Result<()> {
         | Answer::Drops(_)
         | Answer::Ipam(_)
         | Answer::Policy(_)
+        | Answer::Service(_)
         | Answer::Asked => anyhow::bail!("the agent answered something else"),
     }
 }
@@ -115,6 +119,7 @@ pub(crate) fn ask_bgp(run_dir: &Path, question: BgpQuestion) -> anyhow::Result<B
         | Answer::Drops(_)
         | Answer::Ipam(_)
         | Answer::Policy(_)
+        | Answer::Service(_)
         | Answer::Synced
         | Answer::Asked => anyhow::bail!("the agent answered something else"),
     }
@@ -132,6 +137,7 @@ pub(crate) fn ask_drops(run_dir: &Path, since: u64) -> anyhow::Result<DropsAnswe
         | Answer::Bgp(_)
         | Answer::Ipam(_)
         | Answer::Policy(_)
+        | Answer::Service(_)
         | Answer::Synced
         | Answer::Asked => anyhow::bail!("the agent answered something else"),
     }
@@ -151,6 +157,7 @@ pub(crate) fn ask_policy(run_dir: &Path, question: PolicyQuestion) -> anyhow::Re
         | Answer::Bgp(_)
         | Answer::Drops(_)
         | Answer::Ipam(_)
+        | Answer::Service(_)
         | Answer::Synced
         | Answer::Asked => anyhow::bail!("the agent answered something else"),
     }
@@ -169,8 +176,25 @@ pub(crate) fn ask_ipam(run_dir: &Path, question: IpamQuestion) -> anyhow::Result
         | Answer::Bgp(_)
         | Answer::Drops(_)
         | Answer::Policy(_)
+        | Answer::Service(_)
         | Answer::Synced
         | Answer::Asked => anyhow::bail!("the agent answered something else"),
+    }
+}
+
+/// Asks about Services.
+///
+/// # Errors
+/// If no agent answers, or it says why it cannot.
+pub(crate) fn ask_service(
+    run_dir: &Path,
+    question: ServiceQuestion,
+) -> anyhow::Result<ServiceAnswer> {
+    let question = Question::Service { question };
+    match ask(run_dir, &question, Duration::from_secs(30))? {
+        Answer::Service(answer) => Ok(*answer),
+        Answer::Error(error) => anyhow::bail!("{error}"),
+        _ => anyhow::bail!("the agent answered something else"),
     }
 }
 
@@ -266,6 +290,10 @@ async fn answer(question: Question, parts: &Parts) -> Answer {
         }
         Question::Policy { question } => match policy::answer(core, question).await {
             Ok(answer) => Answer::Policy(Box::new(answer)),
+            Err(error) => Answer::Error(error),
+        },
+        Question::Service { question } => match service::answer(core, question).await {
+            Ok(answer) => Answer::Service(Box::new(answer)),
             Err(error) => Answer::Error(error),
         },
         Question::Ipam { question } => {

@@ -33,7 +33,7 @@ pub(crate) use known::belongs_here;
 use crate::attachments::{self, Leases, Settings, host_interface};
 use crate::dns::Domains;
 use crate::speaker;
-use crate::{conntrack, firewall, mtu, routing, service_proxy};
+use crate::{conntrack, firewall, mtu, routing, service, service_proxy};
 use bgp::is_of_bgp;
 use early::EarlyPods;
 use egress::Egress;
@@ -101,6 +101,8 @@ pub(crate) struct Outputs {
     pub(crate) firewall: firewall::Desired,
     /// What flows are held against.
     pub(crate) flows: conntrack::Goal,
+    /// What is around the rules of Services.
+    pub(crate) service: service::Goal,
     /// Routes of this node.
     pub(crate) local: routing::Local,
     /// What this node's way out must lead to.
@@ -427,7 +429,7 @@ impl Core {
         let elsewhere = self.elsewhere();
         let (host_ports, egress) = (self.compile_host_ports(), self.compile_egress());
         let (services, proxy) = self.compile_services();
-        let watched = self.watched_services();
+        let (udp, service) = self.beside_services();
         self.unsupported = compiled.problems.iter().map(ToString::to_string).collect();
         self.unsupported.extend(self.domains.problems());
         self.unsupported.extend(host_ports::refused(&host_ports));
@@ -469,8 +471,9 @@ impl Core {
                 endpoints: Arc::new(self.policy.objects().endpoints.clone()),
                 pod_cidrs: self.blocks.own().into_iter().collect(),
                 elsewhere,
-                services: watched.udp,
+                services: udp,
             },
+            service,
             local: routing::Local {
                 generation: self.generation,
                 routes: self.local_routes(),

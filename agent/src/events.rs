@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
+use api::Key;
 use datastore::{EventRecord, EventType, StatusWriter};
 use policy::Problem;
 use tokio::sync::watch;
@@ -10,6 +11,7 @@ use tracing::warn;
 
 use crate::bgp_status::time;
 use crate::dns::due;
+use crate::service::HealthReport;
 
 /// The least time between two writes that only say that a problem was seen again, or is gone again.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -19,18 +21,34 @@ const RETRY: Duration = Duration::from_secs(1);
 const GONE: usize = 1_000;
 
 /// Writes the node's events: news at once. Ends with the sender of problems.
-pub(crate) async fn run_task(status: StatusWriter, mut problems: watch::Receiver<Vec<Problem>>) {
+/// `health`: ports of Services that cannot be had; none where none are served.
+pub(crate) async fn run_task(
+    status: StatusWriter,
+    mut problems: watch::Receiver<Vec<Problem>>,
+    mut health: Option<watch::Receiver<HealthReport>>,
+) {
     let mut events = Events::default();
     let mut pace = Pace::default();
     loop {
+        let mut all: Vec<Told> = problems
+            .borrow_and_update()
+            .iter()
+            .map(Told::of_policy)
+            .collect();
+        all.extend(
+            health
+                .iter_mut()
+                .flat_map(|health| refused(&health.borrow_and_update())),
+        );
+        let news = events.take(SystemTime::now(), &all);
+        pace.change(Instant::now(), news);
         tokio::select! {
             changed = problems.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                let news = events.take(SystemTime::now(), &problems.borrow_and_update());
-                pace.change(Instant::now(), news);
             }
+            () = changed(&mut health) => {}
             () = due(pace.next) => match status.publish_events(events.records()).await {
                 Ok(()) => pace.written(Instant::now()),
                 Err(error) => {
@@ -39,6 +57,46 @@ pub(crate) async fn run_task(status: StatusWriter, mut problems: watch::Receiver
                 }
             },
         }
+    }
+}
+
+/// A problem, and what programs know it by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Told {
+    reason: &'static str,
+    problem: Problem,
+}
+
+impl Told {
+    fn of_policy(problem: &Problem) -> Self {
+        Self {
+            reason: "PolicyNotEnforced",
+            problem: problem.clone(),
+        }
+    }
+}
+
+/// In kube-proxy's word.
+fn refused(health: &HealthReport) -> Vec<Told> {
+    let refused = health.refused.iter();
+    let told = refused.map(|(service, why)| Told {
+        reason: "FailedToStartServiceHealthcheck",
+        problem: Problem {
+            key: Key::Service(service.clone()),
+            message: why.clone(),
+        },
+    });
+    told.collect()
+}
+
+/// Waits for news; for ever where none come.
+async fn changed(health: &mut Option<watch::Receiver<HealthReport>>) {
+    let is_there = match health {
+        Some(health) => health.changed().await.is_ok(),
+        None => false,
+    };
+    if !is_there {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -87,14 +145,14 @@ struct Seen {
 /// The problems that were seen: those of now, and some that may come again.
 #[derive(Debug, Default)]
 struct Events {
-    seen: BTreeMap<Problem, Seen>,
-    present: BTreeSet<Problem>,
+    seen: BTreeMap<Told, Seen>,
+    present: BTreeSet<Told>,
 }
 
 impl Events {
     /// Takes all that is wrong now.
-    fn take(&mut self, now: SystemTime, problems: &[Problem]) -> News {
-        let present: BTreeSet<Problem> = problems.iter().cloned().collect();
+    fn take(&mut self, now: SystemTime, problems: &[Told]) -> News {
+        let present: BTreeSet<Told> = problems.iter().cloned().collect();
         let mut news = News::None;
         for problem in present.difference(&self.present) {
             let seen = self.seen.entry(problem.clone()).or_insert(Seen {
@@ -135,9 +193,9 @@ impl Events {
     fn records(&self) -> Vec<EventRecord> {
         let present = self.present.iter();
         let seen = present.filter_map(|problem| Some((problem, self.seen.get(problem)?)));
-        seen.map(|(problem, seen)| EventRecord {
+        seen.map(|(Told { reason, problem }, seen)| EventRecord {
             regarding: (&problem.key).into(),
-            reason: "PolicyNotEnforced".to_owned(),
+            reason: (*reason).to_owned(),
             event_type: EventType::Warning,
             message: problem.message.clone(),
             count: seen.count,
@@ -150,15 +208,13 @@ impl Events {
 
 #[cfg(test)]
 mod tests {
-    use api::Key;
-
     use super::*;
 
-    fn problem(message: &str) -> Problem {
-        Problem {
+    fn problem(message: &str) -> Told {
+        Told::of_policy(&Problem {
             key: Key::ClusterNetworkPolicy("a".to_owned()),
             message: message.to_owned(),
-        }
+        })
     }
 
     fn at(seconds: u64) -> SystemTime {

@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz` and `/metrics`.
+//! `/livez`, `/readyz` and `/metrics`; and `/healthz` where Services are served.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tracing::info;
 use crate::message::Message;
 use crate::metrics;
 use crate::report::Report;
+use crate::service::{self, Soundness};
 
 /// The core must answer within this, or the agent is not alive.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,12 +38,17 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
 ///
 /// # Errors
 /// If the address cannot be used.
-pub(crate) async fn listen(address: SocketAddr, core: mpsc::Sender<Message>) -> anyhow::Result<()> {
+pub(crate) async fn listen(
+    address: SocketAddr,
+    core: mpsc::Sender<Message>,
+    services: Option<Soundness>,
+) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot serve metrics on {address}: choose another --metrics"))?;
     info!(%address, "serving /metrics, /livez and /readyz");
-    let app = Router::new()
+    let healthz = services.map_or_else(Router::new, service::router);
+    let app = healthz
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(exported))

@@ -15,6 +15,7 @@ use crate::drops::DropsAnswer;
 use crate::ipam::IpamState;
 use crate::policy::PolicyState;
 use crate::report::Report;
+use crate::service::{HealthReport, ServiceState};
 
 /// What the sockets ask of the core.
 pub(crate) enum Message {
@@ -74,12 +75,26 @@ pub(crate) enum Message {
     BlockTaken(IpNet),
     /// What policy verbs ask: as it is once it is published.
     Policy(oneshot::Sender<PolicyState>),
+    /// Copies of what is known of Services.
+    Services(oneshot::Sender<Box<Serving>>),
     /// Copies of what is known of addresses.
     Ipam(oneshot::Sender<Box<IpamState>>),
     /// Whether one more attachment would get its addresses, or why not.
     Room(oneshot::Sender<Result<(), String>>),
     /// All attachments.
     Endpoints(oneshot::Sender<Vec<Endpoint>>),
+}
+
+/// Services, and how this agent serves them.
+pub(crate) struct Serving {
+    /// What is known of them; none without the feature.
+    pub(crate) state: Option<ServiceState>,
+    /// By what they are served.
+    pub(crate) mode: String,
+    /// Why none are, although they should be.
+    pub(crate) not_served: Option<String>,
+    /// What became of ports for health checks.
+    pub(crate) health: HealthReport,
 }
 
 /// Who waits for an attachment, and for the generation with its chains.

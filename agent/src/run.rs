@@ -155,7 +155,9 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
     let (kind, path) = (whereabouts.kind, whereabouts.path.clone());
     let mut shell = Shell::start(args, (&source, whereabouts), sender.clone(), forwarding);
     if let Some(address) = args.metrics {
-        http::listen(address, sender.clone()).await?;
+        let soundness = shell.service.as_ref();
+        let soundness = soundness.map(|service| service.soundness.clone());
+        http::listen(address, sender.clone(), soundness).await?;
     }
     let cni = args
         .has(Feature::Cni)
@@ -376,6 +378,9 @@ impl Loop {
                 return true;
             }
             Message::Policy(reply) => replies.push(Reply::Policy(reply)),
+            Message::Services(reply) => {
+                drop(reply.send(Box::new(self.shell.serving(&self.core))));
+            }
             Message::Ipam(reply) => drop(reply.send(Box::new(self.core.ipam_state()))),
             Message::Barrier(reply) => replies.push(Reply::Generation(reply)),
             Message::Link {

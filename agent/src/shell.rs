@@ -14,7 +14,7 @@ use crate::cli::{AgentArgs, BfdPlace, Feature, TunnelChecksums};
 use crate::core::{Core, Goal, Outputs};
 use crate::drops::{DropsAnswer, Ring};
 use crate::ipam::Reclaimed;
-use crate::message::Message;
+use crate::message::{Message, Serving};
 use crate::policy::PolicyState;
 use crate::report::IpamReport;
 use crate::run::BFD_SOCKET;
@@ -22,7 +22,7 @@ use crate::source::{self, Whereabouts};
 use crate::speaker::{self, Compiled};
 use crate::{
     bgp_status, blocks, conntrack, dns, drops, events, firewall, mtu, nexthops, node_health,
-    routing, service_proxy, wireguard,
+    routing, service, service_proxy, status, wireguard,
 };
 
 /// The tasks that carry things out, seen from the core.
@@ -55,6 +55,8 @@ pub(crate) struct Shell {
     route_events: Option<oneshot::Sender<RouteEvents>>,
     pub(crate) messages: mpsc::Sender<Message>,
     pub(crate) drops: Option<Arc<Ring>>,
+    /// What is around the rules of Services; none without that feature.
+    pub(crate) service: Option<service::Handle>,
     /// How often new WireGuard keys were asked for.
     rotations: watch::Sender<u64>,
     /// What was taken back; none where no pods are attached.
@@ -74,8 +76,6 @@ impl Shell {
         messages: mpsc::Sender<Message>,
         forwarding: Forwarding,
     ) -> Self {
-        let (flows, flows_goal) = watch::channel(conntrack::Goal::default());
-        let (cut_report, cut) = watch::channel(conntrack::Cut::default());
         let (local, local_goal) = watch::channel(routing::Local::default());
         let (routing_report, routing_applied) = watch::channel(routing::Applied::default());
         let (route_events, speaker_started) = oneshot::channel();
@@ -88,12 +88,11 @@ impl Shell {
         let (problems, known_problems) = watch::channel(Vec::new());
         let (routers, known_routers) = watch::channel(Arc::default());
         let (firewall, firewall_applied, proxy) = start_rules(args, messages.clone());
-        tokio::spawn(conntrack::run_task(
-            flows_goal,
-            firewall_applied.clone(),
-            cut_report,
-            args.has(Feature::Policy),
-        ));
+        let in_force = service::InForce {
+            firewall: firewall_applied.clone(),
+            proxy: proxy.applied.clone(),
+        };
+        let (flows, cut) = start_conntrack(args, &in_force);
         let feeds = (local_goal, speaker_started, known_routers);
         let rotations = watch::Sender::new(0);
         let keys = start_wireguard(args, &source.status, &rotations);
@@ -117,7 +116,8 @@ impl Shell {
             }));
         }
         let drops = start_drops(args, &firewall);
-        tokio::spawn(events::run_task(source.status.clone(), known_problems));
+        let service = start_services(args, &firewall, &in_force);
+        start_events(&source.status, known_problems, service.as_ref());
         Self {
             node: args.node.clone(),
             source: whereabouts,
@@ -146,6 +146,7 @@ impl Shell {
             route_events: args.has(Feature::Bgp).then_some(route_events),
             messages,
             drops,
+            service,
             rotations,
             reclaimed: None,
             forwarding,
@@ -200,6 +201,18 @@ impl Shell {
         Ok(())
     }
 
+    /// What `portolan service` is answered from.
+    pub(crate) fn serving(&self, core: &Core) -> Serving {
+        let health = self.service.as_ref();
+        let health = health.map(|service| service.health.borrow().clone());
+        Serving {
+            state: core.service_state(),
+            mode: core.proxy_mode(),
+            not_served: status::other_proxy(&self.firewall_applied.borrow()),
+            health: health.unwrap_or_default(),
+        }
+    }
+
     /// What policy verbs are answered from: copies, so that nobody waits for them.
     pub(crate) fn policy_state(&self, core: &Core) -> PolicyState {
         PolicyState {
@@ -227,6 +240,9 @@ impl Shell {
             *old = problems;
             changed
         });
+        if let Some(service) = &self.service {
+            service.publish(outputs.service);
+        }
         let applied = self.firewall_applied.borrow().generation;
         self.firewall
             .send_modify(|state| state.follow(outputs.firewall, applied));
@@ -332,6 +348,43 @@ fn start_rules(
         .then(|| proxy.applied.clone());
     start_policy(args, (goal, report, held_until), messages);
     (firewall, firewall_applied, proxy)
+}
+
+/// Cuts flows that a change denies or that lead nowhere.
+fn start_conntrack(
+    args: &AgentArgs,
+    in_force: &service::InForce,
+) -> (
+    watch::Sender<conntrack::Goal>,
+    watch::Receiver<conntrack::Cut>,
+) {
+    let (flows, goal) = watch::channel(conntrack::Goal::default());
+    let (report, cut) = watch::channel(conntrack::Cut::default());
+    let is_enforced = args.has(Feature::Policy);
+    let task = conntrack::run_task(goal, in_force.clone(), report, is_enforced);
+    tokio::spawn(task);
+    (flows, cut)
+}
+
+/// What is around the rules of Services, where they are served.
+fn start_services(
+    args: &AgentArgs,
+    firewall: &watch::Sender<firewall::Desired>,
+    in_force: &service::InForce,
+) -> Option<service::Handle> {
+    let at = args.service_healthz;
+    args.has(Feature::Services)
+        .then(|| service::Handle::start(at, firewall.subscribe(), in_force))
+}
+
+/// Says what is wrong with objects on them.
+fn start_events(
+    status: &StatusWriter,
+    problems: watch::Receiver<Vec<Problem>>,
+    service: Option<&service::Handle>,
+) {
+    let refused = service.map(|service| service.health.clone());
+    tokio::spawn(events::run_task(status.clone(), problems, refused));
 }
 
 /// Brings chains and sets into the kernel; without policy those that pods need all the same.

@@ -11,9 +11,8 @@ use tokio::sync::oneshot;
 use crate::core::{Core, Endpoint};
 use crate::message::Message;
 use crate::report::{self, Report};
-use crate::service::ServicesReport;
 use crate::shell::Shell;
-use crate::{firewall, routing, service_proxy};
+use crate::{firewall, routing, service, service_proxy};
 
 /// Waits until what the source holds now is in the kernel.
 pub(crate) fn wait(shell: &Shell, timeout: Duration, reply: oneshot::Sender<Result<(), String>>) {
@@ -84,9 +83,7 @@ fn errors(
             .iter()
             .map(|error| format!("flows that policy denies now, or that lead to endpoints which are gone, may go on: {error}")),
     );
-    errors.extend(firewall.other_proxy.iter().map(|chain| {
-        format!("Services are left to another proxy, whose chain {chain} is here: end it and run `kube-proxy --cleanup`, or start the agent without `services` in --features")
-    }));
+    errors.extend(other_proxy(firewall));
     let proxy = shell.proxy.applied.borrow();
     errors.extend(
         proxy
@@ -94,10 +91,18 @@ fn errors(
             .iter()
             .map(|error| format!("Services are not in the kernel: {error}")),
     );
+    errors.extend(shell.service.iter().flat_map(service::Handle::errors));
     let blocks = shell.blocks_failed.borrow().clone();
     errors.extend(blocks);
     errors.extend(not_here(core, shell));
     errors
+}
+
+/// Why Services are not served although they should be.
+pub(crate) fn other_proxy(firewall: &firewall::Applied) -> Option<String> {
+    firewall.other_proxy.as_ref().map(|chain| {
+        format!("Services are left to another proxy, whose chain {chain} is here: end it and run `kube-proxy --cleanup`, or start the agent without `services` in --features")
+    })
 }
 
 /// Tells all there is to tell.
@@ -112,10 +117,9 @@ pub(crate) fn report(
     let cut = shell.cut.borrow().clone();
     let errors = errors(core, shell, &firewall, &cut);
     let waits_for = waits_for(core, shell, &firewall, &routing);
-    let services = core.services_report().map(|counts| ServicesReport {
-        flows_stale: cut.unanswered,
-        ..counts
-    });
+    let services = core.services_report();
+    let services = services.zip(shell.service.as_ref());
+    let services = services.map(|(counts, service)| service.report(counts, &cut));
     let report = Report {
         node: shell.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -4,9 +4,11 @@ mod watched;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use api::resources::Node;
 use api::{Change, Key, Resource};
+use clap::ValueEnum;
 use netfilter::Family;
 use services::proxy::index::{Index, Place, Touched};
 use services::proxy::iptables::{self, Options};
@@ -14,11 +16,14 @@ use services::proxy::model::Model;
 use services::proxy::nftables;
 
 use super::Core;
+use crate::conntrack::UdpServices;
 use crate::firewall::ServiceRules;
-use crate::service::ServicesReport;
+use crate::service::{self, ServiceState, ServicesReport};
 use crate::service_proxy::{Goal, ProxyMode};
-pub(super) use watched::Watched;
+use watched::Watched;
 
+/// So many changes of endpoints are counted in one output at most.
+const MOST_CHANGES: usize = 1_000;
 /// The label that says where a node is.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -32,6 +37,10 @@ pub(super) struct Services {
     touched: Touched,
     /// What tasks beside the rules hang on.
     watched: Watched,
+    /// When this began: of changes from before, nobody waits.
+    since: SystemTime,
+    /// When the changes happened that are in no output yet.
+    changes: Vec<SystemTime>,
 }
 
 /// What makes of the model what the chosen mode writes. What did not change stays the same allocation.
@@ -94,6 +103,8 @@ impl Services {
             compiler: Compiler::new(mode, options),
             touched: Touched::new(),
             watched: Watched::default(),
+            since: SystemTime::now(),
+            changes: Vec::new(),
         }
     }
 
@@ -105,7 +116,11 @@ impl Services {
             }
             (Key::Service(name), _) => self.index.remove_service(&name),
             (Key::EndpointSlice(_), Some(Resource::EndpointSlice(slice))) => {
-                self.index.set_slice(Arc::from(slice))
+                let at = slice.last_change.filter(|at| *at > self.since);
+                let touched = self.index.set_slice(Arc::from(slice));
+                let is_counted = !touched.is_empty() && self.changes.len() < MOST_CHANGES;
+                self.changes.extend(at.filter(|_| is_counted));
+                touched
             }
             (Key::EndpointSlice(name), _) => self.index.remove_slice(&name),
             (key, value) => return Some(Change { key, value }),
@@ -129,7 +144,11 @@ impl Core {
     /// Has Services served on this node.
     pub(crate) fn serve_services(&mut self, mode: ProxyMode) {
         let prefix = self.policy.settings().interface_prefix.clone();
-        self.services = Some(Services::new(mode, Options::new(prefix)));
+        let options = Options {
+            tcp_is_liberal: is_tcp_liberal(),
+            ..Options::new(prefix)
+        };
+        self.services = Some(Services::new(mode, options));
     }
 
     /// Takes what Services are made of; gives back all else.
@@ -146,10 +165,49 @@ impl Core {
         Some(ServicesReport::of(&services.model))
     }
 
-    /// What beside rules follows from Services, as of the last [`Self::compile_services`].
-    pub(super) fn watched_services(&self) -> Watched {
-        let services = self.services.as_ref();
-        services.map_or_else(Watched::default, |services| services.watched.clone())
+    /// What beside rules follows from Services, as of the last [`Self::compile_services`]: flows, and all else.
+    pub(super) fn beside_services(&mut self) -> (Arc<UdpServices>, service::Goal) {
+        let leaving = self.own_node().and_then(|node| node.leaving);
+        let generation = self.generation;
+        let Some(services) = &mut self.services else {
+            return Default::default();
+        };
+        let Watched { udp, health } = services.watched.clone();
+        let goal = service::Goal {
+            generation,
+            checks: health,
+            leaving,
+            changes: std::mem::take(&mut services.changes),
+        };
+        (udp, goal)
+    }
+
+    /// By what Services are served, as `--proxy-mode` has it.
+    pub(crate) fn proxy_mode(&self) -> String {
+        let mode = self
+            .services
+            .as_ref()
+            .map(|services| services.compiler.mode());
+        let value = mode.and_then(|mode| mode.to_possible_value());
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// What `portolan service` is answered from: copies, so that nobody waits for them.
+    pub(crate) fn service_state(&self) -> Option<ServiceState> {
+        let services = self.services.as_ref()?;
+        Some(ServiceState {
+            in_sync: self.in_sync,
+            services: services
+                .index
+                .all()
+                .map(|service| {
+                    (
+                        service.clone(),
+                        services.model.service(&service.name).cloned(),
+                    )
+                })
+                .collect(),
+        })
     }
 
     /// What is to be in the kernel, by iptables and else: the same allocations if that is what it was.
@@ -173,6 +231,13 @@ impl Core {
             }
         }
     }
+}
+
+/// Whether this host's conntrack takes packets of TCP for valid that are out of its window (semantics 141): as kube-proxy,
+/// looked at once.
+fn is_tcp_liberal() -> bool {
+    let said = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal");
+    said.is_ok_and(|said| said.trim() != "0")
 }
 
 /// This node, as far as it is known.

@@ -7,8 +7,8 @@ use prometheus_client::metrics::MetricType;
 use serde::{Deserialize, Serialize};
 
 /// Upper bounds of the buckets, in seconds; a last one takes what is above.
-const BOUNDS: [f64; 12] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+const BOUNDS: [f64; 14] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0,
 ];
 
 /// How many durations fell into each bucket since the start.
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn a_duration_falls_into_the_first_bucket_that_holds_it() {
         let mut histogram = Histogram::default();
-        for milliseconds in [1, 4, 4, 60_000] {
+        for milliseconds in [1, 4, 4, 61_000] {
             histogram.observe(Duration::from_millis(milliseconds));
         }
         let mut registry = Registry::default();
@@ -66,7 +66,7 @@ mod tests {
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         for line in [
-            "x_seconds_sum 60.009",
+            "x_seconds_sum 61.009",
             "x_seconds_count 4",
             "x_seconds_bucket{le=\"0.001\"} 1",
             "x_seconds_bucket{le=\"0.0025\"} 1",

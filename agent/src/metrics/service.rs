@@ -2,7 +2,7 @@
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 use crate::report::Report;
 
@@ -32,14 +32,47 @@ pub(super) fn register(report: &Report, registry: &mut Registry) {
             "Ports that nobody answers",
             services.without_endpoints,
         ),
+        (
+            "service_health_ports",
+            "Ports at which load balancers are answered",
+            services.health_ports,
+        ),
+        (
+            "service_health_ports_refused",
+            "Such ports that cannot be had",
+            services.health_ports_refused,
+        ),
     ] {
         let gauge: Gauge = Gauge::default();
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
     }
-    let stale: Counter = Counter::default();
-    stale.inc_by(services.flows_stale);
-    let help =
-        "UDP flows deleted from conntrack because no endpoint of their Service answered them";
-    registry.register("service_flows_stale", help, stale);
+    for (name, help, value) in [
+        (
+            "service_flows_stale",
+            "UDP flows deleted from conntrack because no endpoint of their Service answered them",
+            services.flows_stale,
+        ),
+        (
+            "service_health_checks_passed",
+            "Answers to load balancers that this node has endpoints of a Service",
+            services.answered_healthy,
+        ),
+        (
+            "service_health_checks_failed",
+            "Answers to load balancers that it has none",
+            services.answered_unhealthy,
+        ),
+    ] {
+        let counter: Counter = Counter::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    }
+    let help = "Time from a change of endpoints, as its EndpointSlice says, to its being in force";
+    registry.register_with_unit(
+        "service_programming",
+        help,
+        Unit::Seconds,
+        services.programming.clone(),
+    );
 }

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use services::proxy::model::Model;
 
+use crate::firewall::Histogram;
+
 /// Services that this node serves.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -17,6 +19,16 @@ pub(crate) struct ServicesReport {
     pub(crate) without_endpoints: usize,
     /// UDP flows cut since the start because no endpoint of their Service answered them.
     pub(crate) flows_stale: u64,
+    /// Ports at which load balancers are answered (`healthCheckNodePort`).
+    pub(crate) health_ports: usize,
+    /// Those that cannot be had.
+    pub(crate) health_ports_refused: usize,
+    /// How often they were told that there are endpoints.
+    pub(crate) answered_healthy: u64,
+    /// How often they were told that there are none.
+    pub(crate) answered_unhealthy: u64,
+    /// From a change of endpoints to its being in the kernel, by its EndpointSlice's annotation.
+    pub(crate) programming: Histogram,
 }
 
 impl ServicesReport {
@@ -66,6 +78,11 @@ impl ServicesReport {
             endpoints: 9,
             without_endpoints: 1,
             flows_stale: 3,
+            health_ports: 2,
+            health_ports_refused: 1,
+            answered_healthy: 5,
+            answered_unhealthy: 6,
+            programming: Histogram::default(),
         }
     }
 }

@@ -109,6 +109,11 @@ impl Index {
         self.services.values().filter(|one| one.is_proxied())
     }
 
+    /// All Services, also those that a proxy does not mind.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
     /// A Service's slices, by their names.
     pub fn slices(&self, service: &NamespacedName) -> impl Iterator<Item = &EndpointSlice> {
         let slices = self.slices.get(service);

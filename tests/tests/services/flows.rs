@@ -188,6 +188,12 @@ fn a_udp_client_that_keeps_its_port_is_led_to_who_serves_now_and_tcp_is_left_alo
     lab.stations[0].agent.wait_synced().unwrap();
     cut(&mut lab, first + 8, "while there is no endpoint");
     lab.stations[0].agent.kill().unwrap();
+    let node = &lab.stations[0].netns;
+    let rules = || node.run("iptables-save", &["-t", "filter"]).unwrap();
+    assert!(rules().contains("--ctstate INVALID -j DROP"));
+    // Rule 141: the host says that packets out of the window are valid.
+    node.sysctl("net.netfilter.nf_conntrack_tcp_be_liberal", "1")
+        .unwrap();
     drop(other_port);
     let _back = Teller::start(lab.pods[1].netns(), TELLS).unwrap();
     lab.manifest("flows-slices.yaml", &slices(2, &pods[1], TELLS))
@@ -197,6 +203,10 @@ fn a_udp_client_that_keeps_its_port_is_led_to_who_serves_now_and_tcp_is_left_alo
     cut(&mut lab, 4, "after the agent came back");
     assert!(other.is_answered());
     echoes(&mut stream).unwrap();
+    let node = &lab.stations[0].netns;
+    let saved = node.run("iptables-save", &["-t", "filter"]).unwrap();
+    let drops = saved.contains("--ctstate INVALID -j DROP");
+    assert!(saved.contains("KUBE-FORWARD") && !drops, "{saved}");
     drop(elsewhere);
     say(
         "4 clients kept their ports through 4 changes; 12 flows cut after the first, no connection",

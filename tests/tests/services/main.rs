@@ -1,6 +1,7 @@
 //! Services served by the agent in the place of kube-proxy: who reaches which endpoint, and who is seen there.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+mod around;
 mod flows;
 mod modes;
 

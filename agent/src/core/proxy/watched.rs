@@ -1,4 +1,4 @@
-//! What of Services the tasks beside the rules need: whose UDP flows may be stale.
+//! What of Services the tasks beside the rules need: whose UDP flows may be stale, and whose health is asked for.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,12 +8,15 @@ use services::proxy::model::Model;
 use services::proxy::stale_flows::has_udp;
 
 use crate::conntrack::UdpServices;
+use crate::service::HealthChecks;
 
 /// Each is the same allocation as long as nothing of it changes: most Services have neither.
 #[derive(Clone, Debug, Default)]
 pub(in crate::core) struct Watched {
     /// Those with a UDP port.
     pub(in crate::core) udp: Arc<UdpServices>,
+    /// Those with a port for health checks.
+    pub(in crate::core) health: Arc<HealthChecks>,
 }
 
 impl Watched {
@@ -23,6 +26,8 @@ impl Watched {
             let served = model.service(name);
             let udp = served.filter(|served| has_udp(served)).cloned();
             set(&mut self.udp, name, udp);
+            let health = served.and_then(|served| served.health.clone());
+            set(&mut self.health, name, health);
         }
     }
 }

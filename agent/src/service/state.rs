@@ -1,0 +1,15 @@
+//! What `portolan service` is answered from: a copy of what is known.
+
+use std::sync::Arc;
+
+use api::resources::Service;
+use services::proxy::model::Served;
+
+/// Each Service, and what of it this node serves.
+#[derive(Clone, Debug)]
+pub(crate) struct ServiceState {
+    /// Whether the sources have said all they hold.
+    pub(crate) in_sync: bool,
+    /// By their names.
+    pub(crate) services: Vec<(Arc<Service>, Option<Arc<Served>>)>,
+}
