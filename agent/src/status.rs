@@ -100,8 +100,8 @@ fn errors(
 
 /// Why Services are not served although they should be.
 pub(crate) fn other_proxy(firewall: &firewall::Applied) -> Option<String> {
-    firewall.other_proxy.as_ref().map(|chain| {
-        format!("Services are left to another proxy, whose chain {chain} is here: end it and run `kube-proxy --cleanup`, or start the agent without `services` in --features")
+    firewall.other_proxy.as_ref().map(|sign| {
+        format!("Services are left to another proxy, whose {sign} is here: end it and run `kube-proxy --cleanup`, or start the agent without `services` in --features")
     })
 }
 

@@ -40,7 +40,7 @@ checks! {
     POLICY_ISOLATES "policy-isolates" "a pod is isolated by NetworkPolicy, and no rule allows anything"
     POLICY_DROPS "policy-drops" "policy denied packets within the last minute"
     SERVICE_PROXY "service-proxy" "there is a cluster, and nothing programs its Services on this node"
-    SERVICE_ENDPOINTS "service-endpoints" "kube-proxy refuses a Service because it has no endpoints"
+    SERVICE_ENDPOINTS "service-endpoints" "a Service is refused because it has no endpoints"
     DNS "dns" "the cluster's DNS does not answer this node, or does not know the name"
 }
 

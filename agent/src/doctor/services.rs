@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use netfilter::COMMENT_PREFIX;
+
 use super::bound;
 use super::catalog::{SERVICE_ENDPOINTS, SERVICE_PROXY};
 use super::finding::Finding;
@@ -94,7 +96,8 @@ fn proxy(facts: &Facts, listings: &[Listing]) -> Finding {
         None => SERVICE_PROXY.skipped("nothing says that this is a node of a cluster"),
         Some(why) => SERVICE_PROXY.failure(
             format!("nothing programs Services on this node, and {why}"),
-            "kube-proxy is not running here, or has not written anything yet: no pod of this node reaches a Service, the DNS's \
+            "kube-proxy is not running here, or has not written anything yet, and the agent does not serve Services (`services` in \
+             its --features): no pod of this node reaches a Service, the DNS's \
              first of all (an eBPF replacement of kube-proxy is not seen by this check)",
             "kubectl -n kube-system rollout restart daemonset/kube-proxy",
         ),
@@ -104,12 +107,12 @@ fn proxy(facts: &Facts, listings: &[Listing]) -> Finding {
 fn refused(facts: &Facts, listings: &[Listing]) -> Vec<Finding> {
     let mut ports: BTreeSet<String> = BTreeSet::new();
     for listing in listings {
-        for (chain, rule) in listing.others() {
-            let refuses = matches!(target(rule), Some("REJECT" | "DROP"));
-            let said = comment(rule).and_then(|said| said.strip_suffix(NO_ENDPOINTS));
-            if let Some(port) = said.filter(|_| refuses && chain.name.starts_with("KUBE-")) {
-                ports.insert(port.to_owned());
-            }
+        let chains = listing.chains.iter();
+        for chain in chains.filter(|chain| chain.name.starts_with("KUBE-")) {
+            let refusing = chain.rules.iter();
+            let refusing = refusing.filter(|rule| matches!(target(rule), Some("REJECT" | "DROP")));
+            let said = refusing.filter_map(|rule| without_endpoints(rule));
+            ports.extend(said.map(str::to_owned));
         }
     }
     ports.extend(of_map(facts.nftables.as_deref().unwrap_or_default()));
@@ -123,7 +126,15 @@ fn refused(facts: &Facts, listings: &[Listing]) -> Vec<Finding> {
         )
     });
     let findings = findings.collect();
-    SERVICE_ENDPOINTS.or_ok(findings, "kube-proxy refuses no Service")
+    SERVICE_ENDPOINTS.or_ok(findings, "no Service is refused for lack of endpoints")
+}
+
+/// The port of whose lack of endpoints a rule's comment tells, kube-proxy's or ours.
+fn without_endpoints(rule: &str) -> Option<&str> {
+    let said = comment(rule)?;
+    let ours = said.strip_prefix(COMMENT_PREFIX);
+    let said = ours.map_or(Some(said), |ours| Some(ours.split_once(' ')?.1));
+    said?.strip_suffix(NO_ENDPOINTS)
 }
 
 /// The comments of a map's elements.
@@ -159,6 +170,13 @@ mod tests {
                 .remedy
                 .ends_with("kubectl -n shop describe service web")
         );
+    }
+
+    #[test]
+    fn a_service_without_endpoints_is_named_by_our_own_comment() {
+        let ours = PROXY.replace("\"shop/", "\"ptl:0a1b2c shop/");
+        let findings = judge(&Facts::default(), &Ok(vec![nft(&ours)]));
+        assert!(findings[1].what.starts_with("Service shop/web:http "));
     }
 
     #[test]

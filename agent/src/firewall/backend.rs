@@ -139,6 +139,8 @@ impl Side {
             || rule.contains(&quoted)
         {
             self.ours = true;
+            // Chains that serve Services have others' names: our comment tells them.
+            self.nat_of_ours |= table == "nat";
         } else {
             self.count(table, chain);
         }
@@ -290,5 +292,16 @@ mod tests {
         for text in ["iptables v1.8.9 (legacy)", "iptables v1.6.1"] {
             assert_eq!(Backend::of_version(text), Backend::Legacy);
         }
+    }
+
+    #[test]
+    fn chains_of_services_that_bear_our_comment_are_no_others_use() {
+        let ours = "*nat\n:KUBE-SERVICES - [0:0]\n-A KUBE-SERVICES -d 10.96.0.1/32 -m comment --comment \"ptl:0a shop/web cluster IP\" -j KUBE-SVC-A\n\
+            -A PREROUTING -m comment --comment ptl:0b -j KUBE-SERVICES\nCOMMIT\n";
+        let mut side = Side::default();
+        side.add(ours);
+        assert!(side.ours && side.nat_of_ours && !side.is_used(), "{side:?}");
+        side.add(PROXY);
+        assert!(side.is_used());
     }
 }

@@ -142,7 +142,7 @@ pub(crate) struct Applied {
     pub(crate) is_blocked: bool,
     /// Which iptables back end is written to.
     pub(crate) backend: Option<&'static str>,
-    /// A chain of another proxy of Services: while there is one, none of ours are written.
+    /// A sign of another proxy of Services (a chain, a table, a device): while there is one, none of ours are written.
     pub(crate) other_proxy: Option<String>,
     /// What is not needed any more waits to be removed.
     pub(crate) has_leftover: bool,

@@ -19,10 +19,12 @@ use super::programs::{BackendError, Look, Programs};
 use super::ready::Ready;
 use super::state::{Applied, Desired};
 use crate::message::Message;
-use crate::service_proxy;
+use crate::{service, service_proxy};
 
 /// So long after a write the programs for the next one are started.
 const BREATH: Duration = Duration::from_millis(10);
+/// How soon it is looked again whether another proxy, which is not one of chains, has gone: no notice tells of that.
+const OTHER_LOOK: Duration = Duration::from_secs(2);
 /// So many rules that nobody needs are too many to wait for a quiet time.
 const TOO_MANY_LEFT: usize = 2000;
 
@@ -103,6 +105,10 @@ pub(crate) struct Task {
     /// Where refused sets and chains are told.
     core: mpsc::Sender<Message>,
     quarantine: Quarantine,
+    /// What was seen of another proxy of Services besides chains, as of the last look.
+    other: Option<String>,
+    /// When it is looked again; never while there is none: that is done whenever the kernel is read.
+    other_at: Option<Instant>,
     /// Nothing is to be there but what changes addresses.
     is_without_policy: bool,
     /// Where another mode is to serve Services: until it does, an earlier run's chains of Services stay as they are.
@@ -120,6 +126,8 @@ impl Task {
         Self {
             core,
             quarantine: Quarantine::new(),
+            other: None,
+            other_at: None,
             is_without_policy: false,
             held_until: None,
             choice,
@@ -179,6 +187,11 @@ impl Task {
                     // What was left out of the books is read.
                     self.kernel = None;
                     return Some(Turn::Apply);
+                }
+                () = sleep_until(self.other_at.unwrap_or(at).into()), if self.other_at.is_some() => {
+                    if self.look_for_other().await {
+                        return Some(Turn::Apply);
+                    }
                 }
                 () = self.notices.next() => self.pace.doubt(Instant::now()),
                 () = sleep_until(at.into()) => return Some(turn),
@@ -311,22 +324,38 @@ impl Task {
         })
     }
 
-    /// Leaves Services to another proxy whose chains are there: two that write the same chains end each other's connections.
+    /// Looks for another proxy that works without chains; true if that is not as it was.
+    async fn look_for_other(&mut self) -> bool {
+        let serves = !self.desired.borrow().services.is_empty();
+        let found = match serves {
+            true => service::other_proxy().await,
+            false => None,
+        };
+        self.other_at = found.is_some().then(|| Instant::now() + OTHER_LOOK);
+        let is_new = self.other != found;
+        self.other = found;
+        is_new
+    }
+
+    /// Leaves Services to another proxy that is there: two that serve the same addresses end each other's connections.
     fn beside_another_proxy<'a>(&self, goal: &'a Desired, kernel: &Kernel) -> Cow<'a, Desired> {
         let other = match goal.services.is_empty() {
             true => None,
-            false => kernel.other_proxy(),
+            false => {
+                let chain = kernel.other_proxy().map(|chain| format!("chain {chain}"));
+                chain.or_else(|| self.other.clone())
+            }
         };
-        let is_new = self.applied.borrow().other_proxy.as_deref() != other;
+        let is_new = self.applied.borrow().other_proxy != other;
         if is_new {
-            if let Some(chain) = other {
+            if let Some(sign) = &other {
                 warn!(
-                    chain,
+                    sign,
                     "another proxy serves Services here: ours are not written"
                 );
             }
             self.applied
-                .send_modify(|state| state.other_proxy = other.map(str::to_owned));
+                .send_modify(|state| state.other_proxy.clone_from(&other));
         }
         if other.is_none() {
             return Cow::Borrowed(goal);
@@ -340,6 +369,7 @@ impl Task {
     async fn read(&mut self) -> Result<Kernel, ApplyError> {
         self.applied.send_modify(|state| state.read_backs += 1);
         let start = Instant::now();
+        self.look_for_other().await;
         let kernel = match &self.programs {
             Some(programs) => Kernel::read(programs).await?,
             None => self.choose(&Look::now().await?).await?,

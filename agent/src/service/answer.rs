@@ -74,7 +74,7 @@ async fn off_task(
         .map_err(|_| "the question could not be worked out: the agent's log says why".to_owned())?
 }
 
-fn rows(state: &ServiceState, namespace: Option<&str>) -> Vec<ServiceRow> {
+pub(super) fn rows(state: &ServiceState, namespace: Option<&str>) -> Vec<ServiceRow> {
     let is_asked = |service: &Service| namespace.is_none_or(|name| service.name.namespace == name);
     let services = state.services.iter();
     let services = services.filter(|(service, _)| is_asked(service));

@@ -8,6 +8,7 @@ mod health;
 mod healthz;
 mod in_force;
 mod latency;
+mod others;
 mod report;
 mod soundness;
 mod state;
@@ -21,7 +22,11 @@ pub(crate) use handle::{Goal, Handle};
 pub(crate) use health::{HealthChecks, HealthReport};
 pub(crate) use healthz::{HealthzAt, router};
 pub(crate) use in_force::InForce;
+pub(crate) use others::other_proxy;
 pub(crate) use report::ServicesReport;
 pub(crate) use soundness::Soundness;
 pub(crate) use state::ServiceState;
 pub(crate) use view::{ServiceAnswer, ServiceQuestion};
+
+#[cfg(test)]
+mod tests;

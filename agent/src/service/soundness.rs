@@ -71,8 +71,8 @@ fn behind(
     waiting: Option<Instant>,
     now: Instant,
 ) -> Option<String> {
-    if let Some(chain) = &applied.other_proxy {
-        return Some(format!("Services are left to another proxy ({chain})"));
+    if let Some(sign) = &applied.other_proxy {
+        return Some(format!("Services are left to another proxy ({sign})"));
     }
     if applied.generation == 0 || proxy.generation == 0 {
         return Some("the first rules are not in the kernel".to_owned());

@@ -193,6 +193,41 @@ fn services_are_served_while_the_agent_is_away_and_gone_when_they_are_turned_off
     .unwrap();
 }
 
+/// kube-proxy's other modes: its tables of nftables, and the device that has the addresses for IPVS.
+fn other_modes(lab: &Fabric, chains: &dyn Fn(bool, &str)) {
+    let node = &lab.stations[0].netns;
+    let modes = [
+        (
+            "table ip kube-proxy",
+            "nft add table ip kube-proxy",
+            "nft delete table ip kube-proxy",
+        ),
+        (
+            "device kube-ipvs0",
+            "ip link add kube-ipvs0 type veth peer name kube-peer && ip addr add 10.96.9.9/32 dev kube-ipvs0",
+            "ip link del kube-ipvs0",
+        ),
+    ];
+    for (sign, come, go) in modes {
+        node.run("sh", &["-ec", come]).unwrap();
+        // As a rule it is there before the agent is; else it is seen at the next reading of the kernel.
+        node.run("iptables", &["-N", "SOMEBODY"]).unwrap();
+        chains(false, sign);
+        let status = lab.stations[0].agent.status().unwrap();
+        let errors = status["errors"].to_string();
+        assert!(
+            errors.contains(sign) && errors.contains("kube-proxy --cleanup"),
+            "{errors}"
+        );
+        node.run("iptables", &["-X", "SOMEBODY"]).unwrap();
+        node.run("sh", &["-ec", go]).unwrap();
+        let start = std::time::Instant::now();
+        chains(true, "ours once it has gone");
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(10), "within seconds: {took:?}");
+    }
+}
+
 /// Another proxy's chains are left to it, before ours are written and after; when it has gone, ours come.
 #[test]
 fn another_proxy_is_told_of_and_never_fought() {
@@ -239,6 +274,7 @@ fn another_proxy_is_told_of_and_never_fought() {
             .unwrap();
     }
     chains(true, "ours again");
+    other_modes(&lab, &chains);
     seen(lab.pods[0].netns(), to, Transport::Tcp).unwrap();
     lab.stations[0].agent.wait_synced().unwrap();
     let status = lab.stations[0].agent.status().unwrap();
