@@ -43,7 +43,8 @@ pub(crate) async fn run_without_policy(
     applied: watch::Sender<Applied>,
     core: mpsc::Sender<Message>,
 ) {
-    let mut may_be_left = flags.attaches_pods;
+    // Chains of the last mode, too, if Services are served by another one now.
+    let mut may_be_left = flags.attaches_pods || flags.held_until.is_some();
     while desired.changed().await.is_ok() {
         let (generation, has_more_than_policy) = {
             let desired = desired.borrow_and_update();
