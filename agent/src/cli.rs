@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use services::proxy::ipvs::Scheduler;
+
 use crate::firewall::Choice;
 use crate::mtu::MtuChoice;
 use crate::service::HealthzAt;
@@ -102,6 +104,9 @@ pub struct AgentArgs {
     /// into the kernel before the last one's go: connections stay.
     #[arg(long, value_enum, default_value_t)]
     pub proxy_mode: ProxyMode,
+    /// By what IPVS chooses among endpoints (`--proxy-mode ipvs`): rr, lc, dh, sh, sed, nq or mh.
+    #[arg(long, value_name = "NAME", default_value = "rr", value_parser = scheduler)]
+    pub ipvs_scheduler: Scheduler,
     /// Where /metrics, /livez and /readyz are served; an IPv6 address may stand without brackets.
     #[arg(long, value_name = "ADDR:PORT", value_parser = http::address)]
     pub metrics: Option<SocketAddr>,
@@ -262,7 +267,24 @@ pub(crate) fn mark_mask(text: &str) -> Result<::policy::MarkMask, String> {
     ::policy::MarkMask::new(mask).ok_or_else(|| "it should have four bits or more".to_owned())
 }
 
+/// A scheduler by its name.
+fn scheduler(text: &str) -> Result<Scheduler, String> {
+    let named = Scheduler::ALL.into_iter().find(|one| one.name() == text);
+    let all = || Scheduler::ALL.map(Scheduler::name).join(", ");
+    named.ok_or_else(|| format!("no such scheduler; there are {}", all()))
+}
+
 impl AgentArgs {
+    /// Whether what serves Services goes with the other parts.
+    pub(crate) fn check_proxy_mode(&self) -> anyhow::Result<()> {
+        let is_ipvs = self.has(Feature::Services) && self.proxy_mode == ProxyMode::Ipvs;
+        anyhow::ensure!(
+            !is_ipvs || !self.has(Feature::Policy),
+            "what IPVS leads to pods does not pass where policy judges them: choose another --proxy-mode, or leave `policy` out of --features"
+        );
+        Ok(())
+    }
+
     /// Whether Services are served, and not by iptables.
     #[must_use]
     pub fn serves_without_iptables(&self) -> bool {
@@ -398,6 +420,33 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ipvs_is_refused_beside_policy_and_schedulers_are_named() {
+        let agent = |more: &str| {
+            let words = format!("portolan agent --node n1 --manifests /m {more}");
+            let cli = Cli::try_parse_from(words.split_whitespace()).map_err(|e| e.to_string())?;
+            match cli.verb {
+                Verb::Agent(args) => Ok(args),
+                _ => Err("another verb".to_owned()),
+            }
+        };
+        let alone = agent("--features bgp,cni,services --proxy-mode ipvs --ipvs-scheduler lc");
+        let alone = alone.unwrap();
+        alone.check_proxy_mode().unwrap();
+        assert_eq!(alone.ipvs_scheduler, Scheduler::Lc);
+        let beside = agent("--features policy,services --proxy-mode ipvs").unwrap();
+        let said = beside.check_proxy_mode().unwrap_err().to_string();
+        assert!(said.contains("leave `policy` out of --features"), "{said}");
+        // Without the feature the mode is asked for by nobody.
+        let off = agent("--features policy --proxy-mode ipvs").unwrap();
+        off.check_proxy_mode().unwrap();
+        let said = agent("--ipvs-scheduler wrr").unwrap_err();
+        assert!(
+            said.contains("no such scheduler; there are rr, lc"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -138,6 +138,7 @@ async fn be_alone(run_dir: &Path) -> anyhow::Result<()> {
 
 async fn run(args: &AgentArgs) -> anyhow::Result<()> {
     capabilities::check(args)?;
+    args.check_proxy_mode()?;
     be_alone(&args.run_dir).await?;
     make_run_dir(&args.run_dir)?;
     let mut leases = Leases::open(&args.state_dir)?;
@@ -171,7 +172,7 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
         core.use_pools(args.idle_block_time);
     }
     if args.has(Feature::Services) {
-        core.serve_services(args.proxy_mode);
+        core.serve_services(args.proxy_mode, args.ipvs_scheduler);
     }
     if source.pods.is_some() {
         core.ask_for_pods();

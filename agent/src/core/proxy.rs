@@ -11,7 +11,8 @@ use api::{Change, Key, Resource};
 use clap::ValueEnum;
 use netfilter::Family;
 use services::proxy::index::{Index, Place, Touched};
-use services::proxy::iptables::{self, Options};
+use services::proxy::iptables::{self, Leads, Options};
+use services::proxy::ipvs::{self, Scheduler};
 use services::proxy::model::Model;
 use services::proxy::nftables;
 
@@ -51,10 +52,16 @@ enum Compiler {
         rules: Arc<ServiceRules>,
     },
     Nftables(nftables::Compiler),
+    Ipvs {
+        compiler: iptables::Compiler,
+        rules: Arc<ServiceRules>,
+        virtuals: ipvs::Compiler,
+        desired: Arc<ipvs::Desired>,
+    },
 }
 
 impl Compiler {
-    fn new(mode: ProxyMode, options: Options) -> Self {
+    fn new(mode: ProxyMode, scheduler: Scheduler, options: Options) -> Self {
         match mode {
             ProxyMode::Iptables => {
                 let compiler = iptables::Compiler::new(options);
@@ -65,6 +72,33 @@ impl Compiler {
                 let options = nftables::Options::new(options.pod_interfaces);
                 Self::Nftables(nftables::Compiler::new(options))
             }
+            ProxyMode::Ipvs => {
+                let options = Options {
+                    leads: Leads::Ipvs,
+                    ..options
+                };
+                let compiler = iptables::Compiler::new(options.clone());
+                let rules = Arc::new(rules(&compiler));
+                Self::Ipvs {
+                    compiler,
+                    rules,
+                    virtuals: ipvs::Compiler::new(scheduler, options),
+                    desired: Arc::default(),
+                }
+            }
+        }
+    }
+
+    /// Takes the node's addresses; whether all Services are to be compiled anew.
+    fn set_node_addresses(&mut self, addresses: &[IpAddr]) -> bool {
+        match self {
+            Self::Iptables { .. } | Self::Nftables(_) => false,
+            Self::Ipvs {
+                compiler, virtuals, ..
+            } => {
+                virtuals.set_node_addresses(addresses);
+                compiler.set_node_addresses(addresses)
+            }
         }
     }
 
@@ -72,6 +106,7 @@ impl Compiler {
         match self {
             Self::Iptables { .. } => ProxyMode::Iptables,
             Self::Nftables(_) => ProxyMode::Nftables,
+            Self::Ipvs { .. } => ProxyMode::Ipvs,
         }
     }
 
@@ -86,21 +121,40 @@ impl Compiler {
                 *old = Arc::new(rules(compiler));
             }
             Self::Nftables(compiler) => compiler.update(model, changed),
+            Self::Ipvs {
+                compiler,
+                rules: old,
+                virtuals,
+                desired,
+            } => {
+                compiler.update(model, changed);
+                *old = Arc::new(rules(compiler));
+                virtuals.update(model, changed);
+                *desired = Arc::new(virtuals.desired().clone());
+            }
         }
     }
 }
 
 fn rules(compiler: &iptables::Compiler) -> ServiceRules {
     let [v4, v6] = Family::ALL.map(|family| compiler.rules(family).clone());
-    ServiceRules { v4, v6 }
+    let sets = Family::ALL.into_iter().flat_map(|family| {
+        let sets = compiler.sets(family).iter();
+        sets.map(|(name, set)| (name.clone(), set.clone()))
+    });
+    ServiceRules {
+        v4,
+        v6,
+        sets: sets.collect(),
+    }
 }
 
 impl Services {
-    fn new(mode: ProxyMode, options: Options) -> Self {
+    fn new(mode: ProxyMode, scheduler: Scheduler, options: Options) -> Self {
         Self {
             index: Index::default(),
             model: Model::default(),
-            compiler: Compiler::new(mode, options),
+            compiler: Compiler::new(mode, scheduler, options),
             touched: Touched::new(),
             watched: Watched::default(),
             since: SystemTime::now(),
@@ -130,9 +184,13 @@ impl Services {
     }
 
     fn compile(&mut self, place: Place) {
+        let has_moved = self.compiler.set_node_addresses(&place.addresses);
         self.touched.extend(self.index.set_place(place));
         let touched = std::mem::take(&mut self.touched);
-        let changed = self.model.refresh(&self.index, &touched);
+        let mut changed = self.model.refresh(&self.index, &touched);
+        if has_moved {
+            changed.extend(self.model.services().map(|(name, _)| name.clone()));
+        }
         self.watched.update(&self.model, &changed);
         if !changed.is_empty() {
             self.compiler.update(&self.model, &changed);
@@ -142,13 +200,13 @@ impl Services {
 
 impl Core {
     /// Has Services served on this node.
-    pub(crate) fn serve_services(&mut self, mode: ProxyMode) {
+    pub(crate) fn serve_services(&mut self, mode: ProxyMode, scheduler: Scheduler) {
         let prefix = self.policy.settings().interface_prefix.clone();
         let options = Options {
             tcp_is_liberal: is_tcp_liberal(),
             ..Options::new(prefix)
         };
-        self.services = Some(Services::new(mode, options));
+        self.services = Some(Services::new(mode, scheduler, options));
     }
 
     /// Takes what Services are made of; gives back all else.
@@ -228,6 +286,10 @@ impl Core {
                 let tables = Family::ALL.map(|family| compiler.parts(family).clone());
                 goal.nftables = Some(tables);
                 (Arc::default(), goal)
+            }
+            Compiler::Ipvs { rules, desired, .. } => {
+                goal.ipvs = desired.clone();
+                (rules.clone(), goal)
             }
         }
     }

@@ -20,11 +20,13 @@ pub(crate) struct Stamp {
     pub(crate) at: Instant,
 }
 
-/// What serves Services: no sets, and nothing at all where this agent does not.
+/// What serves Services by iptables, or says what IPVS may have of them; nothing at all where this agent does neither.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ServiceRules {
     pub(crate) v4: Arc<Ruleset>,
     pub(crate) v6: Arc<Ruleset>,
+    /// Where IPVS leads: of both families.
+    pub(crate) sets: BTreeMap<SetName, Arc<IpSet>>,
 }
 
 impl ServiceRules {
@@ -64,33 +66,33 @@ impl Desired {
             services,
             ..
         } = self;
-        match family {
-            Family::V4 => [
-                &ports.v4.rules,
-                &services.v4,
-                &policy.v4.rules,
-                &egress.v4.rules,
-                &tunnels.v4.rules,
-            ],
-            Family::V6 => [
-                &ports.v6.rules,
-                &services.v6,
-                &policy.v6.rules,
-                &egress.v6.rules,
-                &tunnels.v6.rules,
-            ],
-        }
+        let (ports, served) = match family {
+            Family::V4 => (&ports.v4.rules, &*services.v4),
+            Family::V6 => (&ports.v6.rules, &*services.v6),
+        };
+        // To IPVS Services' addresses are this host's, all of whose addresses host ports would take.
+        let [first, second] = match services.sets.is_empty() {
+            true => [ports, served],
+            false => [served, ports],
+        };
+        let [policy, egress, tunnels] = match family {
+            Family::V4 => [&policy.v4.rules, &egress.v4.rules, &tunnels.v4.rules],
+            Family::V6 => [&policy.v6.rules, &egress.v6.rules, &tunnels.v6.rules],
+        };
+        [first, second, policy, egress, tunnels]
     }
 
-    fn all_sets(&self) -> [&BTreeMap<SetName, Arc<IpSet>>; 8] {
+    fn all_sets(&self) -> [&BTreeMap<SetName, Arc<IpSet>>; 9] {
         let Self {
             compiled: policy,
             host_ports,
             egress,
             tunnels,
+            services,
             ..
         } = self;
         [
+            &services.sets,
             &policy.v4.sets,
             &policy.v6.sets,
             &host_ports.v4.sets,

@@ -17,7 +17,7 @@ use super::notices::Notices;
 use super::pace::{Failure, Leftover, Outcome, Pace, Turn};
 use super::programs::{BackendError, Look, Programs};
 use super::ready::Ready;
-use super::state::{Applied, Desired};
+use super::state::{Applied, Desired, ServiceRules};
 use crate::message::Message;
 use crate::{service, service_proxy};
 
@@ -358,11 +358,16 @@ impl Task {
             self.applied
                 .send_modify(|state| state.other_proxy.clone_from(&other));
         }
-        if other.is_none() {
+        if other.is_none() && self.held_until.is_none() {
             return Cow::Borrowed(goal);
         }
         let mut goal = goal.clone();
-        goal.services = Arc::default();
+        let mut services = ServiceRules::default();
+        if other.is_none() {
+            // Rules of an earlier run stay, and may ask them.
+            services.sets.clone_from(&goal.services.sets);
+        }
+        goal.services = Arc::new(services);
         Cow::Owned(goal)
     }
 
@@ -418,7 +423,8 @@ impl Task {
 
     async fn take_fresh(&mut self, fresh: Kernel, goal: &Desired) {
         let is_known = self.kernel.is_some();
-        let is_damaged = !fresh.plan(goal, Effort::Additive).is_empty();
+        let held = self.beside_another_proxy(goal, &fresh);
+        let is_damaged = !fresh.plan(&held, Effort::Additive).is_empty();
         self.kernel = Some(fresh);
         if is_damaged && is_known && self.applied.borrow().generation == goal.generation {
             warn!("our chains or sets were changed by someone else; repairing them");

@@ -10,10 +10,13 @@
 
 mod nftables;
 mod task;
+mod virtuals;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use services::proxy::ipvs;
 use tokio::sync::watch;
 
 use crate::firewall;
@@ -27,6 +30,8 @@ pub enum ProxyMode {
     Iptables,
     /// Tables of our own with maps: what a packet or a change costs does not grow with the number of Services.
     Nftables,
+    /// Virtual services of the kernel's IPVS (module ip_vs), with a few rules by iptables. Not with the feature `policy`.
+    Ipvs,
 }
 
 /// What is to be in the kernel.
@@ -38,6 +43,8 @@ pub(crate) struct Goal {
     pub(crate) mode: Option<ProxyMode>,
     /// Of the mode nftables.
     pub(crate) nftables: Option<nftables::Tables>,
+    /// What IPVS is to have.
+    pub(crate) ipvs: Arc<ipvs::Desired>,
 }
 
 /// What the task reports.

@@ -7,6 +7,7 @@ use tokio::time::sleep_until;
 use tracing::{info, warn};
 
 use super::nftables::{self, Brought};
+use super::virtuals::{self, Virtuals};
 use super::{Applied, Goal, ProxyMode};
 use crate::firewall;
 
@@ -26,6 +27,7 @@ pub(crate) async fn run_task(
         writers: Writers::default(),
         backoff: FIRST_RETRY,
         are_others_gone: false,
+        is_time_to_look: false,
     }
     .run()
     .await;
@@ -35,20 +37,21 @@ pub(crate) async fn run_task(
 #[derive(Debug, Default)]
 pub(super) struct Writers {
     nftables: nftables::Writer,
+    virtuals: Virtuals,
 }
 
 impl Writers {
     /// Brings what the chosen mode wants into the kernel.
     async fn bring(&mut self, goal: &Goal) -> Result<Brought, String> {
-        let brought = match (goal.mode, &goal.nftables) {
-            (Some(ProxyMode::Nftables), Some(tables)) => self.nftables.bring(tables).await,
+        match (goal.mode, &goal.nftables) {
+            (Some(ProxyMode::Nftables), Some(tables)) => {
+                let brought = self.nftables.bring(tables).await;
+                brought.map_err(|error| error.to_string())
+            }
+            (Some(ProxyMode::Ipvs), _) => self.virtuals.bring(&goal.ipvs).await.map(brought),
             // Those are the firewall's.
-            _ => Ok(Brought {
-                has_written: false,
-                has_mended: false,
-            }),
-        };
-        brought.map_err(|error| error.to_string())
+            _ => Ok(brought(false)),
+        }
     }
 
     /// Takes away what an earlier run wrote in other modes.
@@ -59,6 +62,9 @@ impl Writers {
                 info!("removed the tables of the mode nftables");
             }
         }
+        if mode != Some(ProxyMode::Ipvs) {
+            self.virtuals.drain().await?;
+        }
         Ok(())
     }
 
@@ -66,17 +72,41 @@ impl Writers {
     async fn next_doubt(&mut self, mode: Option<ProxyMode>) {
         match mode {
             Some(ProxyMode::Nftables) => self.nftables.next_doubt().await,
-            None | Some(ProxyMode::Iptables) => std::future::pending().await,
+            None | Some(ProxyMode::Iptables | ProxyMode::Ipvs) => std::future::pending().await,
         }
+    }
+
+    /// Looks again at what is in the kernel, as it is time to.
+    async fn look(&mut self, goal: &Goal) -> Result<Brought, String> {
+        self.virtuals.doubt();
+        if goal.mode != Some(ProxyMode::Ipvs) {
+            self.virtuals.drain().await?;
+        }
+        self.bring(goal).await
+    }
+
+    /// After which time to look again.
+    fn next_look(&self) -> Option<Duration> {
+        self.virtuals.next_look()
     }
 }
 
-/// Takes away all that modes other than iptables wrote.
+fn brought(has_written: bool) -> Brought {
+    Brought {
+        has_written,
+        has_mended: false,
+    }
+}
+
+/// Takes away all that modes other than iptables wrote, with the connections that go by IPVS.
 ///
 /// # Errors
 /// If the kernel cannot be read or written.
 pub(crate) async fn clean() -> Result<(), String> {
-    Writers::default().remove_others(None).await
+    let gone = nftables::Writer::default().remove().await;
+    gone.map_err(|error| error.to_string())?;
+    let gone = virtuals::remove_all().await;
+    gone.map_err(|error| error.to_string())
 }
 
 struct Task {
@@ -87,6 +117,8 @@ struct Task {
     backoff: Duration,
     /// Nothing of another mode is left.
     are_others_gone: bool,
+    /// What is in the kernel is to be looked at again.
+    is_time_to_look: bool,
 }
 
 impl Task {
@@ -98,14 +130,18 @@ impl Task {
         loop {
             let goal = self.goal.borrow_and_update().clone();
             let retry = self.step(&goal).await;
-            let at = Instant::now() + retry.unwrap_or_default();
+            let now = Instant::now();
+            let at = now + retry.unwrap_or_default();
+            let look = self.writers.next_look().filter(|_| retry.is_none());
+            let look_at = now + look.unwrap_or_default();
             // Until our rules of iptables are there, the others' objects serve.
-            let waits_for_rules = !self.are_others_gone && retry.is_none();
+            let waits_for_rules = retry.is_none() && (!self.are_others_gone || self.waits(&goal));
             tokio::select! {
                 changed = self.goal.changed() => if changed.is_err() { return },
                 Ok(()) = self.firewall.changed(), if waits_for_rules => {}
                 () = sleep_until(at.into()), if retry.is_some() => {}
                 () = self.writers.next_doubt(goal.mode), if retry.is_none() => {}
+                () = sleep_until(look_at.into()), if look.is_some() => self.is_time_to_look = true,
             }
         }
     }
@@ -113,7 +149,18 @@ impl Task {
     /// Does what is to be done now; says after which time to try again, if something failed.
     async fn step(&mut self, goal: &Goal) -> Option<Duration> {
         let start = Instant::now();
-        let outcome = self.writers.bring(goal).await;
+        if !self.is_turn_of(goal) {
+            return None;
+        }
+        let is_time_to_look = std::mem::take(&mut self.is_time_to_look);
+        let is_left_to_other = self.firewall.borrow().other_proxy.is_some();
+        let outcome = match goal.mode {
+            Some(ProxyMode::Ipvs) if is_left_to_other => {
+                self.writers.virtuals.drain().await.map(brought)
+            }
+            _ if is_time_to_look => self.writers.look(goal).await,
+            _ => self.writers.bring(goal).await,
+        };
         let took = start.elapsed();
         let mut error = None;
         match outcome {
@@ -158,6 +205,23 @@ impl Task {
         });
     }
 
+    /// Whether the firewall has had its turn. Rules say which packets are IPVS's: they are there before it gets them (what an
+    /// earlier run left excepted, which stays until IPVS serves), and other proxies are told by them.
+    fn is_turn_of(&mut self, goal: &Goal) -> bool {
+        let firewall = self.firewall.borrow_and_update();
+        match goal.mode {
+            Some(ProxyMode::Ipvs) => firewall.generation >= goal.generation,
+            Some(ProxyMode::Iptables | ProxyMode::Nftables) | None => true,
+        }
+    }
+
+    /// Whether the firewall's next word may change what is to be done.
+    fn waits(&mut self, goal: &Goal) -> bool {
+        let is_turn = self.is_turn_of(goal);
+        let is_ipvs = goal.mode == Some(ProxyMode::Ipvs);
+        is_ipvs && (!is_turn || self.firewall.borrow().other_proxy.is_some())
+    }
+
     /// Whether the chosen mode serves what is to be served: only then may what served before go.
     fn is_in_force(&mut self, goal: &Goal) -> bool {
         match goal.mode {
@@ -165,7 +229,7 @@ impl Task {
                 let firewall = self.firewall.borrow_and_update();
                 firewall.generation >= goal.generation && firewall.other_proxy.is_none()
             }
-            None | Some(ProxyMode::Nftables) => true,
+            None | Some(ProxyMode::Nftables | ProxyMode::Ipvs) => true,
         }
     }
 }

@@ -50,6 +50,11 @@ impl Draining {
     /// After so long a destination goes with the connections that it still has. `docs/design/services.md` tells why.
     pub const LONGEST: Duration = Duration::from_secs(15 * 60);
 
+    /// Whether some waited for their connections to end when it was planned last: how many they have must be read anew then.
+    pub fn is_any(&self) -> bool {
+        !self.until.is_empty()
+    }
+
     /// Plans. `now` is any clock that only goes on.
     pub fn plan(&mut self, actual: &Actual, desired: &Desired, now: Duration) -> Plan {
         let mut plan = Plan::default();
