@@ -462,6 +462,7 @@ impl Core {
                 egress,
                 tunnels: tunnels.guard,
                 services,
+                serves_services: proxy.mode.is_some(),
                 waiting: waiting.collect(),
             },
             flows: conntrack::Goal {

@@ -29,12 +29,6 @@ pub(crate) struct ServiceRules {
     pub(crate) sets: BTreeMap<SetName, Arc<IpSet>>,
 }
 
-impl ServiceRules {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.v4.tables.is_empty() && self.v6.tables.is_empty()
-    }
-}
-
 /// What is to be in the kernel, and which state of the inputs it stands for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Desired {
@@ -50,6 +44,8 @@ pub(crate) struct Desired {
     pub(crate) tunnels: Arc<tunnel_guard::Compiled>,
     /// Those that serve Services; nothing without that feature.
     pub(crate) services: Arc<ServiceRules>,
+    /// Whether Services are served, by rules or else: then it is to be known who else does.
+    pub(crate) serves_services: bool,
     /// Of this generation and of those before it that are not in the kernel.
     pub(crate) waiting: Vec<Stamp>,
 }
@@ -118,7 +114,7 @@ impl Desired {
     /// Whether something is to be there without policy, too.
     pub(super) fn has_more_than_policy(&self) -> bool {
         let has_nat = !self.host_ports.led.is_empty() || !self.egress.sources.is_empty();
-        has_nat || !self.tunnels.is_empty() || !self.services.is_empty()
+        has_nat || !self.tunnels.is_empty() || self.serves_services
     }
 
     /// The next state after `self`, of which `applied` is the newest generation in the kernel.

@@ -327,7 +327,7 @@ impl Task {
 
     /// Looks for another proxy that works without chains; true if that is not as it was.
     async fn look_for_other(&mut self) -> bool {
-        let serves = !self.desired.borrow().services.is_empty();
+        let serves = self.desired.borrow().serves_services;
         let found = match serves {
             true => service::other_proxy().await,
             false => None,
@@ -340,9 +340,9 @@ impl Task {
 
     /// Leaves Services to another proxy that is there: two that serve the same addresses end each other's connections.
     fn beside_another_proxy<'a>(&self, goal: &'a Desired, kernel: &Kernel) -> Cow<'a, Desired> {
-        let other = match goal.services.is_empty() {
-            true => None,
-            false => {
+        let other = match goal.serves_services {
+            false => None,
+            true => {
                 let chain = kernel.other_proxy().map(|chain| format!("chain {chain}"));
                 chain.or_else(|| self.other.clone())
             }

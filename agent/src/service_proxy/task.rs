@@ -28,6 +28,7 @@ pub(crate) async fn run_task(
         backoff: FIRST_RETRY,
         are_others_gone: false,
         is_time_to_look: false,
+        saw_other: false,
     }
     .run()
     .await;
@@ -57,15 +58,22 @@ impl Writers {
     /// Takes away what an earlier run wrote in other modes.
     async fn remove_others(&mut self, mode: Option<ProxyMode>) -> Result<(), String> {
         if mode != Some(ProxyMode::Nftables) {
-            let gone = self.nftables.remove().await;
-            if gone.map_err(|error| error.to_string())? {
-                info!("removed the tables of the mode nftables");
-            }
+            self.remove_tables().await?;
         }
         if mode != Some(ProxyMode::Ipvs) {
             self.virtuals.drain().await?;
         }
         Ok(())
+    }
+
+    /// Takes the tables of the mode nftables away; true if there were some.
+    async fn remove_tables(&mut self) -> Result<bool, String> {
+        let gone = self.nftables.remove().await;
+        let gone = gone.map_err(|error| error.to_string())?;
+        if gone {
+            info!("removed the tables of the mode nftables");
+        }
+        Ok(gone)
     }
 
     /// Waits until another may have changed what the chosen mode wrote.
@@ -109,6 +117,19 @@ pub(crate) async fn clean() -> Result<(), String> {
     gone.map_err(|error| error.to_string())
 }
 
+/// Waits until the firewall says something, or only until another proxy comes or goes since it was looked for.
+async fn next_word(
+    firewall: &mut watch::Receiver<firewall::Applied>,
+    of_anything: bool,
+    saw_other: bool,
+) -> Result<(), watch::error::RecvError> {
+    if of_anything {
+        return firewall.changed().await;
+    }
+    let is_news = |state: &firewall::Applied| state.other_proxy.is_some() != saw_other;
+    firewall.wait_for(is_news).await.map(drop)
+}
+
 struct Task {
     goal: watch::Receiver<Goal>,
     firewall: watch::Receiver<firewall::Applied>,
@@ -119,6 +140,8 @@ struct Task {
     are_others_gone: bool,
     /// What is in the kernel is to be looked at again.
     is_time_to_look: bool,
+    /// Whether another proxy was there at the last step.
+    saw_other: bool,
 }
 
 impl Task {
@@ -135,12 +158,13 @@ impl Task {
             let look = self.writers.next_look().filter(|_| retry.is_none());
             let look_at = now + look.unwrap_or_default();
             // Until our rules of iptables are there, the others' objects serve.
-            let waits_for_rules = retry.is_none() && (!self.are_others_gone || self.waits(&goal));
+            let waits = self.waits(&goal);
+            let waits_for_rules = retry.is_none() && (!self.are_others_gone || waits);
             tokio::select! {
                 changed = self.goal.changed() => if changed.is_err() { return },
-                Ok(()) = self.firewall.changed(), if waits_for_rules => {}
+                Ok(()) = next_word(&mut self.firewall, waits_for_rules, self.saw_other), if retry.is_none() => {}
                 () = sleep_until(at.into()), if retry.is_some() => {}
-                () = self.writers.next_doubt(goal.mode), if retry.is_none() => {}
+                () = self.writers.next_doubt(goal.mode), if retry.is_none() && !waits => {}
                 () = sleep_until(look_at.into()), if look.is_some() => self.is_time_to_look = true,
             }
         }
@@ -154,9 +178,13 @@ impl Task {
         }
         let is_time_to_look = std::mem::take(&mut self.is_time_to_look);
         let is_left_to_other = self.firewall.borrow().other_proxy.is_some();
+        self.saw_other = is_left_to_other;
         let outcome = match goal.mode {
             Some(ProxyMode::Ipvs) if is_left_to_other => {
                 self.writers.virtuals.drain().await.map(brought)
+            }
+            Some(ProxyMode::Nftables) if is_left_to_other => {
+                self.writers.remove_tables().await.map(brought)
             }
             _ if is_time_to_look => self.writers.look(goal).await,
             _ => self.writers.bring(goal).await,
@@ -206,20 +234,21 @@ impl Task {
     }
 
     /// Whether the firewall has had its turn. Rules say which packets are IPVS's: they are there before it gets them (what an
-    /// earlier run left excepted, which stays until IPVS serves), and other proxies are told by them.
+    /// earlier run left excepted, which stays until IPVS serves). Other proxies are seen by it in any mode, before anything is written.
     fn is_turn_of(&mut self, goal: &Goal) -> bool {
         let firewall = self.firewall.borrow_and_update();
         match goal.mode {
             Some(ProxyMode::Ipvs) => firewall.generation >= goal.generation,
-            Some(ProxyMode::Iptables | ProxyMode::Nftables) | None => true,
+            Some(ProxyMode::Nftables) => firewall.generation > 0,
+            Some(ProxyMode::Iptables) | None => true,
         }
     }
 
     /// Whether the firewall's next word may change what is to be done.
     fn waits(&mut self, goal: &Goal) -> bool {
         let is_turn = self.is_turn_of(goal);
-        let is_ipvs = goal.mode == Some(ProxyMode::Ipvs);
-        is_ipvs && (!is_turn || self.firewall.borrow().other_proxy.is_some())
+        let is_here = matches!(goal.mode, Some(ProxyMode::Ipvs | ProxyMode::Nftables));
+        is_here && (!is_turn || self.firewall.borrow().other_proxy.is_some())
     }
 
     /// Whether the chosen mode serves what is to be served: only then may what served before go.

@@ -279,4 +279,6 @@ fn another_proxy_is_told_of_and_never_fought() {
     lab.stations[0].agent.wait_synced().unwrap();
     let status = lab.stations[0].agent.status().unwrap();
     assert!(!status["errors"].to_string().contains("KUBE-"), "{status}");
+    modes::beside_another(&mut lab.stations[0]).unwrap();
+    seen(lab.pods[0].netns(), to, Transport::Tcp).unwrap();
 }

@@ -81,6 +81,24 @@ fn settled(node: &Netns, has_chains: bool, has_tables: bool) -> Result<()> {
     })
 }
 
+/// By tables of our own, too: none beside another's chains, and there again when those are gone.
+pub(super) fn beside_another(station: &mut Station) -> Result<()> {
+    restart(station, ALL, "nftables")?;
+    settled(&station.netns, false, true)?;
+    let iptables = |words: &str| {
+        let words: Vec<&str> = words.split(' ').collect();
+        station.netns.run("iptables", &words)
+    };
+    iptables("-t nat -N KUBE-SERVICES")?;
+    iptables("-t nat -A KUBE-SERVICES -d 10.96.9.9/32 -j RETURN")?;
+    settled(&station.netns, true, false)?;
+    let errors = station.agent.status()?["errors"].to_string();
+    ensure!(errors.contains("KUBE-SERVICES"), "{errors}");
+    iptables("-t nat -F KUBE-SERVICES")?;
+    iptables("-t nat -X KUBE-SERVICES")?;
+    settled(&station.netns, false, true)
+}
+
 /// Established and new TCP connections and UDP of both families, from a pod.
 fn flows<'a>(from: &'a Netns, server: &str) -> Vec<(&'a Netns, Flow)> {
     let kinds = [Kind::EstablishedTcp, Kind::NewTcp, Kind::Udp];
