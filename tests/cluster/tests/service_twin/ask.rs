@@ -135,10 +135,7 @@ fn ask(way: Way, patience: Duration) -> Result<Outcome> {
     match said {
         Ok(text) => parse(&text),
         Err(error) => match error.kind() {
-            // A datagram of the node's own that a rule drops is told so.
-            ErrorKind::TimedOut | ErrorKind::WouldBlock | ErrorKind::PermissionDenied => {
-                Ok(Outcome::Silent)
-            }
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => Ok(Outcome::Silent),
             ErrorKind::ConnectionRefused => Ok(Outcome::Refused),
             ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Ok(Outcome::Unreachable),
             _ => Err(anyhow!("{way:?}: {error}")),
@@ -162,7 +159,11 @@ fn ask_udp(to: SocketAddr, patience: Duration) -> std::io::Result<String> {
     let socket = UdpSocket::bind((any, 0))?;
     socket.set_read_timeout(Some(patience))?;
     socket.connect(to)?;
-    socket.send(b"whom?")?;
+    match socket.send(b"whom?") {
+        // A rule has stopped the node's own datagram; whether it was refused is heard as from anywhere else.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+        sent => drop(sent?),
+    }
     let mut buffer = [0_u8; LONGEST];
     let length = socket.recv(&mut buffer)?;
     let text = buffer.get(..length).unwrap_or_default();

@@ -13,7 +13,8 @@ pub(crate) struct Difference {
 }
 
 /// The list of each mode.
-pub(crate) const MODES: &[(&str, &[Difference])] = &[("iptables", IPTABLES)];
+pub(crate) const MODES: &[(&str, &[Difference])] =
+    &[("iptables", IPTABLES), ("nftables", NFTABLES)];
 
 /// Against kube-proxy's iptables mode, by ours.
 pub(crate) const IPTABLES: &[Difference] = &[
@@ -31,6 +32,35 @@ pub(crate) const IPTABLES: &[Difference] = &[
                 && question.kind == Kind::External
                 && is_answered(kube_proxy)
                 && is(ours, &Outcome::Silent)
+        },
+    },
+];
+
+/// Against kube-proxy's nftables mode, by ours.
+pub(crate) const NFTABLES: &[Difference] = &[
+    Difference {
+        name: "node ports at further addresses of the node",
+        is_it: |question, kube_proxy, ours| {
+            question.kind == Kind::SecondAddress
+                && *ours != *kube_proxy
+                && is(kube_proxy, &Outcome::Refused)
+        },
+    },
+    Difference {
+        name: "source ranges where nobody can be asked",
+        is_it: |question, kube_proxy, ours| {
+            question.service == "ranges-nobody"
+                && question.kind == Kind::LoadBalancer
+                && is(kube_proxy, &Outcome::Silent)
+                && is(ours, &Outcome::Refused)
+        },
+    },
+    Difference {
+        name: "cluster IPs that no Service of ours has",
+        is_it: |question, kube_proxy, ours| {
+            question.kind == Kind::Cluster
+                && is(kube_proxy, &Outcome::Silent)
+                && is(ours, &Outcome::Unreachable)
         },
     },
 ];

@@ -21,12 +21,14 @@ const MARKER: usize = 250;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Iptables,
+    Nftables,
 }
 
 impl Mode {
     fn word(self) -> &'static str {
         match self {
             Self::Iptables => "iptables",
+            Self::Nftables => "nftables",
         }
     }
 }
@@ -102,8 +104,13 @@ impl Lab {
         self.plane.try_kubectl(&patch).map(drop)
     }
 
-    /// Both proxies, each in its world.
+    /// Both proxies, each in its world, in place of those that run.
     pub(crate) fn start_proxies(&mut self, mode: Mode) -> Result<()> {
+        if let Some(mut process) = self.kube_proxy.take() {
+            process.terminate(PATIENCE)?;
+        }
+        self.agent.terminate()?;
+        self.agent.set_arguments(&["--proxy-mode", mode.word()]);
         let kubeconfig = self.plane.kubeconfig_for("system:kube-proxy", &[]);
         let mut command = self.worlds[0]
             .node()?
@@ -160,7 +167,11 @@ impl Lab {
             return Ok(());
         }
         // What it would be checked by is some megabytes that take seconds.
-        let words = [verb, "--validate=false", "-f", "-"];
+        let flag = match verb {
+            "delete" => "--wait=false",
+            _ => "--validate=false",
+        };
+        let words = [verb, flag, "-f", "-"];
         self.plane.kubectl_with(&words, &list(objects)).map(drop)
     }
 
@@ -223,6 +234,11 @@ impl Lab {
     pub(crate) fn saved(&self, number: usize) -> Result<String> {
         let node = self.worlds[number].node()?;
         Ok(node.run("iptables-save", &[])? + &node.run("ip6tables-save", &[])?)
+    }
+
+    /// All that nftables holds in a world; iptables writes there, too.
+    pub(crate) fn ruleset(&self, number: usize) -> Result<String> {
+        self.worlds[number].node()?.run("nft", &["list", "ruleset"])
     }
 }
 
