@@ -161,6 +161,8 @@ pub(crate) fn compare(
     let mut got: Vec<[Got; 2]> = vec![[Got::new(), Got::new()]; questions.len()];
     let mut open: Vec<usize> = (0..questions.len()).collect();
     for round in 0..ROUNDS {
+        // Flows that are to be cut are so a second after the rules are there, with both.
+        std::thread::sleep(Duration::from_millis(700) * u32::from(round > 0));
         let effort = Effort {
             tries: (FIRST.tries << (2 * round)).min(64),
             patience: FIRST.patience * if round == 0 { 1 } else { 2 },
