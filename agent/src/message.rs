@@ -16,6 +16,7 @@ use crate::ipam::IpamState;
 use crate::policy::PolicyState;
 use crate::report::Report;
 use crate::service::{HealthReport, ServiceState};
+use crate::service_proxy::ProxyMode;
 
 /// What the sockets ask of the core.
 pub(crate) enum Message {
@@ -90,7 +91,7 @@ pub(crate) struct Serving {
     /// What is known of them; none without the feature.
     pub(crate) state: Option<ServiceState>,
     /// By what they are served.
-    pub(crate) mode: String,
+    pub(crate) mode: Option<ProxyMode>,
     /// Why none are, although they should be.
     pub(crate) not_served: Option<String>,
     /// What became of ports for health checks.

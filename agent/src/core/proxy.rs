@@ -8,7 +8,6 @@ use std::time::SystemTime;
 
 use api::resources::Node;
 use api::{Change, Key, Resource};
-use clap::ValueEnum;
 use netfilter::Family;
 use services::proxy::index::{Index, Place, Touched};
 use services::proxy::iptables::{self, Leads, Options};
@@ -240,14 +239,10 @@ impl Core {
         (udp, goal)
     }
 
-    /// By what Services are served, as `--proxy-mode` has it.
-    pub(crate) fn proxy_mode(&self) -> String {
-        let mode = self
-            .services
-            .as_ref()
-            .map(|services| services.compiler.mode());
-        let value = mode.and_then(|mode| mode.to_possible_value());
-        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    /// By what Services are served, if they are.
+    pub(crate) fn proxy_mode(&self) -> Option<ProxyMode> {
+        let services = self.services.as_ref();
+        services.map(|services| services.compiler.mode())
     }
 
     /// What `portolan service` is answered from: copies, so that nobody waits for them.

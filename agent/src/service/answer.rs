@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use api::NamespacedName;
 use api::resources::{Service, ServiceType};
 use services::proxy::endpoints::Endpoint;
 use services::proxy::model::{Frontend, Served, ServicePort};
@@ -11,11 +12,12 @@ use tokio::sync::{mpsc, oneshot};
 use super::counters;
 use super::state::ServiceState;
 use super::view::{
-    EndpointView, FrontendView, HealthView, ListView, LostView, PortView, ServiceAnswer,
-    ServiceQuestion, ServiceRow, ServiceView,
+    CounterView, EndpointView, FrontendView, HealthView, ListView, LostView, PortView,
+    ServiceAnswer, ServiceQuestion, ServiceRow, ServiceView,
 };
 use super::words;
 use crate::message::{Message, Serving};
+use crate::service_proxy::ProxyMode;
 
 /// So many names are told that are like one that is not there.
 const MOST_NEAR: usize = 5;
@@ -56,12 +58,29 @@ pub(crate) async fn answer(
         }
         ServiceQuestion::Show { namespace, name } => {
             let mut view = view(&serving, state, &namespace, &name)?;
-            match counters::of_iptables(format!("{namespace}/{name}")).await {
+            match counted(&serving, state, NamespacedName::new(&namespace, &name)).await {
                 Ok(counters) => view.counters = counters,
                 Err(error) => view.counters_error = Some(error),
             }
             Ok(ServiceAnswer::Show(Box::new(view)))
         }
+    }
+}
+
+/// What the kernel counted for a Service, by what it is served by.
+async fn counted(
+    serving: &Serving,
+    state: &ServiceState,
+    name: NamespacedName,
+) -> Result<Vec<CounterView>, String> {
+    if serving.mode != Some(ProxyMode::Nftables) {
+        return counters::of_iptables(name.to_string()).await;
+    }
+    let mut services = state.services.iter();
+    let found = services.find(|(service, _)| service.name == name);
+    match found.and_then(|(_, served)| served.as_deref()) {
+        Some(served) => counters::of_nftables(served).await,
+        None => Ok(Vec::new()),
     }
 }
 
@@ -174,7 +193,7 @@ fn view(
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         service_type: words::service_type(service.service_type).to_owned(),
-        mode: serving.mode.clone(),
+        mode: serving.mode.map(ProxyMode::name).unwrap_or_default(),
         not_served: not_proxied.or(not_served),
         internal_traffic_policy: words::policy(service.internal_traffic_policy).to_owned(),
         external_traffic_policy: words::policy(service.external_traffic_policy).to_owned(),

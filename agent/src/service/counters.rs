@@ -1,9 +1,14 @@
 //! What the kernel counted for one Service; each mode adds up its own.
 
-use netfilter::COMMENT_PREFIX;
+use netfilter::nft::TABLE;
+use netfilter::{COMMENT_PREFIX, Family};
+use services::proxy::model::{Frontend, Served};
+use services::proxy::nftables;
 
 use super::view::CounterView;
+use super::words;
 use crate::firewall::all_counted;
+use crate::service_proxy::counted;
 
 /// Of rules of iptables, both families and back ends.
 ///
@@ -18,6 +23,38 @@ pub(super) async fn of_iptables(service: String) -> Result<Vec<CounterView>, Str
             .collect()
     });
     counted.await.map_err(|error| error.to_string())
+}
+
+/// Of the elements of our tables' maps that lead to a Service: the flows that each led.
+///
+/// # Errors
+/// If they cannot be read.
+pub(super) async fn of_nftables(served: &Served) -> Result<Vec<CounterView>, String> {
+    let doors = nftables::doors(served);
+    let mut found = Vec::new();
+    for (family, kind) in [(Family::V4, "ip"), (Family::V6, "ip6")] {
+        for map in [nftables::SERVICES, nftables::NODE_PORTS] {
+            let is_here = |frontend: &Frontend, of: &str| frontend.family == family && of == map;
+            let here = doors
+                .iter()
+                .filter(|(_, frontend, of, _)| is_here(frontend, of));
+            let here: Vec<_> = here.collect();
+            if here.is_empty() {
+                continue;
+            }
+            let counted = counted(family, map).await;
+            for one in counted.map_err(|error| error.to_string())? {
+                let door = here.iter().find(|(_, _, _, key)| *key == one.key);
+                found.extend(door.map(|(port, frontend, ..)| CounterView {
+                    what: format!("{} {}", port.name, words::kind(frontend.kind)),
+                    place: format!("map {kind} {TABLE} {map}"),
+                    packets: one.packets,
+                    octets: one.bytes,
+                }));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Of one listing with counters: the rules whose comment names a port of the Service (`namespace/name`).

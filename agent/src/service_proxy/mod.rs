@@ -20,6 +20,7 @@ use services::proxy::ipvs;
 use tokio::sync::watch;
 
 use crate::firewall;
+pub(crate) use nftables::counted;
 pub(crate) use task::clean;
 
 /// By what Services are served.
@@ -32,6 +33,14 @@ pub enum ProxyMode {
     Nftables,
     /// Virtual services of the kernel's IPVS (module ip_vs), with a few rules by iptables. Not with the feature `policy`.
     Ipvs,
+}
+
+impl ProxyMode {
+    /// As `--proxy-mode` has it.
+    pub(crate) fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 /// What is to be in the kernel.

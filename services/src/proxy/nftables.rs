@@ -20,6 +20,7 @@ use netfilter::nft::{Name, Octets, Part, Parts, Value};
 use netfilter::{Family, InterfaceName};
 
 pub use self::base::{NODE_PORTS, SERVICES};
+pub use self::port::doors;
 use super::index::Touched;
 use super::model::{Model, Served};
 

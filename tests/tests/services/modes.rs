@@ -162,6 +162,16 @@ fn a_live_switch_of_modes_loses_nothing_and_nftables_serves_every_way_and_mends_
     restart(&mut lab.stations[0], ALL, "nftables").unwrap();
     settled(&lab.stations[0].netns, false, true).unwrap();
     assert_eq!(right_ways(&lab), 16);
+    let words = ["service", "show", "shop/far", "-o", "json"];
+    let shown = lab.stations[0].agent.verb(&words).unwrap();
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let counters = shown["counters"].as_array().unwrap();
+    let led = |family: &str| {
+        let place = format!("map {family} portolan-services services");
+        let mut of_map = counters.iter().filter(|one| one["place"] == *place);
+        of_map.any(|one| one["packets"].as_u64() > Some(0))
+    };
+    assert!(led("ip") && led("ip6"), "{shown:#}");
     // Semantics 127: another port of a cluster IP is refused.
     let node = &lab.stations[0].netns;
     let other = attempt(pod_of(&lab), at(FAR[0], 9), Transport::Tcp, ANSWER).unwrap();

@@ -11,7 +11,7 @@ use netfilter::nft::{
 
 use super::{Made, Options, base};
 use crate::proxy::endpoints::Endpoint;
-use crate::proxy::model::{Answer, Answers, Frontend, FrontendKind, Scope, ServicePort};
+use crate::proxy::model::{Answer, Answers, Frontend, FrontendKind, Scope, Served, ServicePort};
 use crate::proxy::protocol_word;
 
 fn protocol(of: Spoken) -> Protocol {
@@ -61,6 +61,27 @@ pub(super) fn add(made: &mut Made, port: &ServicePort, options: &Options) {
     for frontend in &port.frontends {
         maker.lead(made, frontend);
     }
+}
+
+/// Where a frontend stands: the map ([`base::SERVICES`] or [`base::NODE_PORTS`]), and its key there.
+fn door(protocol: Protocol, frontend: &Frontend) -> (&'static str, Octets) {
+    let (map, key) = match frontend.address {
+        Some(address) => (base::SERVICES, Octets::new().address(address)),
+        None => (base::NODE_PORTS, Octets::new()),
+    };
+    (map, key.protocol(protocol).port(frontend.port))
+}
+
+/// Each frontend of a Service, with the map and the key of the element that leads to it and counts the flows that it led.
+pub fn doors(served: &Served) -> Vec<(&ServicePort, &Frontend, &'static str, Octets)> {
+    let mut doors = Vec::new();
+    for port in &served.ports {
+        for frontend in &port.frontends {
+            let (map, key) = door(protocol(port.name.protocol), frontend);
+            doors.push((port, frontend, map, key));
+        }
+    }
+    doors
 }
 
 /// Whether some sender is led somewhere.
@@ -174,12 +195,9 @@ impl<'a> Maker<'a> {
             (true, FrontendKind::LoadBalancer) if self.has_firewall() => self.name("fw"),
             (true, _) => self.name("ext"),
         };
-        let (map, key) = match frontend.address {
-            Some(address) => (base::services(), Octets::new().address(address)),
-            None => (base::node_ports(), Octets::new()),
-        };
-        let key = key.protocol(self.protocol).port(frontend.port);
-        made.part.elements.insert((map, key), Value::Goto(chain));
+        let (map, key) = door(self.protocol, frontend);
+        let element = (Name::fixed(map), key);
+        made.part.elements.insert(element, Value::Goto(chain));
         if let (FrontendKind::ClusterIp, Some(address)) = (frontend.kind, frontend.address) {
             let key = Octets::new().address(address);
             made.shared.insert((base::cluster_ips(), key));
