@@ -111,7 +111,7 @@ pub struct AgentArgs {
     #[arg(long, value_name = "ADDR:PORT", value_parser = http::address)]
     pub metrics: Option<SocketAddr>,
     /// Where /healthz of Services is answered (with `services` in --features), as cloud load balancers ask kube-proxy for it;
-    /// [::] stands for all addresses of both families. Or off.
+    /// `[::]` stands for all addresses of both families. Or off.
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:10256")]
     pub service_healthz: HealthzAt,
     /// Which iptables back end holds our rules. Rules of others in both are refused until this says which.
