@@ -7,52 +7,16 @@
     reason = "a measurement"
 )]
 
-use std::sync::Arc;
+mod objects;
+
 use std::time::Instant;
 
-use api::Resource;
-use api::resources::{EndpointSlice, Service};
 use netfilter::{Actual, Effort, Family, InterfaceName, plan};
-use serde_json::json;
 use services::proxy::index::{Index, Touched};
 use services::proxy::iptables::{Compiler, EndpointChains, Options};
 use services::proxy::model::Model;
 
-fn service(number: usize) -> Arc<Service> {
-    let (high, low) = (number / 250, number % 250 + 1);
-    let manifest = json!({
-        "metadata": {"namespace": "shop", "name": format!("s{number}")},
-        "spec": {
-            "clusterIPs": [format!("10.96.{high}.{low}")],
-            "ports": [{"name": "http", "port": 80}],
-        },
-    });
-    match api::parse("Service", "v1", manifest).unwrap() {
-        Some((_, Resource::Service(service))) => Arc::from(service),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn slice(number: usize, endpoints: usize) -> Arc<EndpointSlice> {
-    let name = format!("s{number}");
-    let (high, low) = (number / 250, number % 250 + 1);
-    let endpoints = (0..endpoints).map(|of| {
-        json!({"addresses": [format!("10.{}.{high}.{low}", 100 + of)], "nodeName": format!("n{of}")})
-    });
-    let manifest = json!({
-        "metadata": {
-            "namespace": "shop", "name": format!("{name}-1"),
-            "labels": {"kubernetes.io/service-name": name},
-        },
-        "addressType": "IPv4",
-        "ports": [{"name": "http", "port": 8080}],
-        "endpoints": endpoints.collect::<Vec<_>>(),
-    });
-    match api::parse("EndpointSlice", "discovery.k8s.io/v1", manifest).unwrap() {
-        Some((_, Resource::EndpointSlice(slice))) => Arc::from(slice),
-        other => panic!("{other:?}"),
-    }
-}
+use objects::{service, slice};
 
 fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let start = Instant::now();
