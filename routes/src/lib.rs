@@ -31,7 +31,7 @@ mod wireguard;
 pub use ipip::{IPIP, Ipip, apply_ipip, delete_ipip, ipip_local};
 pub use links::{
     LINK_PREFIX, LinkInfo, SHAPER_PREFIX, delete_link, delete_link_at, delete_lone_shapers,
-    link_addresses, pod_links, shapers,
+    pod_links, shapers,
 };
 pub use look::{Looker, Neighbour, NoWay, PodEnd, Question, Way};
 pub use monitor::{Monitor, Notice};

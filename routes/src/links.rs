@@ -1,8 +1,5 @@
 //! Interfaces: names checked, found, listed, deleted.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
-
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo as Detail, LinkMessage};
 use nix::errno::Errno;
@@ -83,20 +80,6 @@ pub async fn pod_links() -> Result<Vec<LinkInfo>, Error> {
     links.retain(|link| link.name.starts_with(LINK_PREFIX) && link.kind == "veth");
     links.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(links)
-}
-
-/// The addresses of the interface of a name; none where there is no such interface.
-///
-/// # Errors
-/// When the kernel can't be asked.
-pub async fn link_addresses(name: &str) -> Result<BTreeSet<IpAddr>, Error> {
-    let mut conn = Conn::open()?;
-    let name = name.to_owned();
-    blocking(move || match find(&mut conn, &name)? {
-        Some(link) => crate::tunnel::read::addresses(&mut conn, link.index),
-        None => Ok(BTreeSet::new()),
-    })
-    .await
 }
 
 /// Runs kernel work off the runtime's threads: a link's removal alone takes some 16 ms.

@@ -16,8 +16,6 @@ use tracing::{info, warn};
 
 /// Where the kernel lists virtual services, if it has the driver loaded.
 const LIST: &str = "/proc/net/ip_vs";
-/// kube-proxy's device for addresses, and its only one.
-const OTHERS_DEVICE: &str = "kube-ipvs0";
 /// After so long it is looked whether connections have ended.
 const WHILE_DRAINING: Duration = Duration::from_secs(5);
 /// After so long it is looked whether another has changed something.
@@ -52,9 +50,6 @@ impl Virtuals {
         if self.draining.is_any() {
             // Which of them are in use is for the kernel to say.
             self.known = None;
-        }
-        if self.known.is_none() {
-            beside_another_proxy().await?;
         }
         let plan = self.plan(desired).await?;
         self.next_look = Some(match plan.draining {
@@ -182,17 +177,6 @@ fn is_address(step: &Step) -> bool {
 
 fn is_address_like(step: &Step, wanted: bool) -> bool {
     is_address(step) == wanted
-}
-
-/// Two that write the same virtual services end each other's connections.
-async fn beside_another_proxy() -> Result<(), String> {
-    let addresses = routes::link_addresses(OTHERS_DEVICE).await.map_err(text)?;
-    match addresses.len() {
-        0 => Ok(()),
-        count => Err(format!(
-            "Services are left to another proxy, whose device {OTHERS_DEVICE} has {count} addresses: end it and run `kube-proxy --cleanup`, or start the agent without `services` in --features"
-        )),
-    }
 }
 
 fn set_switches() -> Result<(), String> {
