@@ -28,6 +28,10 @@ const PAUSE: Duration = Duration::from_secs(600);
 const MOST_TEXTS: usize = 5;
 /// An API server forgets Events after an hour: what still holds then is told again.
 const REFRESH: Duration = Duration::from_secs(3600);
+/// What was refused is tried again so much later, each time [`PATIENCE_GROWS`] times later, up to a [`PAUSE`]: a server that has just
+/// been started refuses what it takes soon after, as it does not know anybody's rights yet.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE_GROWS: u32 = 3;
 /// So many warnings that do not hold any more are remembered.
 const GONE: usize = 1000;
 
@@ -90,6 +94,8 @@ struct Told {
     count: u32,
     at: Instant,
     refresh: Instant,
+    /// How often it has been refused in a row.
+    refusals: u32,
 }
 
 /// What to write next.
@@ -148,7 +154,7 @@ impl Ledger {
         for (warning, count) in &self.present {
             let (at, next) = match self.told.get(warning) {
                 None => (self.room(warning, now), Next::New(warning.clone(), *count)),
-                Some(told) if *count > told.count => {
+                Some(told) if *count > told.count && told.refusals == 0 => {
                     (told.at + PAUSE, Next::Again(warning.clone(), *count))
                 }
                 Some(told) => (told.refresh, Next::New(warning.clone(), *count)),
@@ -178,13 +184,28 @@ impl Ledger {
         }
     }
 
-    /// Notes that it has been told, or cannot be.
+    /// Notes that it has been told.
     pub(crate) fn told(&mut self, now: Instant, warning: Warning, count: u32) {
         self.written.push_back(now);
         let told = Told {
             count,
             at: now,
             refresh: now + REFRESH + up_to(PAUSE),
+            refusals: 0,
+        };
+        self.told.insert(warning, told);
+    }
+
+    /// Notes that the server will not have it: others go first, and it is tried again ever more seldom.
+    pub(crate) fn refused(&mut self, now: Instant, warning: Warning, count: u32) {
+        self.written.push_back(now);
+        let refusals = self.told.get(&warning).map_or(0, |told| told.refusals);
+        let patience = PATIENCE * PATIENCE_GROWS.saturating_pow(refusals.min(8));
+        let told = Told {
+            count,
+            at: now,
+            refresh: now + patience.min(PAUSE),
+            refusals: refusals.saturating_add(1),
         };
         self.told.insert(warning, told);
     }

@@ -282,11 +282,16 @@ async fn write_event(
         }
     };
     match written {
-        // Its namespace is going, say: nobody will miss it.
-        Err(failure) if failure.is_final() => warn!(%failure, "an Event is refused"),
-        outcome => outcome?,
+        // Its namespace is going, say, and nobody will miss it; or the server has just been started.
+        Err(failure) if failure.is_final() => {
+            warn!(%failure, "an Event is refused; trying again later");
+            ledger.refused(now(), warning, count);
+        }
+        outcome => {
+            outcome?;
+            ledger.told(now(), warning, count);
+        }
     }
-    ledger.told(now(), warning, count);
     Ok(())
 }
 

@@ -393,16 +393,43 @@ async fn an_event_that_comes_again_counts_in_a_series_and_one_that_expired_is_ma
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_the_server_will_not_have_is_not_tried_again() {
+async fn an_event_that_a_server_just_started_refuses_is_there_soon_after() {
     let server = server();
-    server.fail(
-        |asked| asked.path.ends_with("/events"),
-        Fault::Refused(403, 0),
-    );
+    // As long as it knows nobody's rights, or not all of its kinds.
+    for code in [403, 404] {
+        let posted =
+            |asked: &Asked| asked.method == Method::POST && asked.path.ends_with("/events");
+        server.fail(posted, Fault::Refused(code, 0));
+    }
     let writer = writer(&server);
     writer.publish_events(vec![warning(1)]).await.unwrap();
+    sleep(seconds(5)).await;
+    // It is no wait that grows with what is said anew meanwhile.
+    writer.publish_events(vec![warning(2)]).await.unwrap();
+    sleep(seconds(55)).await;
+    assert_eq!(server.asked_of(&Method::POST, "/events").len(), 3);
+    assert_eq!(server.asked_of(&Method::PATCH, "/events").len(), 0);
     sleep(seconds(600)).await;
-    assert_eq!(server.asked_of(&Method::POST, "/events").len(), 1);
+    assert_eq!(
+        server.asked_of(&Method::POST, "/events").len(),
+        3,
+        "it is there"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_the_server_will_never_have_is_tried_ever_more_seldom() {
+    let server = server();
+    for _ in 0..100 {
+        let event = |asked: &Asked| asked.path.ends_with("/events");
+        server.fail(event, Fault::Refused(403, 0));
+    }
+    let writer = writer(&server);
+    writer.publish_events(vec![warning(1)]).await.unwrap();
+    sleep(seconds(3600)).await;
+    let tried = server.asked_of(&Method::POST, "/events").len();
+    // At 0, 10, 40, 130 and 400 s, then every 600 s.
+    assert_eq!(tried, 10);
 }
 
 #[tokio::test(start_paused = true)]
