@@ -6,10 +6,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 
 use services::proxy::ipvs::Scheduler;
 
 use crate::firewall::Choice;
+use crate::flags::{Asking, RunDir, node_port_range};
 use crate::mtu::MtuChoice;
 use crate::service::HealthzAt;
 use crate::service_proxy::ProxyMode;
@@ -107,6 +109,10 @@ pub struct AgentArgs {
     /// By what IPVS chooses among endpoints (`--proxy-mode ipvs`): rr, lc, dh, sh, sed, nq or mh.
     #[arg(long, value_name = "NAME", default_value = "rr", value_parser = scheduler)]
     pub ipvs_scheduler: Scheduler,
+    /// Which of the node's addresses answer at node ports: ranges, by commas or given again. Without it all do, but for the
+    /// loopback's; with it those of a family without a range do not.
+    #[arg(long, value_name = "RANGE[,...]", value_delimiter = ',', value_parser = node_port_range)]
+    pub node_port_addresses: Vec<IpNet>,
     /// Where /metrics, /livez and /readyz are served; an IPv6 address may stand without brackets.
     #[arg(long, value_name = "ADDR:PORT", value_parser = http::address)]
     pub metrics: Option<SocketAddr>,
@@ -311,19 +317,14 @@ pub struct BfdArgs {
 
 #[derive(Debug, Args)]
 struct StatusArgs {
-    /// The agent's --run-dir.
-    #[arg(long, value_name = "DIR", default_value = "/run/portolan")]
-    run_dir: PathBuf,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value = "table")]
-    output: Output,
+    #[command(flatten)]
+    asking: Asking,
 }
 
 #[derive(Debug, Args)]
 struct SyncArgs {
-    /// The agent's --run-dir.
-    #[arg(long, value_name = "DIR", default_value = "/run/portolan")]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    at: RunDir,
     /// For how long to wait, as 500ms, 10s or 1m.
     #[arg(long, default_value = "10s", value_parser = duration)]
     timeout: Duration,
@@ -354,9 +355,10 @@ pub(crate) enum Output {
 pub fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.verb {
         Verb::Agent(args) => run::agent(&args),
-        Verb::Status(args) => {
-            control::print_status(&args.run_dir, matches!(args.output, Output::Json))
-        }
+        Verb::Status(args) => control::print_status(
+            &args.asking.at.run_dir,
+            matches!(args.asking.output, Output::Json),
+        ),
         Verb::Bfd(args) => run::bfd(&args),
         Verb::Bgp(args) => bgp::run(args),
         Verb::Policy(args) => match policy::run(args) {
@@ -376,7 +378,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
-        Verb::Sync(args) => control::sync(&args.run_dir, args.timeout),
+        Verb::Sync(args) => control::sync(&args.at.run_dir, args.timeout),
         Verb::Crds => crds::print(),
         Verb::Cleanup(args) => leave::leave(&args),
     };

@@ -41,6 +41,7 @@ use host_ports::{HostPortHeld, HostPorts};
 use links::Links;
 pub(crate) use links::Seen;
 use overlay::Overlays;
+pub(crate) use proxy::Serve;
 use proxy::Services;
 
 /// One pod attachment of this node, as status and the shell see it.

@@ -19,6 +19,7 @@ mod drops;
 mod events;
 mod exec;
 mod firewall;
+mod flags;
 mod http;
 mod ipam;
 mod leave;

@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use crate::attachments::{LAST_BREATH, Leases};
 use crate::cli::{AgentArgs, BfdArgs, Feature};
-use crate::core::{Asked, Core, Endpoint, Seen, when};
+use crate::core::{Asked, Core, Endpoint, Seen, Serve, when};
 use crate::message::{Attached, Message, Refused, Reply, When};
 use crate::shell::Shell;
 use crate::sockets::listen;
@@ -172,7 +172,11 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
         core.use_pools(args.idle_block_time);
     }
     if args.has(Feature::Services) {
-        core.serve_services(args.proxy_mode, args.ipvs_scheduler);
+        core.serve_services(Serve {
+            mode: args.proxy_mode,
+            scheduler: args.ipvs_scheduler,
+            node_port_addresses: args.node_port_addresses.clone(),
+        });
     }
     if source.pods.is_some() {
         core.ask_for_pods();

@@ -1,7 +1,7 @@
 //! The verbs below `portolan bgp`, and how their answers are printed.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
@@ -10,6 +10,7 @@ use super::table;
 use super::view::BgpQuestion;
 use crate::cli::Output;
 use crate::control;
+use crate::flags::Asking;
 
 const EXAMPLES: &str = "Examples:
   portolan bgp peers                       which sessions are up, and why one is down
@@ -32,17 +33,8 @@ another path win?), then `portolan status` (did the kernel take it?).";
 pub(crate) struct BgpArgs {
     #[command(subcommand)]
     verb: BgpVerb,
-    /// The agent's --run-dir.
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/run/portolan",
-        global = true
-    )]
-    run_dir: PathBuf,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value = "table", global = true)]
-    output: Output,
+    #[command(flatten)]
+    asking: Asking,
 }
 
 #[derive(Debug, Subcommand)]
@@ -106,7 +98,7 @@ const DEFAULT_LIMIT: usize = 10_000;
 /// # Errors
 /// If no agent answers, or it knows no such peer.
 pub(crate) fn run(args: BgpArgs) -> anyhow::Result<()> {
-    let json = matches!(args.output, Output::Json);
+    let json = matches!(args.asking.output, Output::Json);
     let question = match args.verb {
         BgpVerb::Peers => BgpQuestion::Peers,
         BgpVerb::Peer { name } => BgpQuestion::Peer { name },
@@ -122,7 +114,7 @@ pub(crate) fn run(args: BgpArgs) -> anyhow::Result<()> {
         BgpVerb::Refresh { peer } => BgpQuestion::Refresh { peer },
         BgpVerb::Reset { peer, message } => BgpQuestion::Reset { peer, message },
     };
-    print(&args.run_dir, question, json)
+    print(&args.asking.at.run_dir, question, json)
 }
 
 fn print(run_dir: &Path, question: BgpQuestion, json: bool) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use api::resources::Node;
 use api::{Change, Key, Resource};
+use ipnet::IpNet;
 use netfilter::Family;
 use services::proxy::index::{Index, Place, Touched};
 use services::proxy::iptables::{self, Leads, Options};
@@ -27,12 +28,25 @@ const MOST_CHANGES: usize = 1_000;
 /// The label that says where a node is.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
+/// How Services are to be served, as the command line says.
+#[derive(Clone, Debug)]
+pub(crate) struct Serve {
+    /// By what.
+    pub(crate) mode: ProxyMode,
+    /// Of the mode IPVS.
+    pub(crate) scheduler: Scheduler,
+    /// The node's addresses that answer at node ports; empty: all.
+    pub(crate) node_port_addresses: Vec<IpNet>,
+}
+
 /// What is known of Services, and compiled of it. Without the feature there is none.
 #[derive(Debug)]
 pub(super) struct Services {
     index: Index,
     model: Model,
     compiler: Compiler,
+    /// The node's addresses that answer at node ports; empty: all.
+    node_port_addresses: Vec<IpNet>,
     /// What changed since it was compiled last.
     touched: Touched,
     /// What tasks beside the rules hang on.
@@ -68,7 +82,11 @@ impl Compiler {
                 Self::Iptables { compiler, rules }
             }
             ProxyMode::Nftables => {
-                let options = nftables::Options::new(options.pod_interfaces);
+                let options = nftables::Options {
+                    node_port_addresses: options.node_port_addresses,
+                    tcp_is_liberal: options.tcp_is_liberal,
+                    ..nftables::Options::new(options.pod_interfaces)
+                };
                 Self::Nftables(nftables::Compiler::new(options))
             }
             ProxyMode::Ipvs => {
@@ -149,11 +167,12 @@ fn rules(compiler: &iptables::Compiler) -> ServiceRules {
 }
 
 impl Services {
-    fn new(mode: ProxyMode, scheduler: Scheduler, options: Options) -> Self {
+    fn new(serve: Serve, options: Options) -> Self {
         Self {
             index: Index::default(),
             model: Model::default(),
-            compiler: Compiler::new(mode, scheduler, options),
+            compiler: Compiler::new(serve.mode, serve.scheduler, options),
+            node_port_addresses: serve.node_port_addresses,
             touched: Touched::new(),
             watched: Watched::default(),
             since: SystemTime::now(),
@@ -199,13 +218,14 @@ impl Services {
 
 impl Core {
     /// Has Services served on this node.
-    pub(crate) fn serve_services(&mut self, mode: ProxyMode, scheduler: Scheduler) {
+    pub(crate) fn serve_services(&mut self, serve: Serve) {
         let prefix = self.policy.settings().interface_prefix.clone();
         let options = Options {
             tcp_is_liberal: is_tcp_liberal(),
+            node_port_addresses: serve.node_port_addresses.clone(),
             ..Options::new(prefix)
         };
-        self.services = Some(Services::new(mode, scheduler, options));
+        self.services = Some(Services::new(serve, options));
     }
 
     /// Takes what Services are made of; gives back all else.
@@ -250,6 +270,7 @@ impl Core {
         let services = self.services.as_ref()?;
         Some(ServiceState {
             in_sync: self.in_sync,
+            node_port_addresses: services.node_port_addresses.clone(),
             services: services
                 .index
                 .all()

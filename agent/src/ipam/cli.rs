@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ::ipam::Holder;
@@ -12,6 +11,7 @@ use super::table;
 use super::view::{Attachment, IpamAnswer, IpamQuestion};
 use crate::cli::Output;
 use crate::control;
+use crate::flags::Asking;
 
 const EXAMPLES: &str = "Examples:
   portolan ipam show                                 how full the CIDRs are, and who has which address
@@ -30,17 +30,8 @@ The agent takes back by itself what has been left behind for --reclaim-after. `c
 pub(crate) struct IpamArgs {
     #[command(subcommand)]
     verb: IpamVerb,
-    /// The agent's --run-dir.
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/run/portolan",
-        global = true
-    )]
-    run_dir: PathBuf,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value = "table", global = true)]
-    output: Output,
+    #[command(flatten)]
+    asking: Asking,
 }
 
 #[derive(Debug, Subcommand)]
@@ -102,8 +93,8 @@ pub(crate) fn run(args: IpamArgs) -> anyhow::Result<ExitCode> {
             force,
         },
     };
-    let answer = control::ask_ipam(&args.run_dir, question)?;
-    let text = match (&answer, args.output) {
+    let answer = control::ask_ipam(&args.asking.at.run_dir, question)?;
+    let text = match (&answer, args.asking.output) {
         (IpamAnswer::Show(view), Output::Json) => serde_json::to_string_pretty(view)? + "\n",
         (IpamAnswer::Check(view), Output::Json) => serde_json::to_string_pretty(view)? + "\n",
         (IpamAnswer::Released(view), Output::Json) => serde_json::to_string_pretty(view)? + "\n",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use api::NamespacedName;
 use api::resources::{Service, ServiceType};
+use ipnet::IpNet;
 use services::proxy::endpoints::Endpoint;
 use services::proxy::model::{Frontend, Served, ServicePort};
 use tokio::sync::{mpsc, oneshot};
@@ -208,18 +209,21 @@ fn view(
             local_endpoints: check.local_endpoints,
             error: serving.health.refused.get(&service.name).cloned(),
         }),
-        ports: ports.map(port).collect(),
+        ports: ports
+            .map(|one| port(one, &state.node_port_addresses))
+            .collect(),
         counters: Vec::new(),
         counters_error: None,
     })
 }
 
-fn port(port: &ServicePort) -> PortView {
+/// `ranges`: the node's addresses that answer at node ports.
+fn port(port: &ServicePort, ranges: &[IpNet]) -> PortView {
     let frontend = |one: &Frontend| {
         let answers = port.answers(one.kind);
         FrontendView {
             kind: words::kind(one.kind).to_owned(),
-            address: words::address(one),
+            address: words::address(one, ranges),
             pods: words::answer(answers.own_pod),
             node: words::answer(answers.node),
             others: words::answer(answers.other),
@@ -227,7 +231,7 @@ fn port(port: &ServicePort) -> PortView {
     };
     let lost = port.lost.iter().map(|(one, holder)| LostView {
         kind: words::kind(one.kind).to_owned(),
-        address: words::address(one),
+        address: words::address(one, ranges),
         holder: holder.to_string(),
     });
     PortView {

@@ -1,7 +1,6 @@
 //! The verbs below `portolan service`, and how their answers are printed.
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
@@ -9,6 +8,7 @@ use super::table;
 use super::view::{ServiceAnswer, ServiceQuestion};
 use crate::cli::Output;
 use crate::control;
+use crate::flags::Asking;
 
 const EXAMPLES: &str = "Examples:
   portolan service list                    all Services: addresses, ports, how many endpoints, what is wrong
@@ -25,17 +25,8 @@ The agent must run with `services` in --features (docs/services.md).";
 pub(crate) struct ServiceArgs {
     #[command(subcommand)]
     verb: ServiceVerb,
-    /// The agent's --run-dir.
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/run/portolan",
-        global = true
-    )]
-    run_dir: PathBuf,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value = "table", global = true)]
-    output: Output,
+    #[command(flatten)]
+    asking: Asking,
 }
 
 #[derive(Debug, Subcommand)]
@@ -72,7 +63,10 @@ pub(crate) fn run(args: ServiceArgs) -> anyhow::Result<()> {
             None => ServiceQuestion::Show { namespace, name },
         },
     };
-    let text = match (control::ask_service(&args.run_dir, question)?, args.output) {
+    let text = match (
+        control::ask_service(&args.asking.at.run_dir, question)?,
+        args.asking.output,
+    ) {
         (ServiceAnswer::List(view), Output::Json) => serde_json::to_string_pretty(&view)? + "\n",
         (ServiceAnswer::Show(view), Output::Json) => serde_json::to_string_pretty(&view)? + "\n",
         (ServiceAnswer::List(view), Output::Table) => table::list(&view),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use api::resources::Service;
+use ipnet::IpNet;
 use services::proxy::model::Served;
 
 /// Each Service, and what of it this node serves.
@@ -10,6 +11,8 @@ use services::proxy::model::Served;
 pub(crate) struct ServiceState {
     /// Whether the sources have said all they hold.
     pub(crate) in_sync: bool,
+    /// The node's addresses that answer at node ports; empty: all.
+    pub(crate) node_port_addresses: Vec<IpNet>,
     /// By their names.
     pub(crate) services: Vec<(Arc<Service>, Option<Arc<Served>>)>,
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::{NamespacedName, Resource};
+use clap::Parser as _;
 use serde_json::{Value, json};
 use services::proxy::index::{Index, Touched};
 use services::proxy::model::Model;
@@ -12,6 +13,7 @@ use super::answer::rows;
 use super::state::ServiceState;
 use super::table;
 use super::view::{ListView, ServiceAnswer};
+use crate::cli::Cli;
 
 fn parse(kind: &str, version: &str, manifest: Value) -> Resource {
     api::parse(kind, version, manifest).unwrap().unwrap().1
@@ -46,6 +48,7 @@ fn state(count: usize) -> ServiceState {
     let services = index.all().map(|one| (one.clone(), served(&one.name)));
     ServiceState {
         in_sync: true,
+        node_port_addresses: Vec::new(),
         services: services.collect(),
     }
 }
@@ -72,4 +75,21 @@ fn ten_thousand_services_are_listed_within_a_second_and_a_few_mebibytes() {
         panic!("no list");
     };
     assert_eq!(table::list(&view).lines().count(), 10_002);
+}
+
+/// What `docs/services.md` has people type.
+#[test]
+fn command_lines_of_the_page_are_valid() {
+    let page = include_str!("../../../docs/services.md");
+    let mut count = 0;
+    for block in page.split("```sh\n").skip(1) {
+        let block = block.split("```").next().unwrap();
+        for line in block.lines().filter(|line| line.starts_with("portolan ")) {
+            let line = line.split('#').next().unwrap().split('|').next().unwrap();
+            let parsed = Cli::try_parse_from(line.split_whitespace());
+            assert!(parsed.is_ok(), "{line}: {parsed:?}");
+            count += 1;
+        }
+    }
+    assert!(count >= 6, "{count}");
 }

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 
 use api::resources::{Protocol, ServiceType, TrafficPolicy};
+use ipnet::IpNet;
+use netfilter::Family;
 use services::proxy::endpoints::{Topology, Why};
 use services::proxy::model::{Answer, Frontend, FrontendKind, Scope};
 
@@ -39,10 +41,19 @@ pub(super) fn kind(of: FrontendKind) -> &'static str {
     }
 }
 
-pub(super) fn address(of: &Frontend) -> String {
-    match of.address {
-        Some(address) => SocketAddr::new(address, of.port).to_string(),
-        None => format!("*:{}", of.port),
+/// `ranges`: the node's addresses that answer at node ports; empty: all.
+pub(super) fn address(of: &Frontend, ranges: &[IpNet]) -> String {
+    if let Some(address) = of.address {
+        return SocketAddr::new(address, of.port).to_string();
+    }
+    let of_family = ranges
+        .iter()
+        .filter(|range| Family::of(range.addr()) == of.family);
+    let of_family: Vec<String> = of_family.map(ToString::to_string).collect();
+    match (ranges.is_empty(), of_family.is_empty()) {
+        (true, _) => format!("*:{}", of.port),
+        (false, true) => format!("nowhere:{}", of.port),
+        (false, false) => format!("{}:{}", of_family.join(","), of.port),
     }
 }
 
@@ -87,5 +98,28 @@ pub(super) fn topology(of: Topology) -> Option<&'static str> {
         Topology::Everywhere => None,
         Topology::SameNode => Some("only endpoints that are meant for this node are asked"),
         Topology::SameZone => Some("only endpoints that are meant for this node's zone are asked"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_132_a_node_port_is_shown_at_the_addresses_that_are_said() {
+        let shown = |family, ranges: &[&str]| {
+            let ranges: Vec<IpNet> = ranges.iter().map(|one| one.parse().unwrap()).collect();
+            let frontend = Frontend {
+                kind: FrontendKind::NodePort,
+                family,
+                address: None,
+                port: 30080,
+            };
+            address(&frontend, &ranges)
+        };
+        let ranges = ["10.0.0.0/8", "192.0.2.0/24"];
+        assert_eq!(shown(Family::V4, &[]), "*:30080");
+        assert_eq!(shown(Family::V4, &ranges), "10.0.0.0/8,192.0.2.0/24:30080");
+        assert_eq!(shown(Family::V6, &ranges), "nowhere:30080");
     }
 }

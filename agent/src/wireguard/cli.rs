@@ -1,11 +1,11 @@
 //! The verb below `portolan wireguard`: new keys for this node.
 
 use std::io::Write as _;
-use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 use crate::control;
+use crate::flags::RunDir;
 
 const EXAMPLES: &str = "Examples:
   portolan wireguard rotate                       ask for new keys of this node
@@ -18,14 +18,8 @@ const EXAMPLES: &str = "Examples:
 pub(crate) struct WireGuardArgs {
     #[command(subcommand)]
     verb: WireGuardVerb,
-    /// The agent's --run-dir.
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/run/portolan",
-        global = true
-    )]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    at: RunDir,
 }
 
 #[derive(Debug, Subcommand)]
@@ -41,7 +35,7 @@ enum WireGuardVerb {
 /// If no agent answers, or no pool asks for WireGuard.
 pub(crate) fn run(args: &WireGuardArgs) -> anyhow::Result<()> {
     let WireGuardVerb::Rotate = args.verb;
-    control::rotate_keys(&args.run_dir)?;
+    control::rotate_keys(&args.at.run_dir)?;
     let said = "new keys are asked for: `portolan status` says how far that is\n";
     Ok(std::io::stdout().write_all(said.as_bytes())?)
 }
