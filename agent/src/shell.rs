@@ -243,7 +243,9 @@ impl Shell {
         if let Some(service) = &self.service {
             service.publish(outputs.service);
         }
+        // What is not the firewall's may be later: until both are done, /healthz asks since when a change waits.
         let applied = self.firewall_applied.borrow().generation;
+        let applied = applied.min(self.proxy.applied.borrow().generation);
         self.firewall
             .send_modify(|state| state.follow(outputs.firewall, applied));
         let overlays = outputs.local.overlays.values();

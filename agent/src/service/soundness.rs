@@ -47,17 +47,21 @@ impl Sound {
 }
 
 impl Soundness {
+    /// Since when the oldest change waits that the kernel does not hold, rules and else.
+    fn waits_since(&self) -> Option<Instant> {
+        let applied = self.in_force.firewall.borrow().generation;
+        let served = applied.min(self.in_force.proxy.borrow().generation);
+        let desired = self.desired.borrow();
+        let waiting = desired.waiting.iter();
+        let waiting = waiting.filter(|stamp| stamp.generation > served);
+        waiting.map(|stamp| stamp.at).min()
+    }
+
     /// As it is now.
     pub(crate) fn now(&self) -> Sound {
+        let waiting = self.waits_since();
         let applied = self.in_force.firewall.borrow();
         let proxy = self.in_force.proxy.borrow();
-        let served = applied.generation.min(proxy.generation);
-        let waiting = {
-            let desired = self.desired.borrow();
-            let waiting = desired.waiting.iter();
-            let waiting = waiting.filter(|stamp| stamp.generation > served);
-            waiting.map(|stamp| stamp.at).min()
-        };
         Sound {
             behind: behind((&applied, &proxy), waiting, Instant::now()),
             leaving: *self.leaving.borrow(),
@@ -71,6 +75,8 @@ fn behind(
     waiting: Option<Instant>,
     now: Instant,
 ) -> Option<String> {
+    // Where another broke what serves Services, no change waits: what counts then is since when it cannot be mended.
+    let waiting = waiting.into_iter().chain(proxy.failing_since).min();
     if let Some(sign) = &applied.other_proxy {
         return Some(format!("Services are left to another proxy ({sign})"));
     }
@@ -123,6 +129,57 @@ mod tests {
             ..applied(1)
         };
         assert!(behind(&other, None, start).is_some());
+    }
+
+    /// In the modes nftables and IPVS the firewall has done its part long before what serves is in the kernel.
+    #[test]
+    fn rule_138_what_serves_without_iptables_is_asked_for_its_lateness_too() {
+        let start = Instant::now();
+        let (fast, wanted) = (applied(2), desired(start));
+        let mut goal = firewall::Desired::default();
+        let slow = service_proxy::Applied {
+            generation: 1,
+            ..service_proxy::Applied::default()
+        };
+        // As the shell publishes: the stamp stays until both are done.
+        goal.follow(wanted, fast.generation.min(slow.generation));
+        goal.follow(
+            firewall::Desired {
+                generation: 3,
+                ..firewall::Desired::default()
+            },
+            fast.generation.min(slow.generation),
+        );
+        let (_goals, desired) = watch::channel(goal);
+        let (_rules, firewall) = watch::channel(fast.clone());
+        let (_proxies, proxy) = watch::channel(slow.clone());
+        let soundness = Soundness {
+            desired,
+            in_force: InForce { firewall, proxy },
+            leaving: watch::channel(None).1,
+        };
+        assert_eq!(soundness.waits_since(), Some(start));
+        let late = start + TOO_LONG + Duration::from_secs(1);
+        let said = behind((&fast, &slow), soundness.waits_since(), late).unwrap();
+        assert!(said.contains("61 s: it takes long"), "{said}");
+        // Nothing waits, and what is there cannot be mended.
+        let broken = service_proxy::Applied {
+            generation: 2,
+            error: Some("no memory".to_owned()),
+            failing_since: Some(start),
+            ..service_proxy::Applied::default()
+        };
+        let said = behind((&fast, &broken), None, late).unwrap();
+        assert!(said.contains("no memory"), "{said}");
+        assert_eq!(behind((&fast, &broken), None, start), None);
+    }
+
+    fn desired(at: Instant) -> firewall::Desired {
+        firewall::Desired {
+            generation: 2,
+            waiting: vec![firewall::Stamp { generation: 2, at }],
+            ..firewall::Desired::default()
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod task;
 mod virtuals;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use services::proxy::ipvs;
@@ -63,6 +63,8 @@ pub(crate) struct Applied {
     pub(crate) generation: u64,
     /// Why the newest try failed.
     pub(crate) error: Option<String>,
+    /// Since when tries fail, if the newest did.
+    pub(crate) failing_since: Option<Instant>,
     /// How long the last write took.
     pub(crate) last_duration: Duration,
     /// How many times something was written.

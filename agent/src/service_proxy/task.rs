@@ -204,6 +204,9 @@ impl Task {
         self.applied.send_if_modified(|state| {
             let changed = state.error != error;
             state.error.clone_from(&error);
+            state.failing_since = error
+                .is_some()
+                .then(|| state.failing_since.unwrap_or(start));
             changed
         });
         let Some(error) = error else {
