@@ -119,7 +119,14 @@ pub(crate) fn report(
     let waits_for = waits_for(core, shell, &firewall, &routing);
     let services = core.services_report();
     let services = services.zip(shell.service.as_ref());
-    let services = services.map(|(counts, service)| service.report(counts, &cut));
+    let services = services.map(|(counts, service)| service::ServicesReport {
+        mode: core
+            .proxy_mode()
+            .map(service_proxy::ProxyMode::name)
+            .unwrap_or_default(),
+        left_to: firewall.other_proxy.clone(),
+        ..service.report(counts, &cut)
+    });
     let report = Report {
         node: shell.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -21,6 +21,7 @@ checks! {
     CNI_STATUS "cni-status" "the plugin, asked as the runtime does, says that no pod can be attached"
     FORWARDING "forwarding" "the kernel does not forward, at all or for packets of one interface"
     RP_FILTER "rp-filter" "reverse path filtering is strict on an uplink, and there are several uplinks"
+    ROUTE_LOCALNET "route-localnet" "packets of other hosts may come in for 127.0.0.0/8, and no rule drops them"
     CONNTRACK_ROOM "conntrack-room" "the table of connections is filled to nine tenths or more"
     IPTABLES_BACKEND "iptables-backend" "rules of others, or of ours, are in both iptables back ends"
     FORWARD_ACCEPT "forward-accept" "the policy of FORWARD is DROP, and no rule of ours accepts what policy allowed"
@@ -39,7 +40,8 @@ checks! {
     TUNNEL_CHECKSUM "tunnel-checksum" "packets come in tunnels with wrong checksums, or those vanish whose checksum is left to this node's NIC"
     POLICY_ISOLATES "policy-isolates" "a pod is isolated by NetworkPolicy, and no rule allows anything"
     POLICY_DROPS "policy-drops" "policy denied packets within the last minute"
-    SERVICE_PROXY "service-proxy" "there is a cluster, and nothing programs its Services on this node"
+    SERVICE_PROXY "service-proxy" "there is a cluster, and nothing programs its Services on this node; or another proxy is here beside the agent that should"
+    SERVICE_PORTS "service-ports" "a port at which load balancers ask this node is another's"
     SERVICE_ENDPOINTS "service-endpoints" "a Service is refused because it has no endpoints"
     DNS "dns" "the cluster's DNS does not answer this node, or does not know the name"
 }

@@ -8,7 +8,8 @@ use super::cli::DoctorArgs;
 use super::finding::Finding;
 use super::scene::Scene;
 use super::{
-    agent, bgp, checksums, cni, denials, firewall, name_service, pods, services, switches, ways,
+    agent, bgp, checksums, cni, denials, firewall, localnet, name_service, pods, services,
+    switches, ways,
 };
 use crate::cni::SOCKET;
 
@@ -113,6 +114,7 @@ fn of_rules(args: &DoctorArgs, scene: &Scene) -> Vec<Finding> {
     let mut findings = firewall::judge(&facts);
     let of_services = services::Facts::gather(report, &args.kubelet_config);
     findings.extend(services::judge(&of_services, &facts.listings));
+    findings.push(localnet::judge(&localnet::open(scene), &facts.listings));
     findings
 }
 

@@ -12,6 +12,7 @@ mod examine;
 mod finding;
 mod firewall;
 pub(crate) mod listing;
+mod localnet;
 mod name_service;
 mod pods;
 mod scene;

@@ -6,11 +6,12 @@ use std::path::Path;
 use netfilter::COMMENT_PREFIX;
 
 use super::bound;
-use super::catalog::{SERVICE_ENDPOINTS, SERVICE_PROXY};
+use super::catalog::{SERVICE_ENDPOINTS, SERVICE_PORTS, SERVICE_PROXY};
 use super::finding::Finding;
 use super::listing::{Listing, comment, target};
 use crate::exec;
 use crate::report::Report;
+use crate::service::ServicesReport;
 
 /// kube-proxy's chain of all Services.
 const SERVICES: &str = "KUBE-SERVICES";
@@ -28,6 +29,8 @@ pub(super) struct Facts {
     nftables: Option<String>,
     /// The kernel's IPVS holds something.
     has_ipvs: bool,
+    /// What the agent says, if it serves Services.
+    ours: Option<ServicesReport>,
 }
 
 impl Facts {
@@ -47,6 +50,7 @@ impl Facts {
             nftables: nftables(),
             // Three lines of heading.
             has_ipvs: ipvs.lines().count() > 3,
+            ours: report.and_then(|report| report.services.clone()),
         }
     }
 }
@@ -66,20 +70,56 @@ fn nftables() -> Option<String> {
 
 /// Judges.
 pub(super) fn judge(facts: &Facts, listings: &Result<Vec<Listing>, String>) -> Vec<Finding> {
-    let listings = match listings {
-        Ok(listings) => listings,
-        Err(why) => {
-            return [&SERVICE_PROXY, &SERVICE_ENDPOINTS]
-                .map(|check| check.skipped(format!("rules cannot be read: {why}")))
-                .into();
+    let mut findings = ports(facts);
+    match listings {
+        Ok(listings) => {
+            findings.push(proxy(facts, listings));
+            findings.extend(refused(facts, listings));
         }
-    };
-    let mut findings = vec![proxy(facts, listings)];
-    findings.extend(refused(facts, listings));
+        Err(why) => findings.extend(
+            [&SERVICE_PROXY, &SERVICE_ENDPOINTS]
+                .map(|check| check.skipped(format!("rules cannot be read: {why}"))),
+        ),
+    }
     findings
 }
 
+/// What load balancers ask for where another listens.
+fn ports(facts: &Facts) -> Vec<Finding> {
+    let Some(ours) = &facts.ours else {
+        return vec![SERVICE_PORTS.ok("the agent does not serve Services: none is needed")];
+    };
+    let refused = ours.ports_refused.iter().map(|one| {
+        SERVICE_PORTS.warning(
+            one.why.clone(),
+            "a load balancer that asks there hears another program or nobody, and sends this node nothing, or what it cannot serve",
+            format!("ss -Hltnp 'sport = :{}'", one.port),
+        )
+    });
+    let well = format!(
+        "{} ports of Services for health checks are ours",
+        ours.health_ports
+    );
+    SERVICE_PORTS.or_ok(refused.collect(), well)
+}
+
+/// Where the agent should serve.
+fn of_agent(ours: &ServicesReport) -> Finding {
+    match &ours.left_to {
+        None => SERVICE_PROXY.ok(format!("the agent serves Services by {}", ours.mode)),
+        Some(sign) => SERVICE_PROXY.warning(
+            format!("Services are left to another proxy, whose {sign} is here"),
+            "the agent has `services` in its --features, but two proxies on one node would empty each other's chains: the agent's come \
+             within seconds of the other's going. What the other wrote last serves until then, whether it runs or not",
+            "kubectl -n kube-system get daemonset kube-proxy; kube-proxy --cleanup",
+        ),
+    }
+}
+
 fn proxy(facts: &Facts, listings: &[Listing]) -> Finding {
+    if let Some(ours) = &facts.ours {
+        return of_agent(ours);
+    }
     let by_iptables = listings
         .iter()
         .find(|listing| listing.chain("nat", SERVICES).is_some());
@@ -162,11 +202,11 @@ mod tests {
     #[test]
     fn a_service_without_endpoints_is_named_by_kube_proxys_comment() {
         let findings = judge(&Facts::default(), &Ok(vec![nft(PROXY)]));
-        assert_eq!(findings.len(), 2);
-        assert_eq!(findings[0].verdict, Verdict::Ok);
-        assert!(findings[1].what.starts_with("Service shop/web:http "));
+        assert_eq!(findings.len(), 3);
+        assert_eq!(findings[1].verdict, Verdict::Ok);
+        assert!(findings[2].what.starts_with("Service shop/web:http "));
         assert!(
-            findings[1]
+            findings[2]
                 .remedy
                 .ends_with("kubectl -n shop describe service web")
         );
@@ -176,12 +216,35 @@ mod tests {
     fn a_service_without_endpoints_is_named_by_our_own_comment() {
         let ours = PROXY.replace("\"shop/", "\"ptl:0a1b2c shop/");
         let findings = judge(&Facts::default(), &Ok(vec![nft(&ours)]));
-        assert!(findings[1].what.starts_with("Service shop/web:http "));
+        assert!(findings[2].what.starts_with("Service shop/web:http "));
+    }
+
+    #[test]
+    fn rule_149_another_proxy_beside_the_agent_is_a_warning_and_its_own_mode_is_told() {
+        let said = |left_to: Option<&str>| {
+            let ours = ServicesReport {
+                left_to: left_to.map(str::to_owned),
+                ..ServicesReport::example()
+            };
+            let facts = Facts {
+                ours: Some(ours),
+                cluster: Some("x".to_owned()),
+                ..Facts::default()
+            };
+            let finding = judge(&facts, &Ok(vec![nft("")])).remove(1);
+            (finding.verdict, finding.what)
+        };
+        let (verdict, what) = said(None);
+        assert_eq!(verdict, Verdict::Ok);
+        assert!(what.ends_with("by nftables"), "{what}");
+        let (verdict, what) = said(Some("table ip kube-proxy"));
+        assert_eq!(verdict, Verdict::Warning);
+        assert!(what.contains("table ip kube-proxy"), "{what}");
     }
 
     #[test]
     fn without_any_proxy_a_cluster_fails_and_a_lone_node_is_skipped() {
-        let verdict = |facts: &Facts| judge(facts, &Ok(vec![nft("")]))[0].verdict;
+        let verdict = |facts: &Facts| judge(facts, &Ok(vec![nft("")]))[1].verdict;
         let mut facts = Facts::default();
         assert_eq!(verdict(&facts), Verdict::Skipped);
         facts.cluster = Some("x".to_owned());
@@ -198,7 +261,7 @@ mod tests {
             ..Facts::default()
         };
         let findings = judge(&facts, &Ok(vec![nft("")]));
-        assert_eq!(findings[0].verdict, Verdict::Ok);
-        assert!(findings[1].what.contains("a/b:p") && findings[2].what.contains("a/c"));
+        assert_eq!(findings[1].verdict, Verdict::Ok);
+        assert!(findings[2].what.contains("a/b:p") && findings[3].what.contains("a/c"));
     }
 }

@@ -10,7 +10,7 @@ use super::health::{self, HealthChecks, HealthReport};
 use super::healthz::{self, HealthzAt};
 use super::in_force::InForce;
 use super::latency::{self, Programmed, Waiting};
-use super::report::ServicesReport;
+use super::report::{RefusedPort, ServicesReport};
 use super::soundness::Soundness;
 use crate::conntrack::Cut;
 use crate::firewall;
@@ -36,6 +36,7 @@ pub(crate) struct Handle {
     /// What became of health checks.
     pub(crate) health: watch::Receiver<HealthReport>,
     healthz: watch::Receiver<Option<String>>,
+    healthz_at: HealthzAt,
     programmed: watch::Receiver<Programmed>,
     /// Whether this node should be sent packets.
     pub(crate) soundness: Soundness,
@@ -74,6 +75,7 @@ impl Handle {
             waiting,
             health,
             healthz,
+            healthz_at: at,
             programmed,
             soundness,
         }
@@ -105,6 +107,25 @@ impl Handle {
         errors
     }
 
+    fn ports_refused(&self) -> Vec<RefusedPort> {
+        let checks = self.checks.borrow();
+        let health = self.health.borrow();
+        let of_services = health.refused.iter().filter_map(|(service, why)| {
+            let port = checks.get(service)?.port;
+            let why = why.clone();
+            Some(RefusedPort { port, why })
+        });
+        let why = self.healthz.borrow().clone();
+        let of_node = match (self.healthz_at, why) {
+            (HealthzAt::Address(at), Some(why)) => Some(RefusedPort {
+                port: at.port(),
+                why,
+            }),
+            (HealthzAt::Address(_) | HealthzAt::Off, _) => None,
+        };
+        of_services.chain(of_node).collect()
+    }
+
     /// Fills in what the tasks did.
     pub(crate) fn report(&self, counts: ServicesReport, cut: &Cut) -> ServicesReport {
         let health = self.health.borrow();
@@ -116,6 +137,7 @@ impl Handle {
             answered_healthy,
             answered_unhealthy,
             programming: self.programmed.borrow().latency.clone(),
+            ports_refused: self.ports_refused(),
             ..counts
         }
     }

@@ -9,6 +9,15 @@ use crate::firewall::Histogram;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ServicesReport {
+    /// By what they are served, as `--proxy-mode` has it.
+    #[serde(default)]
+    pub(crate) mode: String,
+    /// The sign of another proxy, which they are left to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) left_to: Option<String>,
+    /// Ports of this node that are another's and should be ours.
+    #[serde(default)]
+    pub(crate) ports_refused: Vec<RefusedPort>,
     /// Services with something to serve.
     pub(crate) services: usize,
     /// Their ports, by family.
@@ -29,6 +38,14 @@ pub(crate) struct ServicesReport {
     pub(crate) answered_unhealthy: u64,
     /// From a change of endpoints to its being in the kernel, by its EndpointSlice's annotation.
     pub(crate) programming: Histogram,
+}
+
+/// A port of this node that cannot be listened at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RefusedPort {
+    pub(crate) port: u16,
+    /// In words for people.
+    pub(crate) why: String,
 }
 
 impl ServicesReport {
@@ -73,6 +90,9 @@ impl ServicesReport {
     /// One with something of everything.
     pub(crate) fn example() -> Self {
         Self {
+            mode: "nftables".to_owned(),
+            left_to: None,
+            ports_refused: Vec::new(),
             services: 2,
             ports: 4,
             endpoints: 9,

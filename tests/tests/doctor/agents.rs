@@ -153,6 +153,50 @@ pub(crate) fn without_an_agent(clinic: &mut Clinic) {
     clinic.is_well("cni-status");
 }
 
+const BALANCED: &str = "
+apiVersion: v1
+kind: Service
+metadata: {namespace: shop, name: balanced}
+spec:
+  type: LoadBalancer
+  clusterIP: 10.96.0.50
+  clusterIPs: [10.96.0.50]
+  externalTrafficPolicy: Local
+  healthCheckNodePort: 32150
+  ports: [{port: 80, nodePort: 30150}]
+";
+
+/// Beside another proxy, and where ports for load balancers are another's.
+pub(crate) fn services(clinic: &mut Clinic) {
+    clinic.restart_agent(&["--drop-log", "7", "--features", "bgp,policy,cni,services"]);
+    clinic.says("service-proxy", "the agent serves Services by iptables");
+    clinic.says("service-ports", "0 ports of Services");
+    let theirs =
+        "*nat\\n:KUBE-SERVICES - [0:0]\\n-A KUBE-SERVICES -d 10.96.9.9/32 -j RETURN\\nCOMMIT\\n";
+    clinic
+        .run(&format!(
+            "printf '{theirs}' | iptables-nft-restore --noflush"
+        ))
+        .unwrap();
+    let remedy = clinic.finds("service-proxy", "warning", "whose KUBE-SERVICES is here");
+    assert!(remedy.ends_with("kube-proxy --cleanup"), "{remedy}");
+    // What that command does.
+    clinic
+        .run("iptables-nft -t nat -F KUBE-SERVICES; iptables-nft -t nat -X KUBE-SERVICES")
+        .unwrap();
+    clinic.is_well("service-proxy");
+    let hold = || TcpListener::bind("[::]:32150");
+    let held = clinic.node().inside(hold).unwrap().unwrap();
+    clinic.lab.drop_manifest("balanced.yaml", BALANCED).unwrap();
+    let remedy = clinic.finds("service-ports", "warning", "healthCheckNodePort 32150");
+    assert!(clinic.run(&remedy).unwrap().contains(":32150"), "{remedy}");
+    drop(held);
+    clinic.is_well("service-ports");
+    clinic.says("service-ports", "1 ports of Services");
+    fs::remove_file(clinic.lab.manifests().join("balanced.yaml")).unwrap();
+    clinic.restart_agent(&["--drop-log", "7"]);
+}
+
 /// An agent that starts where its port is taken, and where rules are in both back ends.
 pub(crate) fn start_with_obstacles(clinic: &mut Clinic) {
     clinic.kill_agent();

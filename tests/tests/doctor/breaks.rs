@@ -35,6 +35,12 @@ pub(crate) fn switches(clinic: &mut Clinic) {
     clinic.found_and_mended("rp-filter", "warning", "strict on second, one of 2 uplinks");
     clinic.sysctl("net.ipv4.conf.all.rp_filter", "0");
     clinic.ip("link del second");
+    clinic.sysctl("net.ipv4.conf.all.route_localnet", "1");
+    clinic.found_and_mended(
+        "route-localnet",
+        "warning",
+        "packets for 127.0.0.0/8 are taken, and no rule drops them",
+    );
     let max = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").unwrap();
     let max: usize = max.trim().parse().unwrap();
     fill_conntrack(clinic, max * 91 / 100);

@@ -233,6 +233,14 @@ impl Clinic {
         self.lab.nodes[0].agent.kill().unwrap();
     }
 
+    /// With other flags.
+    pub(crate) fn restart_agent(&mut self, words: &[&str]) {
+        let node = self.lab.node_mut(0).unwrap();
+        node.agent.terminate().unwrap();
+        node.agent.set_arguments(words);
+        self.start_agent();
+    }
+
     pub(crate) fn start_agent(&mut self) {
         let node = self.lab.node_mut(0).unwrap();
         node.agent.start(&node.netns).unwrap();

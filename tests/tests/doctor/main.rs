@@ -40,6 +40,7 @@ fn each_thing_that_is_broken_is_found_and_its_command_mends_it() {
     breaks::policy(&mut clinic);
     agents::agent_elsewhere(&mut clinic);
     agents::source(&mut clinic);
+    agents::services(&mut clinic);
     agents::without_an_agent(&mut clinic);
     agents::start_with_obstacles(&mut clinic);
     healthy(&mut clinic, &names);
