@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -15,6 +16,10 @@ use crate::cli::{AgentArgs, Feature};
 const RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
+/// Where a pod's environment has the API server.
+const HOST: &str = "KUBERNETES_SERVICE_HOST";
+const PORT: &str = "KUBERNETES_SERVICE_PORT";
+
 /// Where an open source is, for people.
 #[derive(Clone, Debug)]
 pub(crate) struct Whereabouts {
@@ -22,6 +27,8 @@ pub(crate) struct Whereabouts {
     pub(crate) kind: &'static str,
     /// The directory, or how the API server is reached.
     pub(crate) path: String,
+    /// Where the API server is, as the pod that this process runs in has it from its environment.
+    pub(crate) server: Option<SocketAddr>,
     /// Since when the API server has not answered.
     pub(crate) away: watch::Receiver<Option<Instant>>,
 }
@@ -53,12 +60,29 @@ pub(crate) async fn open(args: &AgentArgs) -> anyhow::Result<(Source, Whereabout
         || "by the pod's service account".to_owned(),
         |file| file.display().to_string(),
     );
-    Ok(named("kubernetes", path, source))
+    let mut opened = named("kubernetes", path, source);
+    if flags.kubeconfig.is_none() {
+        let variable = |name: &str| std::env::var(name).ok();
+        opened.1.server = server(variable(HOST), variable(PORT));
+    }
+    Ok(opened)
+}
+
+/// What a pod's environment says of the API server; nothing where that is a name.
+fn server(host: Option<String>, port: Option<String>) -> Option<SocketAddr> {
+    Some(SocketAddr::new(host?.parse().ok()?, port?.parse().ok()?))
 }
 
 fn named(kind: &'static str, path: String, source: Source) -> (Source, Whereabouts) {
     let away = source.away.clone();
-    (source, Whereabouts { kind, path, away })
+    let server = None;
+    let whereabouts = Whereabouts {
+        kind,
+        path,
+        server,
+        away,
+    };
+    (source, whereabouts)
 }
 
 /// Whether the node's network is this agent's: with policy alone another plugin's pods and routes are.
@@ -90,5 +114,22 @@ pub(crate) async fn publish<T, F, E>(
             wait = (wait * 2).min(LONGEST_RETRY);
         }
         wait = RETRY;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_146_a_pods_environment_says_where_the_api_server_is() {
+        let of = |host: &str, port: &str| server(Some(host.to_owned()), Some(port.to_owned()));
+        assert_eq!(
+            of("10.96.0.1", "443"),
+            Some("10.96.0.1:443".parse().unwrap())
+        );
+        assert_eq!(of("fd00::1", "443"), Some("[fd00::1]:443".parse().unwrap()));
+        assert_eq!(of("api.example", "443"), None);
+        assert_eq!(server(None, None), None);
     }
 }

@@ -92,6 +92,8 @@ fn errors(
             .map(|error| format!("Services are not in the kernel: {error}")),
     );
     errors.extend(shell.service.iter().flat_map(service::Handle::errors));
+    let server = shell.source.server;
+    errors.extend(server.and_then(|server| core.asks_by_itself(server)));
     let blocks = shell.blocks_failed.borrow().clone();
     errors.extend(blocks);
     errors.extend(not_here(core, shell));

@@ -1,5 +1,6 @@
 //! Services of the cluster, served on this node: what the sources say of them, and the rules that follow.
 
+mod itself;
 mod watched;
 
 use std::net::IpAddr;

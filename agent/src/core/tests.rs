@@ -3,6 +3,7 @@
 mod cluster;
 
 mod egress;
+mod services;
 mod tunnels;
 
 use api::resources::{Namespace, Node};
