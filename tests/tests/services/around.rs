@@ -146,6 +146,7 @@ fn rules_138_and_139_load_balancers_hear_where_endpoints_are_and_whether_the_nod
     let example = example_of_the_docs().replace("10.48.0.1]", &format!("{}]", pods[0]));
     lab.manifest("docs.yaml", &example).unwrap();
     hears(&lab, 32080, Some((200, 1)));
+    asks_as_the_docs(&lab);
     clashes(&lab);
     leaves(&lab);
     say("health checks: 9 answers, one clash told and ended, one node that goes");
@@ -155,6 +156,24 @@ fn example_of_the_docs() -> String {
     let page = include_str!("../../../docs/services.md");
     let block = page.split("```yaml\n").nth(1).unwrap();
     block.split("```").next().unwrap().to_owned()
+}
+
+/// What the page shows of `portolan service` is answered, for the Service that it shows.
+fn asks_as_the_docs(lab: &Fabric) {
+    let page = include_str!("../../../docs/services.md");
+    let lines = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("portolan "));
+    let asked = lines.filter(|line| line.starts_with("service "));
+    let mut count = 0;
+    for line in asked {
+        let line = line.split('#').next().unwrap().split('|').next().unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let said = lab.stations[0].agent.verb(&words).unwrap();
+        assert!(said.contains("web"), "{line}: {said}");
+        count += 1;
+    }
+    assert!(count >= 3, "{count}");
 }
 
 /// A port that another has is told of, and taken when it is free.

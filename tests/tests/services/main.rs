@@ -3,7 +3,9 @@
 
 mod around;
 mod flows;
+mod leave;
 mod modes;
+mod rules;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -68,9 +70,9 @@ endpoints: [{{addresses: [\"{address}\"], nodeName: {node}, conditions: {{ready:
     addresses.iter().map(slice).collect()
 }
 
-/// The lab with `services` turned on on the first node, and a server in each pod.
-fn start(tag: &str) -> (Fabric, Vec<Teller>) {
-    let mut lab = Fabric::start(tag, Underlay::V4, "vxlan.portolan", &pools("VXLAN")).unwrap();
+/// The lab with Services that nobody serves, and a server in each pod.
+fn prepare(tag: &str) -> (Fabric, Vec<Teller>) {
+    let lab = Fabric::start(tag, Underlay::V4, "vxlan.portolan", &pools("VXLAN")).unwrap();
     let tellers = lab.pods.iter().map(|pod| Teller::start(pod.netns(), TELLS));
     let tellers = tellers.collect::<Result<_>>().unwrap();
     let mut text = service("far", FAR, "type: NodePort, ");
@@ -79,11 +81,13 @@ fn start(tag: &str) -> (Fabric, Vec<Teller>) {
     text += &slices("far", "node2", &lab.pods[1].addresses);
     text += &slices("near", "node1", &lab.pods[0].addresses);
     lab.manifest("services.yaml", &text).unwrap();
-    let agent = &mut lab.stations[0].agent;
-    agent.terminate().unwrap();
-    agent.set_arguments(&["--features", "bgp,policy,cni,services"]);
-    lab.stations[0].start().unwrap();
-    lab.stations[0].agent.wait_synced().unwrap();
+    (lab, tellers)
+}
+
+/// The lab with `services` turned on on the first node.
+fn start(tag: &str) -> (Fabric, Vec<Teller>) {
+    let (mut lab, tellers) = prepare(tag);
+    modes::restart_with(&mut lab.stations[0], &["--features", modes::ALL]).unwrap();
     (lab, tellers)
 }
 
@@ -148,7 +152,7 @@ fn right_ways(lab: &Fabric) -> usize {
 #[test]
 fn pods_the_node_and_the_outside_reach_endpoints_of_services() {
     require_root!();
-    let (lab, _tellers) = start("svc");
+    let (mut lab, _tellers) = start("svc");
     let right = right_ways(&lab);
     assert_eq!(right, 16);
     let node = &lab.stations[0].netns;
@@ -156,6 +160,8 @@ fn pods_the_node_and_the_outside_reach_endpoints_of_services() {
     for name in ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-SVC-", "KUBE-SEP-"] {
         assert!(saved.contains(name), "{name}: {saved}");
     }
+    rules::policy_beside(&lab);
+    rules::node_ports_where_they_are_said(&mut lab, modes::ALL, "iptables");
     say(&format!("{right} of {right} ways to endpoints"));
 }
 

@@ -59,15 +59,18 @@ endpoints: [{{addresses: [\"{address}\"], nodeName: node2, conditions: {{ready: 
 
 /// Starts the agent anew, with other flags; back once what it knows is in the kernel.
 fn restart(station: &mut Station, features: &str, mode: &str) -> Result<()> {
+    restart_with(station, &["--features", features, "--proxy-mode", mode])
+}
+
+/// Likewise, with these flags alone.
+pub(super) fn restart_with(station: &mut Station, words: &[&str]) -> Result<()> {
     station.agent.terminate()?;
-    station
-        .agent
-        .set_arguments(&["--features", features, "--proxy-mode", mode]);
+    station.agent.set_arguments(words);
     station.start()?;
     station.agent.wait_synced()
 }
 
-const ALL: &str = "bgp,policy,cni,services";
+pub(super) const ALL: &str = "bgp,policy,cni,services";
 
 /// Waits until there are chains of Services (or not), and tables (or not).
 fn settled(node: &Netns, has_chains: bool, has_tables: bool) -> Result<()> {
@@ -192,6 +195,9 @@ fn a_live_switch_of_modes_loses_nothing_and_nftables_serves_every_way_and_mends_
     }
     settled(node, false, true).unwrap();
     assert_eq!(right_ways(&lab), 16);
+    super::rules::policy_beside(&lab);
+    killed_under_traffic(&mut lab);
+    super::rules::node_ports_where_they_are_said(&mut lab, ALL, "nftables");
     lab.stations[0].agent.kill().unwrap();
     for _ in 0..5 {
         seen(pod_of(&lab), at(FAR[0], PORT), Transport::Tcp).unwrap();
@@ -202,6 +208,27 @@ fn a_live_switch_of_modes_loses_nothing_and_nftables_serves_every_way_and_mends_
     let program = program.to_str().unwrap();
     lab.stations[0].netns.run(program, &words).unwrap();
     settled(&lab.stations[0].netns, false, false).unwrap();
+}
+
+/// Twice killed and started again, with established and new connections all the while.
+fn killed_under_traffic(lab: &mut tests::fabric::Fabric) {
+    let (pods, stations) = (&lab.pods, &mut lab.stations);
+    let outcomes = measure_while(&flows(pods[0].netns(), pods[1].netns().name()), || {
+        for _ in 0..2 {
+            stations[0].agent.kill()?;
+            std::thread::sleep(Duration::from_millis(300));
+            stations[0].start()?;
+            stations[0].agent.wait_synced()?;
+            settled(&stations[0].netns, false, true)?;
+        }
+        Ok(())
+    });
+    let outcomes = outcomes.unwrap();
+    let (sent, lost) = sums(&outcomes);
+    say(&format!("nftables, killed twice: {lost} of {sent} lost"));
+    assert!(outcomes.iter().all(Outcome::is_meaningful), "{outcomes:?}");
+    assert!(sent >= 500, "{sent}");
+    assert_eq!(lost, 0, "{outcomes:?}");
 }
 
 fn pod_of(lab: &tests::fabric::Fabric) -> &Netns {
