@@ -2,6 +2,7 @@
 //! sender at every address and port of every Service gets the same from both, or the difference is a listed decision.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+mod around;
 mod ask;
 mod cases;
 mod changes;
@@ -108,6 +109,15 @@ fn kube_proxy_and_we_do_the_same_for_every_sender_at_every_address() {
             Mode::Iptables => same_chains(&lab),
             Mode::Nftables => changes::nothing_of_iptables_is_left(&lab).unwrap(),
         }
+        let (asked, well) = around::health_checks(&lab).unwrap_or_else(|error| panic!("{error:#}"));
+        say(&format!(
+            "{asked} health checks answered alike, {well} of them with 200"
+        ));
+        assert!(asked >= 14 && well >= 4 && well < asked, "{asked} {well}");
+        let zones = around::zones(&mut lab, &cases, differences);
+        let zones = zones.unwrap_or_else(|error| panic!("{error:#}"));
+        zones.tell("two changes of the node's zone");
+        assert!(zones.questions >= 300, "{zones:?}");
         let series = changes::series(&mut lab, differences);
         let (tally, steps) = series.unwrap_or_else(|error| panic!("{error:#}"));
         tally.tell(&format!("{steps} changes"));
