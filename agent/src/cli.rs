@@ -51,7 +51,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run the agent of this node. It needs root: it owns routes, chains, sets and pod interfaces marked as Portolan's.
-    Agent(AgentArgs),
+    Agent(Box<AgentArgs>),
     /// Show sessions, routes, pods, policy and problems of the agent on this node.
     Status(StatusArgs),
     /// Run BFD as a process of its own, which outlives the agent (the C bit of RFC 5882 is set). The agent adopts it

@@ -3,7 +3,7 @@
 mod cluster;
 
 mod egress;
-mod services;
+mod serving;
 mod tunnels;
 
 use api::resources::{Namespace, Node};

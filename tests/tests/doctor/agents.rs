@@ -178,7 +178,11 @@ pub(crate) fn services(clinic: &mut Clinic) {
             "printf '{theirs}' | iptables-nft-restore --noflush"
         ))
         .unwrap();
-    let remedy = clinic.finds("service-proxy", "warning", "whose KUBE-SERVICES is here");
+    let remedy = clinic.finds(
+        "service-proxy",
+        "warning",
+        "whose chain KUBE-SERVICES is here",
+    );
     assert!(remedy.ends_with("kube-proxy --cleanup"), "{remedy}");
     // What that command does.
     clinic
