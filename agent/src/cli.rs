@@ -109,8 +109,8 @@ pub struct AgentArgs {
     /// By what IPVS chooses among endpoints (`--proxy-mode ipvs`): rr, lc, dh, sh, sed, nq or mh.
     #[arg(long, value_name = "NAME", default_value = "rr", value_parser = scheduler)]
     pub ipvs_scheduler: Scheduler,
-    /// Which of the node's addresses answer at node ports: ranges, by commas or given again. Without it all do, but for the
-    /// loopback's; with it those of a family without a range do not.
+    /// Which of the node's addresses answer at node ports: ranges, by commas or given again. Without it all do but the loopback's
+    /// (by IPVS those of its Node); with it those of a family without a range do not.
     #[arg(long, value_name = "RANGE[,...]", value_delimiter = ',', value_parser = node_port_range)]
     pub node_port_addresses: Vec<IpNet>,
     /// Where /metrics, /livez and /readyz are served; an IPv6 address may stand without brackets.

@@ -160,6 +160,7 @@ fn pods_the_node_and_the_outside_reach_endpoints_of_services() {
     for name in ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-SVC-", "KUBE-SEP-"] {
         assert!(saved.contains(name), "{name}: {saved}");
     }
+    rules::flushed_rules_come_back(&lab);
     rules::policy_beside(&lab);
     rules::node_ports_where_they_are_said(&mut lab, modes::ALL, "iptables");
     say(&format!("{right} of {right} ways to endpoints"));

@@ -86,6 +86,27 @@ pub(super) fn node_ports_where_they_are_said(lab: &mut Fabric, features: &str, m
     restart_with(&mut lab.stations[0], &words).unwrap();
 }
 
+/// Semantics 147: what somebody flushed is there again, without kube-proxy's canaries.
+pub(super) fn flushed_rules_come_back(lab: &Fabric) {
+    let node = &lab.stations[0].netns;
+    for damage in ["-t nat -F", "-t nat -F KUBE-SERVICES", "-t filter -F"] {
+        for (program, far) in ["iptables", "ip6tables"].into_iter().zip(FAR) {
+            node.run(program, &damage.split(' ').collect::<Vec<_>>())
+                .unwrap();
+            eventually(PATIENCE, damage, || {
+                let saved = node.run(&format!("{program}-save"), &[])?;
+                for rule in ["-g KUBE-SEP-", "-A PREROUTING", "-A FORWARD"] {
+                    ensure!(saved.contains(rule), "no {rule}");
+                }
+                let services = saved.matches("-A KUBE-SERVICES ").count();
+                ensure!(services >= 5, "{services} rules");
+                seen(lab.pods[0].netns(), at(far, PORT), Transport::Tcp).map(drop)
+            })
+            .unwrap();
+        }
+    }
+}
+
 fn is_door(lab: &Fabric, to: SocketAddr, is_answered: bool) -> Result<()> {
     match is_answered {
         true => seen(&lab.router, to, Transport::Tcp).map(drop),
