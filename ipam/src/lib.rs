@@ -9,6 +9,7 @@ mod choose;
 mod cooling;
 mod error;
 mod leaks;
+pub mod load_balancer;
 mod range;
 mod request;
 mod runs;

@@ -90,6 +90,11 @@ impl IpPool {
         self.allowed_uses.contains(&AllowedUse::Workload)
     }
 
+    /// Whether its addresses are for Services of type LoadBalancer.
+    pub fn is_for_load_balancers(&self) -> bool {
+        self.allowed_uses.contains(&AllowedUse::LoadBalancer)
+    }
+
     /// Whether two pools have an address in common.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.cidr.contains(&other.cidr) || other.cidr.contains(&self.cidr)

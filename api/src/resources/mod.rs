@@ -39,6 +39,9 @@ pub use network_policy::{IpBlock, NetworkPolicy, Peer, PolicyRule, Port, PortMat
 pub use node::{Leaving, Node};
 pub use pod::{ContainerPort, Pod};
 pub use secret::{Secret, SecretValue};
-pub use service::{Service, ServicePort, ServiceType, TrafficDistribution, TrafficPolicy};
+pub use service::{
+    ADDRESSES_ALLOCATED, AddressRequest, Service, ServicePort, ServiceType, TrafficDistribution,
+    TrafficPolicy,
+};
 
 pub use crate::crd::{FilterPeerType, MatchOperator, NextHopMode, Role};

@@ -1,19 +1,24 @@
 //! Service: its addresses and ports, and who may be asked behind them.
 
+mod address_request;
 mod manifest;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+pub use address_request::AddressRequest;
 pub(crate) use manifest::Manifest;
 
 use super::Protocol;
 use crate::metadata::Subject;
 use crate::{Labels, NamespacedName, ParseError};
 
+/// The type of the condition in a Service's status by which it is seen that its addresses are of an IPPool.
+pub const ADDRESSES_ALLOCATED: &str = "portolan.io/AddressesAllocated";
 /// The label by which a Service is another proxy's.
 pub(super) const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// The label by which a Service with addresses is treated as one without.
@@ -40,6 +45,17 @@ pub struct Service {
     /// `status.loadBalancer.ingress`: the addresses whose packets come here as they are (`ipMode` absent or VIP); those of a
     /// load balancer that is a proxy are left out (semantics 135).
     pub load_balancer_ips: Vec<IpAddr>,
+    /// What it asks of who gives load balancers their addresses, or why that cannot be read: its other addresses are served all
+    /// the same.
+    pub address_request: Result<AddressRequest, String>,
+    /// `status.loadBalancer.ingress` has an entry that is no address whose packets come here: another load balancer's.
+    pub is_balanced_elsewhere: bool,
+    /// `status.conditions` has one of type [`ADDRESSES_ALLOCATED`]: its addresses are ours to change.
+    pub is_allocated_here: bool,
+    /// `spec.selector`: the pods behind it.
+    pub selector: BTreeMap<String, String>,
+    /// `metadata.deletionTimestamp`: it is about to go.
+    pub is_being_deleted: bool,
     /// `spec.loadBalancerSourceRanges`, of both families; empty: everybody.
     pub load_balancer_source_ranges: Vec<IpNet>,
     /// `spec.loadBalancerClass`.
@@ -117,16 +133,30 @@ impl TryFrom<Manifest> for Service {
 
     fn try_from(mut service: Manifest) -> Result<Self, ParseError> {
         let created = service.metadata.take_created();
+        let is_being_deleted = service.metadata.is_being_deleted();
         let metadata = ObjectMeta::from(service.metadata);
         let (subject, name) = Subject::namespaced("Service", &metadata)?;
         let labels = subject.labels(&metadata)?;
         let wrong = |why: String| subject.error(why);
-        let spec = service.spec.unwrap_or_default();
+        let mut spec = service.spec.unwrap_or_default();
+        let address_request = AddressRequest::read(&metadata, &spec);
         let service_type = read_type(spec.type_.as_deref()).map_err(wrong)?;
         let ports = spec.ports.as_deref().unwrap_or_default();
         let ranges = spec.load_balancer_source_ranges.as_deref();
         let status = service.status.unwrap_or_default();
+        let ingress = status.load_balancer.as_ref();
+        let mut ingress = ingress
+            .into_iter()
+            .flat_map(|own| own.ingress.iter().flatten());
+        let is_balanced_elsewhere = ingress.any(|point| !point.is_address());
+        let mut conditions = status.conditions.iter().flatten();
+        let is_allocated_here = conditions.any(|condition| condition.type_ == ADDRESSES_ALLOCATED);
         Ok(Self {
+            address_request,
+            is_allocated_here,
+            is_balanced_elsewhere,
+            is_being_deleted,
+            selector: spec.selector.take().unwrap_or_default(),
             service_type,
             cluster_ips: cluster_ips(&spec, service_type).map_err(wrong)?,
             external_ips: addresses("spec.externalIPs", spec.external_ips.as_deref())
@@ -218,8 +248,8 @@ fn load_balancer_ips(status: manifest::Status) -> Result<Vec<IpAddr>, String> {
         .unwrap_or_default();
     let texts: Vec<String> = ingress
         .into_iter()
-        .filter(|point| matches!(point.ip_mode.as_deref(), None | Some("VIP")))
-        .filter_map(|point| point.ip.filter(|ip| !ip.is_empty()))
+        .filter(manifest::Ingress::is_address)
+        .filter_map(|point| point.ip)
         .collect();
     addresses("status.loadBalancer.ingress", Some(&texts))
 }

@@ -1,5 +1,7 @@
 //! What is read of a Service: the fields that say which packets are its own. The rest is passed over.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::metadata::Metadata;
@@ -25,6 +27,9 @@ pub(super) struct Spec {
     pub(super) external_ips: Option<Vec<String>>,
     pub(super) load_balancer_source_ranges: Option<Vec<String>>,
     pub(super) load_balancer_class: Option<String>,
+    #[serde(rename = "loadBalancerIP")]
+    pub(super) load_balancer_ip: Option<String>,
+    pub(super) selector: Option<BTreeMap<String, String>>,
     pub(super) ports: Option<Vec<Port>>,
     pub(super) external_traffic_policy: Option<String>,
     pub(super) internal_traffic_policy: Option<String>,
@@ -60,6 +65,14 @@ pub(super) struct ClientIp {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Status {
     pub(super) load_balancer: Option<LoadBalancer>,
+    pub(super) conditions: Option<Vec<Condition>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Condition {
+    #[serde(rename = "type")]
+    pub(super) type_: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -73,4 +86,12 @@ pub(super) struct LoadBalancer {
 pub(super) struct Ingress {
     pub(super) ip: Option<String>,
     pub(super) ip_mode: Option<String>,
+}
+
+impl Ingress {
+    /// Whether packets to its address come here as they are (semantics 135).
+    pub(super) fn is_address(&self) -> bool {
+        let is_there = self.ip.as_ref().is_some_and(|ip| !ip.is_empty());
+        is_there && matches!(self.ip_mode.as_deref(), None | Some("VIP"))
+    }
 }
