@@ -7,6 +7,7 @@
 //! ```
 //! Every step costs what changed; what is compiled is the same whatever way led there. `docs/design/services.md` tells why.
 
+pub mod announce;
 pub mod endpoints;
 pub mod health;
 pub mod index;

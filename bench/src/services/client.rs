@@ -131,10 +131,19 @@ pub(super) fn wait_for_endpoint(
     })?
 }
 
-/// Connects so often, each time to a Service by chance; microseconds until each connection stood. Each must be answered by
-/// one of its own endpoints.
-pub(super) fn connects(client: &Netns, services: usize, count: usize) -> Result<Vec<f64>> {
+/// How connections went that were opened one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Connects {
+    /// Microseconds until each stood.
+    pub(super) times: Vec<f64>,
+    /// Connections a second: opened, answered and closed.
+    pub(super) rate: f64,
+}
+
+/// Connects so often, each time to a Service by chance. Each must be answered by one of its own endpoints.
+pub(super) fn connects(client: &Netns, services: usize, count: usize) -> Result<Connects> {
     client.inside(|| {
+        let begin = Instant::now();
         let mut random = Random::new(7);
         let mut times = Vec::with_capacity(count);
         for _ in 0..count {
@@ -145,6 +154,7 @@ pub(super) fn connects(client: &Netns, services: usize, count: usize) -> Result<
             ensure!(is_its, "Service {number} is answered by {address}");
             times.push(took * 1e6);
         }
-        Ok(times)
+        let rate = count as f64 / begin.elapsed().as_secs_f64();
+        Ok(Connects { times, rate })
     })?
 }

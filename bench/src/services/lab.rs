@@ -293,7 +293,7 @@ impl Running {
     }
 
     /// Microseconds of so many connections.
-    pub(super) fn connects(&self, services: usize, count: usize) -> Result<Vec<f64>> {
+    pub(super) fn connects(&self, services: usize, count: usize) -> Result<client::Connects> {
         client::connects(&self.world.client, services, count)
     }
 }

@@ -10,6 +10,7 @@ use ::tests::policy_lab::BackEnd;
 use ::tests::wait::pause;
 use anyhow::{Context as _, Result, ensure};
 
+use self::client::Connects;
 use self::lab::{Lab, Proxy, Running};
 use self::objects::PER_SERVICE;
 use crate::figures::Figures;
@@ -75,8 +76,7 @@ struct Measured {
     processor: f64,
     /// Milliseconds of each change.
     changes: Vec<f64>,
-    /// Microseconds of each connection.
-    connects: Vec<f64>,
+    connects: Connects,
     /// Peak MiB.
     memory: f64,
 }
@@ -90,6 +90,7 @@ pub(crate) fn measure(row: NodeRow, effort: Effort) -> Result<Figures> {
         "one endpoint's change p50 / at most, ms",
         "changes",
         "connect p50 / p99, µs",
+        "connections a second",
         "peak MiB",
     ];
     let mut figures = Figures::new(row, &head)?;
@@ -114,7 +115,7 @@ pub(crate) fn measure(row: NodeRow, effort: Effort) -> Result<Figures> {
         "a change: of one Service's endpoints another is the one that is ready; from the write into etcd until a connection reaches it. Both proxies \
          have their defaults (kube-proxy: once a second at most, so that changes come 1.3 s apart)",
     );
-    figures.note("connect: to Services by chance, from a pod of the node to another node's pods; peak memory is the proxy's alone, without the programs that it runs");
+    figures.note("connect: to Services by chance, from a pod of the node to another node's pods, one connection after the other, each answered by its endpoint and closed; peak memory is the proxy's alone, without the programs that it runs");
     Ok(figures)
 }
 
@@ -170,7 +171,7 @@ fn changes(lab: &mut Lab, running: &Running, effort: Effort) -> Result<Vec<f64>>
     Ok(times)
 }
 
-fn line(proxy: Proxy, services: usize, one: &Measured) -> [String; 8] {
+fn line(proxy: Proxy, services: usize, one: &Measured) -> [String; 9] {
     let start = match one.start {
         Some(seconds) => format!("{seconds:.2}"),
         None => format!("not after {} s", MOST_START.as_secs()),
@@ -190,7 +191,8 @@ fn line(proxy: Proxy, services: usize, one: &Measured) -> [String; 8] {
         format!("{:.2}", one.processor),
         pair(&one.changes, 1.0),
         one.changes.len().to_string(),
-        pair(&one.connects, 0.99),
+        pair(&one.connects.times, 0.99),
+        format!("{:.0}", one.connects.rate),
         format!("{:.0}", one.memory),
     ]
 }

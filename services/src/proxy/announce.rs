@@ -1,0 +1,272 @@
+//! Which addresses of Services this node announces by BGP, and for each other one why not: pure.
+//!
+//! Ranges are those of BGPConfiguration. A range that is aggregated is announced as it is by every node that may, whatever
+//! Services there are; within it an address is announced by itself only where its traffic policy is Local, so that packets come
+//! to nodes that have endpoints. In a range that is not aggregated each address is announced by itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use api::NamespacedName;
+use api::resources::{Leaving, Node, Service};
+use ipnet::IpNet;
+
+use super::index::{Index, Touched};
+use super::model::{Answer, FrontendKind, Model, Scope, Served, ServicePort};
+
+/// The label by which a node takes no part in external load balancing.
+pub const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// A range of addresses to announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Range {
+    /// The addresses.
+    pub cidr: IpNet,
+    /// Whether it is announced as a whole.
+    pub is_aggregated: bool,
+}
+
+/// What is announced at all, by kinds of addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ranges {
+    /// `serviceClusterIPs`.
+    pub cluster: Vec<Range>,
+    /// `serviceExternalIPs`.
+    pub external: Vec<Range>,
+    /// `serviceLoadBalancerIPs`.
+    pub load_balancer: Vec<Range>,
+}
+
+impl Ranges {
+    fn of(&self, kind: FrontendKind) -> &[Range] {
+        match kind {
+            FrontendKind::ClusterIp => &self.cluster,
+            FrontendKind::ExternalIp => &self.external,
+            FrontendKind::LoadBalancer => &self.load_balancer,
+            FrontendKind::NodePort => &[],
+        }
+    }
+
+    /// Of those that hold an address the longest: who writes a part of a range by itself means that part.
+    fn range_of(&self, kind: FrontendKind, address: IpAddr) -> Option<Range> {
+        let ranges = self.of(kind).iter().copied();
+        let holding = ranges.filter(|range| range.cidr.contains(&address));
+        holding.max_by_key(|range| (range.cidr.prefix_len(), range.is_aggregated))
+    }
+
+    /// All ranges, of all kinds: what no Service holds of them goes nowhere.
+    pub fn all(&self) -> BTreeSet<IpNet> {
+        let all = [&self.cluster, &self.external, &self.load_balancer];
+        all.into_iter().flatten().map(|range| range.cidr).collect()
+    }
+}
+
+/// Why a node announces no external and no load balancer's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unfit {
+    /// Its label [`EXCLUDED`].
+    Excluded,
+    /// It is about to go: it is being deleted, or scaled down.
+    Leaving,
+}
+
+impl Unfit {
+    /// Why this node is none for load balancers, if it isn't.
+    pub fn of(node: &Node) -> Option<Self> {
+        // Its value means nothing, as for the cloud controllers.
+        if node.labels.contains_key(EXCLUDED) {
+            return Some(Self::Excluded);
+        }
+        node.leaving.map(|why| match why {
+            Leaving::Deleted | Leaving::ScaledDown => Self::Leaving,
+        })
+    }
+}
+
+/// By which prefix packets to an address come here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// By its range's.
+    Aggregate(IpNet),
+    /// By its own.
+    Itself,
+}
+
+/// Why an address is not announced by this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Silence {
+    /// No range of its kind holds it.
+    NoRange,
+    /// Its node takes no part.
+    Unfit(Unfit),
+    /// Another Service has it.
+    OfAnother,
+    /// Nobody in the cluster can be asked.
+    NoEndpoint,
+    /// Its traffic policy is Local, and nobody here is ready.
+    NoEndpointHere,
+}
+
+/// An address of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// What it is of the Service.
+    pub kind: FrontendKind,
+    /// Itself.
+    pub address: IpAddr,
+    /// How it is announced, or why not.
+    pub way: Result<Way, Silence>,
+}
+
+/// Where this node's announcements hang on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// What is announced.
+    pub ranges: Ranges,
+    /// Why this node takes no part in load balancing, if it doesn't.
+    pub unfit: Option<Unfit>,
+}
+
+/// All announcements of this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Announcements {
+    settings: Settings,
+    services: BTreeMap<NamespacedName, Vec<Address>>,
+    /// How many Services each address is announced for by itself: two may share one.
+    alone: BTreeMap<IpNet, usize>,
+}
+
+impl Announcements {
+    /// Takes other ranges or another fitness; if they differ, all Services are decided anew.
+    pub fn set(&mut self, settings: Settings, index: &Index, model: &Model) {
+        if self.settings == settings {
+            return;
+        }
+        self.settings = settings;
+        let all = index.all().map(|service| service.name.clone()).collect();
+        self.update(index, model, &all);
+    }
+
+    /// Decides anew what a change concerns: all that the [`Index`] named, for readiness is more than the model shows, and all that
+    /// [`Model::refresh`] did, for a Service may lose an address to another.
+    pub fn update(&mut self, index: &Index, model: &Model, concerned: &Touched) {
+        for name in concerned {
+            let service = index.service(name);
+            let served = model.service(name).map(AsRef::as_ref);
+            let addresses = match (service, served) {
+                (Some(service), Some(served)) => decide(service, served, &self.settings),
+                _ => Vec::new(),
+            };
+            self.replace(name, addresses);
+        }
+    }
+
+    fn replace(&mut self, name: &NamespacedName, addresses: Vec<Address>) {
+        for prefix in alone(&addresses) {
+            *self.alone.entry(prefix).or_default() += 1;
+        }
+        let old = match addresses.is_empty() {
+            true => self.services.remove(name),
+            false => self.services.insert(name.clone(), addresses),
+        };
+        for prefix in alone(&old.unwrap_or_default()) {
+            if let Some(count) = self.alone.get_mut(&prefix) {
+                *count -= 1;
+            }
+        }
+        self.alone.retain(|_, count| *count > 0);
+    }
+
+    /// What is to be announced.
+    pub fn prefixes(&self) -> BTreeSet<IpNet> {
+        let Settings { ranges, unfit } = &self.settings;
+        let lists = [&ranges.cluster, &ranges.external, &ranges.load_balancer];
+        let kinds = if unfit.is_some() { 1 } else { lists.len() };
+        let ranges = lists.into_iter().take(kinds).flatten();
+        let aggregates = ranges.filter(|range| range.is_aggregated);
+        let aggregates = aggregates.map(|range| range.cidr);
+        aggregates.chain(self.alone.keys().copied()).collect()
+    }
+
+    /// The addresses of a Service, with what becomes of each.
+    pub fn of(&self, name: &NamespacedName) -> &[Address] {
+        self.services.get(name).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn alone(addresses: &[Address]) -> BTreeSet<IpNet> {
+    let alone = addresses.iter().filter(|one| one.way == Ok(Way::Itself));
+    alone.map(|one| IpNet::from(one.address)).collect()
+}
+
+fn decide(service: &Service, served: &Served, settings: &Settings) -> Vec<Address> {
+    let lists = [
+        (FrontendKind::ClusterIp, &service.cluster_ips),
+        (FrontendKind::LoadBalancer, &service.load_balancer_ips),
+        (FrontendKind::ExternalIp, &service.external_ips),
+    ];
+    let mut decided = BTreeMap::new();
+    for (kind, addresses) in lists {
+        for address in addresses {
+            // An address that a Service has twice is what comes first of it, as in the model.
+            let way = way(served, kind, *address, settings);
+            decided.entry(*address).or_insert(Address {
+                kind,
+                address: *address,
+                way,
+            });
+        }
+    }
+    decided.into_values().collect()
+}
+
+fn way(
+    served: &Served,
+    kind: FrontendKind,
+    address: IpAddr,
+    settings: &Settings,
+) -> Result<Way, Silence> {
+    let range = settings.ranges.range_of(kind, address);
+    let range = range.ok_or(Silence::NoRange)?;
+    if let Some(unfit) = settings.unfit
+        && kind != FrontendKind::ClusterIp
+    {
+        return Err(Silence::Unfit(unfit));
+    }
+    let has = |port: &&ServicePort| {
+        let mut frontends = port.frontends.iter();
+        frontends.any(|one| one.address == Some(address))
+    };
+    let ports = served.ports.iter().filter(has);
+    // One port that is answered is enough: the others are refused where the packets arrive.
+    let mut heard = Err(Silence::OfAnother);
+    for port in ports {
+        heard = match (heard, hearing(port, kind)) {
+            (Ok(scope), _) | (Err(_), Ok(scope)) => Ok(scope),
+            (Err(one), Err(other)) => Err(one.max(other)),
+        };
+    }
+    match (heard?, range.is_aggregated) {
+        (Scope::Cluster, true) => Ok(Way::Aggregate(range.cidr)),
+        (Scope::Cluster, false) | (Scope::Local, _) => Ok(Way::Itself),
+    }
+}
+
+/// Whom packets from elsewhere reach, or why nobody. With policy Local a node is withdrawn as soon as its last endpoint is not
+/// ready any more: those who end answer still while the fabric learns of it.
+fn hearing(port: &ServicePort, kind: FrontendKind) -> Result<Scope, Silence> {
+    match port.answers(kind).other {
+        Answer::Reject => Err(Silence::NoEndpoint),
+        Answer::Drop => Err(Silence::NoEndpointHere),
+        Answer::Forward { to, .. } => {
+            let is_any_ready = port.endpoints(to).iter().any(|one| one.is_ready);
+            match to {
+                Scope::Local if !is_any_ready => Err(Silence::NoEndpointHere),
+                Scope::Local | Scope::Cluster => Ok(to),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
