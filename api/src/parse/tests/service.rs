@@ -238,3 +238,105 @@ fn hints_are_sets_of_zones_and_nodes() {
     assert_eq!(end.for_zones.iter().collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(end.for_nodes.iter().collect::<Vec<_>>(), ["n1"]);
 }
+
+#[test]
+fn what_a_load_balancers_service_asks_for_is_read_and_a_mistake_takes_nothing_else_away() {
+    let read = |annotations: Value, spec: Value| {
+        read_service(json!({
+            "metadata": {"name": "s", "namespace": "n", "annotations": annotations},
+            "spec": spec,
+        }))
+        .expect("a Service")
+    };
+    let found = read(
+        json!({
+            "portolan.io/ip-addresses": "[\"192.0.2.7\", \"2001:db8::7\"]", "portolan.io/ipv4pools": "[\"lab\"]",
+            "portolan.io/sharing-key": "dns", "example.org/other": "x",
+        }),
+        json!({"loadBalancerIP": "192.0.2.9", "selector": {"app": "web"}}),
+    );
+    assert_eq!(found.selector["app"], "web");
+    let request = found.address_request.expect("a request");
+    assert_eq!(request.addresses.len(), 2);
+    assert_eq!(request.pools(true), ["lab"]);
+    assert!(request.pools(false).is_empty());
+    assert_eq!(request.sharing_key.as_deref(), Some("dns"));
+    let older = read(json!({}), json!({"loadBalancerIP": "192.0.2.9"}));
+    let request = older.address_request.expect("a request");
+    assert_eq!(
+        request.addresses,
+        ["192.0.2.9".parse::<std::net::IpAddr>().expect("an address")]
+    );
+
+    for (annotations, spec, why) in [
+        (
+            json!({"portolan.io/ip-addresses": "192.0.2.7"}),
+            json!({}),
+            "should be a JSON list of addresses",
+        ),
+        (
+            json!({"portolan.io/ip-addresses": "[\"192.0.2.7\", \"192.0.2.8\"]"}),
+            json!({}),
+            "at most one a family",
+        ),
+        (
+            json!({"portolan.io/ip-addresses": "[\"127.0.0.1\"]"}),
+            json!({}),
+            "no Service can have 127.0.0.1",
+        ),
+        (
+            json!({"portolan.io/ipv6pools": "[]"}),
+            json!({}),
+            "annotation portolan.io/ipv6pools is \"[]\"",
+        ),
+        (
+            json!({"portolan.io/ipv4pools": "[\"A b\"]"}),
+            json!({}),
+            "names of IPPools",
+        ),
+        (
+            json!({"portolan.io/sharing-key": ""}),
+            json!({}),
+            "has 0 octets",
+        ),
+        (
+            json!({}),
+            json!({"loadBalancerIP": "x"}),
+            "spec.loadBalancerIP: \"x\" is no address",
+        ),
+        (
+            json!({}),
+            json!({"loadBalancerIP": "fe80::1"}),
+            "no Service can have fe80::1",
+        ),
+    ] {
+        let mut spec = spec;
+        spec["clusterIPs"] = json!(["10.96.0.1"]);
+        let found = read(annotations, spec);
+        assert_eq!(found.cluster_ips.len(), 1);
+        let error = found.address_request.expect_err(why);
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn a_status_says_who_wrote_it() {
+    let status = |status: Value| {
+        read_service(json!({"metadata": {"name": "s", "namespace": "n"}, "status": status}))
+            .expect("a Service")
+    };
+    let ours = status(json!({
+        "loadBalancer": {"ingress": [{"ip": "192.0.2.1", "ipMode": "VIP"}]},
+        "conditions": [{"type": "portolan.io/AddressesAllocated", "status": "True"}],
+    }));
+    assert!(ours.is_allocated_here && !ours.is_balanced_elsewhere);
+    for point in [
+        json!({"hostname": "lb.example.org"}),
+        json!({"ip": "192.0.2.1", "ipMode": "Proxy"}),
+    ] {
+        let theirs =
+            status(json!({"loadBalancer": {"ingress": [point]}, "conditions": [{"type": "x"}]}));
+        assert!(!theirs.is_allocated_here && theirs.is_balanced_elsewhere);
+        assert!(theirs.load_balancer_ips.is_empty());
+    }
+}

@@ -116,7 +116,7 @@ fn with_policy_local_a_node_is_withdrawn_when_its_last_endpoint_begins_to_end() 
     let mut scene = Scene::new(settings());
     scene.service("web", balanced("Local"));
     let there = endpoint("10.0.2.1", ELSEWHERE, Is::Ready);
-    scene.endpoints("web", &[there.clone()]);
+    scene.endpoints("web", std::slice::from_ref(&there));
     assert_eq!(
         scene.way("web", "198.51.100.7"),
         Err(Silence::NoEndpointHere)
