@@ -27,30 +27,55 @@ const SLACK: u32 = 2;
 /// As many endpoints are simply listed.
 const LISTED: usize = 2;
 
+/// By what a packet's pod is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// Its address and its interface, in a direction.
+    Interface(Direction),
+    /// What it sends by its address alone: what IPVS sends on came in by no interface any more. Whose interface it was was
+    /// looked at before (raw PREROUTING).
+    Source,
+}
+
 /// The chains of one direction, and the bits they ask for.
-pub(crate) struct Dispatch {
+pub(crate) struct Dispatch<'a> {
     family: Family,
-    direction: Direction,
+    by: By,
+    endpoints: &'a BTreeMap<InterfaceName, Endpoint>,
     pub(crate) chains: BTreeMap<ChainName, Vec<Rule>>,
     pub(crate) bits: BTreeSet<u16>,
 }
 
 type Candidates<'a> = Vec<(&'a InterfaceName, u64)>;
 
-impl Dispatch {
+impl<'a> Dispatch<'a> {
     pub(crate) fn new(
         family: Family,
         direction: Direction,
-        endpoints: &BTreeSet<InterfaceName>,
+        endpoints: &'a BTreeMap<InterfaceName, Endpoint>,
     ) -> Self {
+        Self::made(family, By::Interface(direction), endpoints)
+    }
+
+    /// The egress chains of what IPVS sends on. An endpoint's packet to itself is accepted, whatever its ingress says: in
+    /// OUTPUT nothing else tells such a one.
+    pub(crate) fn by_source(
+        family: Family,
+        endpoints: &'a BTreeMap<InterfaceName, Endpoint>,
+    ) -> Self {
+        Self::made(family, By::Source, endpoints)
+    }
+
+    fn made(family: Family, by: By, endpoints: &'a BTreeMap<InterfaceName, Endpoint>) -> Self {
         let mut dispatch = Self {
             family,
-            direction,
+            by,
+            endpoints,
             chains: BTreeMap::new(),
             bits: BTreeSet::new(),
         };
         let all: Candidates<'_> = endpoints
-            .iter()
+            .keys()
             .map(|name| (name, hash_bits(name)))
             .collect();
         let depth = all.len().next_power_of_two().trailing_zeros() + SLACK;
@@ -99,39 +124,70 @@ impl Dispatch {
             self.chains.insert(chain.clone(), below);
             path.pop();
             path.push(format!("{bit}=0"));
+            let (name, direction) = match self.by {
+                By::Interface(direction) => (bit_set(self.family, bit), lookup(direction)),
+                By::Source => (source_set(self.family, bit), SetDirection::Source),
+            };
             let condition = Match::Set {
-                name: bit_set(self.family, bit),
-                direction: lookup(self.direction),
+                name,
+                direction,
                 negated: false,
             };
             rules.push(Rule::new([condition], Action::Goto(chain)));
             left = without;
         }
         path.truncate(entered);
-        rules.extend(left.into_iter().map(|(name, _)| self.leaf_rule(name)));
+        rules.extend(left.into_iter().flat_map(|(name, _)| self.leaf_rules(name)));
         // A set that someone emptied leads astray; that must not open a pod.
         rules.push(Rule::new(
-            [is_policed(self.family, self.direction)],
+            [is_policed(self.family, self.direction())],
             Action::Drop,
         ));
         rules.push(Rule::new([], Action::Return));
         rules
     }
 
-    fn leaf_rule(&self, name: &InterfaceName) -> Rule {
+    fn leaf_rules(&self, name: &InterfaceName) -> Vec<Rule> {
         let interface = InterfaceMatch::Exact(name.clone());
-        let condition = match self.direction {
-            Direction::Ingress => Match::OutInterface(interface),
-            Direction::Egress => Match::InInterface(interface),
-        };
-        let chain = endpoint_chain(name, self.direction);
-        Rule::new([condition], Action::Goto(chain))
+        let chain = endpoint_chain(name, self.direction());
+        match self.by {
+            By::Interface(direction) => {
+                let condition = match direction {
+                    Direction::Ingress => Match::OutInterface(interface),
+                    Direction::Egress => Match::InInterface(interface),
+                };
+                vec![Rule::new([condition], Action::Goto(chain))]
+            }
+            By::Source => {
+                let endpoint = self.endpoints.get(name);
+                let addresses = endpoint.into_iter().flat_map(|one| &one.addresses);
+                let here = addresses.filter(|one| Family::of(**one) == self.family);
+                here.flat_map(|address| {
+                    let sent = Match::Source(host_net(*address));
+                    let itself = [sent.clone(), Match::OutInterface(interface.clone())];
+                    let accept = Action::Goto(ChainName::fixed("ACCEPT"));
+                    [
+                        Rule::new(itself, accept),
+                        Rule::new([sent], Action::Goto(chain.clone())),
+                    ]
+                })
+                .collect()
+            }
+        }
+    }
+
+    fn direction(&self) -> Direction {
+        match self.by {
+            By::Interface(direction) => direction,
+            By::Source => Direction::Egress,
+        }
     }
 
     fn chain_prefix(&self) -> &'static str {
-        match self.direction {
-            Direction::Ingress => "TO",
-            Direction::Egress => "FROM",
+        match self.by {
+            By::Interface(Direction::Ingress) => "TO",
+            By::Interface(Direction::Egress) => "FROM",
+            By::Source => "SENT",
         }
     }
 }
@@ -150,6 +206,24 @@ pub(crate) fn bit_sets(
         let mut set = IpSet::new(bit_set(family, *bit), family, SetKind::HashNetIface);
         let with = hashed.iter().filter(|(bits, ..)| has(*bits, *bit));
         with.for_each(|(_, interface, endpoint)| insert_endpoint(&mut set, interface, endpoint));
+        set
+    };
+    bits.iter().map(of_bit).collect()
+}
+
+/// The same sets by address alone, for what IPVS sends on.
+pub(crate) fn source_sets(
+    family: Family,
+    bits: &BTreeSet<u16>,
+    endpoints: &BTreeMap<InterfaceName, Endpoint>,
+) -> Vec<IpSet> {
+    let of_bit = |bit: &u16| {
+        let mut set = IpSet::new(source_set(family, *bit), family, SetKind::HashIp);
+        let with = endpoints
+            .iter()
+            .filter(|(name, _)| has(hash_bits(name), *bit));
+        let addresses = with.flat_map(|(_, endpoint)| &endpoint.addresses);
+        addresses.for_each(|address| set.insert_ip(*address));
         set
     };
     bits.iter().map(of_bit).collect()
@@ -176,6 +250,10 @@ fn host_net(address: IpAddr) -> IpNet {
 
 fn bit_set(family: Family, bit: u16) -> SetName {
     SetName::numbered(family, "bit", bit)
+}
+
+fn source_set(family: Family, bit: u16) -> SetName {
+    SetName::numbered(family, "sent", bit)
 }
 
 /// The first bit that parts the endpoints well enough to keep to the depth, else the one that parts them best.

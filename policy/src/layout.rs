@@ -11,9 +11,9 @@ use netfilter::{
     TableRules,
 };
 
-use crate::dispatch::{bit_sets, insert_endpoint};
+use crate::dispatch::{bit_sets, insert_endpoint, source_sets};
 use crate::domain_hold;
-use crate::group::has;
+use crate::group::{has, has_not};
 use crate::policing::Policing;
 use crate::render::Context;
 use crate::{Direction, EgressToOwnNode, Endpoint};
@@ -57,6 +57,9 @@ pub(crate) fn fixed_chains(context: Context<'_>, filter: &mut Filter) {
     let marks = context.settings.mark;
     filter.put(ChainName::fixed("FORWARD"), layout.forward());
     filter.put(ChainName::fixed("POD"), layout.pod());
+    if context.settings.ipvs.is_some() {
+        filter.put(ChainName::fixed("IPVS"), layout.sent_by_ipvs());
+    }
     if let Some(names) = &context.settings.domain_names {
         let (name, rules) = domain_hold::chain(names, marks.accepted());
         filter.put(name, rules);
@@ -102,16 +105,20 @@ pub(crate) fn guard_set<'a>(
 
 /// The sets that hang on the local endpoints: all of them, and those whose hash has a bit.
 pub(crate) fn endpoint_sets(
-    family: Family,
+    context: Context<'_>,
     endpoints: &BTreeMap<InterfaceName, Endpoint>,
     bits: &BTreeSet<u16>,
 ) -> Vec<IpSet> {
+    let family = context.family;
     let mut all = IpSet::new(endpoints_name(family), family, SetKind::HashNetIface);
     for (interface, endpoint) in endpoints {
         insert_endpoint(&mut all, interface, endpoint);
     }
     let mut sets = bit_sets(family, bits, endpoints);
     sets.push(all);
+    if context.settings.ipvs.is_some() {
+        sets.extend(source_sets(family, bits, endpoints));
+    }
     sets
 }
 
@@ -182,7 +189,15 @@ impl Layout<'_> {
         let jump = |conditions: Vec<Match>, name| {
             Rule::new(conditions, Action::Jump(ChainName::fixed(name)))
         };
-        let mut hooks = vec![
+        let mut hooks = Vec::new();
+        if self.context.settings.ipvs.is_some() {
+            // Whatever this host gets: what IPVS sends on of that is not the host's own.
+            let marks = self.context.settings.mark;
+            let got = set_mark(marks.own_node(), marks.mask());
+            hooks.push(first(Builtin::Input, got));
+            hooks.push(first(Builtin::Output, jump(Vec::new(), "IPVS")));
+        }
+        hooks.extend([
             first(Builtin::Input, jump(vec![self.leaves_pod()], "INPUT")),
             first(Builtin::Forward, jump(Vec::new(), "FORWARD")),
             Hook {
@@ -190,7 +205,7 @@ impl Layout<'_> {
                 position: HookPosition::Last,
                 rule: Rule::new([accepted], Action::Accept),
             },
-        ];
+        ]);
         if self.context.settings.domain_names.is_some() {
             let own = jump(vec![self.enters_pod()], "OUTPUT");
             hooks.push(first(Builtin::Output, own));
@@ -212,21 +227,20 @@ impl Layout<'_> {
     /// A packet from or to a pod. An address behind an interface that is not its pod's gets nothing, not even the rest
     /// of an earlier pod's connection.
     fn pod(&self) -> Vec<Rule> {
-        let unknown = Match::Set {
-            name: endpoints_name(self.context.family),
-            direction: SetDirection::DestinationAndOut,
-            negated: true,
-        };
         let accept = ChainName::fixed("ACCEPT");
-        let mut rules = vec![Rule::new([self.enters_pod(), unknown], Action::Drop)];
+        let mut rules = vec![self.unknown()];
         if self.context.settings.domain_names.is_some() {
             rules.extend(domain_hold::rules(self.context.family, &self.enters_pod()));
         }
         rules.extend([
             Rule::new([going_on()], Action::Goto(accept.clone())),
-            self.resumes(self.leaves_pod(), Direction::Ingress, SetDirection::Source),
             self.resumes(
-                self.enters_pod(),
+                Some(self.leaves_pod()),
+                Direction::Ingress,
+                SetDirection::Source,
+            ),
+            self.resumes(
+                Some(self.enters_pod()),
                 Direction::Egress,
                 SetDirection::Destination,
             ),
@@ -237,37 +251,81 @@ impl Layout<'_> {
         rules
     }
 
+    fn unknown(&self) -> Rule {
+        let unknown = Match::Set {
+            name: endpoints_name(self.context.family),
+            direction: SetDirection::DestinationAndOut,
+            negated: true,
+        };
+        Rule::new([self.enters_pod(), unknown], Action::Drop)
+    }
+
+    /// What IPVS sends on passes OUTPUT, with its endpoint's address and the source that it came with. INPUT marked it; what
+    /// this host itself sends is not marked. It is judged as in FORWARD, but that its pod is known by its address alone.
+    fn sent_by_ipvs(&self) -> Vec<Rule> {
+        let marks = self.context.settings.mark;
+        let accept = ChainName::fixed("ACCEPT");
+        let enters = || vec![self.enters_pod()];
+        vec![
+            Rule::new([has_not(marks.own_node())], Action::Return),
+            set_mark(0, marks.mask()),
+            self.unknown(),
+            Rule::new([going_on()], Action::Goto(accept.clone())),
+            self.resumes(None, Direction::Ingress, SetDirection::Source),
+            self.resumes(
+                Some(self.enters_pod()),
+                Direction::Egress,
+                SetDirection::Destination,
+            ),
+            Rule::new([], Action::Jump(ChainName::fixed("SENT"))),
+            // An endpoint asks itself.
+            Rule::new([has(marks.accepted())], Action::Return),
+            Rule::new(enters(), Action::Jump(ChainName::fixed("TO"))),
+            Rule::new([], Action::Goto(accept)),
+        ]
+    }
+
     /// Drops what goes on with a TCP connection that was cut, from the side that no policy judges: the kernel would take
     /// it for a new connection the other way round, and the denied side would be its answers. (The judged side drops it
     /// in its group's chain.)
-    fn resumes(&self, at: Match, policed: Direction, end: SetDirection) -> Rule {
+    fn resumes(&self, at: Option<Match>, policed: Direction, end: SetDirection) -> Rule {
         let policed = Match::Set {
             name: guard_name(self.context.family, policed),
             direction: end,
             negated: false,
         };
         let new = Match::CtState(BTreeSet::from([CtState::New]));
-        Rule::new(
-            [
-                at,
-                Match::Protocol(Protocol::Tcp),
-                Match::TcpNotSyn,
-                new,
-                policed,
-            ],
-            Action::Drop,
-        )
+        let resumed = [
+            Match::Protocol(Protocol::Tcp),
+            Match::TcpNotSyn,
+            new,
+            policed,
+        ];
+        Rule::new(at.into_iter().chain(resumed), Action::Drop)
     }
 
     /// What a pod sends to its own node. What is not dropped here is left to the node's own rules.
     fn input(&self) -> Vec<Rule> {
         let marks = self.context.settings.mark;
-        vec![
-            Rule::new([going_on()], Action::Return),
+        let mut rules = vec![Rule::new([going_on()], Action::Return)];
+        let ipvs = self.context.settings.ipvs.as_ref();
+        if let Some([v4, v6]) = ipvs.and_then(|ipvs| ipvs.led.as_ref()) {
+            let led = Match::Set {
+                name: match self.context.family {
+                    Family::V4 => v4.clone(),
+                    Family::V6 => v6.clone(),
+                },
+                direction: SetDirection::DestinationAndPort,
+                negated: false,
+            };
+            rules.push(Rule::new([led], Action::Return));
+        }
+        rules.extend([
             set_mark(marks.own_node(), marks.mask()),
             Rule::new([], Action::Jump(ChainName::fixed("FROM"))),
             Rule::new([], Action::Return),
-        ]
+        ]);
+        rules
     }
 
     /// Another table, for the time in which someone has emptied the filter table: nothing goes to or comes from a
@@ -278,13 +336,22 @@ impl Layout<'_> {
         let to = [self.enters_pod(), is_policed(family, Direction::Ingress)];
         let rules = vec![
             Rule::new([has(self.context.settings.mark.accepted())], Action::Return),
-            Rule::new([Match::SourceLocal], Action::Return),
+            self.own(),
             Rule::new(to, Action::Drop),
             Rule::new([is_policed(family, Direction::Egress)], Action::Drop),
             Rule::new([], Action::Return),
         ];
         let hook = Rule::new([], Action::Jump(chain.clone()));
         table(vec![first(Builtin::Postrouting, hook)], chain, rules)
+    }
+
+    /// What this host sends is let through. (In IPv6 another may send with an address of this host: not by IPVS.)
+    fn own(&self) -> Rule {
+        let settings = self.context.settings;
+        let marked = has_not(settings.mark.own_node());
+        let marked = settings.ipvs.as_ref().map(|_| marked);
+        let own = marked.into_iter().chain([Match::SourceLocal]);
+        Rule::new(own, Action::Return)
     }
 
     fn leaves_pod(&self) -> Match {

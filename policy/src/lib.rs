@@ -138,6 +138,16 @@ pub struct Settings {
     pub drop_log: Option<DropLog>,
     /// Where answers of the DNS are held until their addresses may be used; `None`: domain names match nothing.
     pub domain_names: Option<DomainNameSettings>,
+    /// What IPVS sends on is judged as well; `None`: there is none.
+    pub ipvs: Option<IpvsSettings>,
+}
+
+/// How packets are known that IPVS leads: it takes them in INPUT and sends them on by OUTPUT, never by FORWARD.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpvsSettings {
+    /// Sets (IPv4's, IPv6's) of the addresses and ports at which what a pod sends is surely IPVS's and goes to no program of
+    /// this node: not judged in INPUT, for it will be judged on its endpoint. `None`: what a pod sends so is for its node.
+    pub led: Option<[SetName; 2]>,
 }
 
 /// What becomes of a packet from an egress-isolated pod to its own node (semantics 37, D1).
@@ -180,6 +190,7 @@ impl Default for Settings {
             egress_to_own_node: EgressToOwnNode::default(),
             drop_log: None,
             domain_names: None,
+            ipvs: None,
         }
     }
 }

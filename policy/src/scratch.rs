@@ -172,8 +172,8 @@ impl Maker<'_> {
         let mut bits = BTreeSet::new();
         for (direction, policed) in self.policed {
             self.direction(*direction, policed, &mut filter);
-            let endpoints: BTreeSet<_> = self.objects.endpoints.keys().cloned().collect();
-            let dispatch = Dispatch::new(self.context.family, *direction, &endpoints);
+            let endpoints = &self.objects.endpoints;
+            let dispatch = Dispatch::new(self.context.family, *direction, endpoints);
             bits.extend(dispatch.bits.iter().copied());
             dispatch
                 .chains
@@ -189,8 +189,13 @@ impl Maker<'_> {
                 addresses,
             ));
         }
+        if self.context.settings.ipvs.is_some() {
+            let sent = Dispatch::by_source(self.context.family, &self.objects.endpoints);
+            let chains = sent.chains.into_iter();
+            chains.for_each(|(name, rules)| filter.put(name, rules));
+        }
         sets.extend(layout::endpoint_sets(
-            self.context.family,
+            self.context,
             &self.objects.endpoints,
             &bits,
         ));

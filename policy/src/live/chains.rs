@@ -30,6 +30,8 @@ pub(crate) struct Chains {
     /// How many groups have each chain: two may lead to one, and share their admin tier.
     shared: BTreeMap<(Family, ChainName), usize>,
     trees: BTreeMap<(Family, Direction), BTreeSet<ChainName>>,
+    /// Of what IPVS sends on.
+    by_source: BTreeMap<Family, BTreeSet<ChainName>>,
     bits: BTreeMap<Family, BTreeSet<u16>>,
     bit_sets: BTreeMap<Family, BTreeSet<SetName>>,
     /// The endpoints that have chains.
@@ -238,7 +240,7 @@ impl Update<'_> {
         }
     }
 
-    /// Endpoints came, went or have other addresses: their sets, and the tree if some came or went.
+    /// Endpoints came, went or have other addresses: their sets, and the trees if some came or went; that by source in any case.
     pub(crate) fn endpoints(&mut self, tree: bool) {
         if tree {
             self.endpoint_chains();
@@ -252,12 +254,19 @@ impl Update<'_> {
         let none = BTreeSet::new();
         for family in Family::ALL {
             let bits = self.chains.bits.get(&family).unwrap_or(&none);
-            let sets = layout::endpoint_sets(family, self.endpoints, bits);
+            let context = context(self.input, family);
+            let sets = layout::endpoint_sets(context, self.endpoints, bits);
             let names: BTreeSet<SetName> = sets.iter().map(|set| set.name().clone()).collect();
             sets.into_iter().for_each(|set| self.output.put_set(set));
             let old = self.chains.bit_sets.insert(family, names.clone());
             for name in old.unwrap_or_default().difference(&names) {
                 self.output.remove_set(family, name);
+            }
+            if self.input.settings.ipvs.is_some() {
+                let dispatch = Dispatch::by_source(family, self.endpoints);
+                let old = self.chains.by_source.remove(&family);
+                let new = self.put_tree(family, dispatch, old.unwrap_or_default());
+                self.chains.by_source.insert(family, new);
             }
         }
     }
@@ -286,17 +295,29 @@ impl Update<'_> {
     }
 
     fn tree(&mut self, family: Family, direction: Direction) {
-        let dispatch = Dispatch::new(family, direction, &self.chains.endpoints);
+        let dispatch = Dispatch::new(family, direction, self.endpoints);
         let bits = self.chains.bits.entry(family).or_default();
-        bits.extend(dispatch.bits);
-        let names: BTreeSet<ChainName> = dispatch.chains.keys().cloned().collect();
-        for (name, rules) in &dispatch.chains {
+        bits.extend(dispatch.bits.iter().copied());
+        let old = self.chains.trees.remove(&(family, direction));
+        let new = self.put_tree(family, dispatch, old.unwrap_or_default());
+        self.chains.trees.insert((family, direction), new);
+    }
+
+    /// Puts a tree's chains in the place of its last ones; gives their names.
+    fn put_tree(
+        &mut self,
+        family: Family,
+        tree: Dispatch<'_>,
+        old: BTreeSet<ChainName>,
+    ) -> BTreeSet<ChainName> {
+        for (name, rules) in &tree.chains {
             self.output.put_chain(family, name, rules);
         }
-        let old = self.chains.trees.insert((family, direction), names.clone());
-        for name in old.unwrap_or_default().difference(&names) {
+        let new: BTreeSet<ChainName> = tree.chains.into_keys().collect();
+        for name in old.difference(&new) {
             self.output.remove_chain(family, name);
         }
+        new
     }
 
     /// The addresses of policed endpoints.

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use netfilter::{
     Action, Builtin, ChainName, CtState, Family, HookPosition, InterfaceMatch, Match, Member,
-    Protocol, Rule, SetDirection, Table,
+    Protocol, Rule, SetDirection, SetName, Table,
 };
 
-use crate::{Compiled, FamilyRules};
+use crate::{Compiled, FamilyRules, IpvsSettings};
 
 #[derive(Clone, Debug)]
 pub(super) struct Packet {
@@ -37,6 +37,8 @@ pub(super) struct Walk<'a> {
     rules: &'a FamilyRules,
     packet: &'a Packet,
     mark: u32,
+    /// IPVS sends it on: it came in by no interface, and is not the node's own either.
+    is_sent_on: bool,
     pub(super) tried: usize,
 }
 
@@ -65,6 +67,7 @@ impl<'a> Walk<'a> {
             rules,
             packet,
             mark,
+            is_sent_on: false,
             tried: 0,
         };
         let (from_node, to_node) = (packet.input.is_empty(), packet.output.is_empty());
@@ -83,15 +86,71 @@ impl<'a> Walk<'a> {
                 (Table::Mangle, Builtin::Postrouting),
             ],
         };
+        (walk.along(way), walk.tried)
+    }
+
+    /// As a packet goes that IPVS leads: in by INPUT, to the address of a Service, and out by OUTPUT, to the endpoint.
+    pub(super) fn by_ipvs(compiled: &'a Compiled, packet: &Packet, service: IpAddr) -> Verdict {
+        let rules = if packet.source.is_ipv4() {
+            &compiled.v4
+        } else {
+            &compiled.v6
+        };
+        let comes = Packet {
+            destination: service,
+            output: String::new(),
+            ..packet.clone()
+        };
+        let goes = Packet {
+            input: String::new(),
+            ..packet.clone()
+        };
+        let mut walk = Walk {
+            rules,
+            packet: &comes,
+            mark: 0,
+            is_sent_on: false,
+            tried: 0,
+        };
+        let input = [
+            (Table::Raw, Builtin::Prerouting),
+            (Table::Filter, Builtin::Input),
+        ];
+        match walk.along(&input) {
+            Verdict::Dropped => Verdict::Dropped,
+            _ => Self::sent_on(compiled, &goes, walk.mark),
+        }
+    }
+
+    /// The second half of that, with this mark.
+    pub(super) fn sent_on(compiled: &Compiled, packet: &Packet, mark: u32) -> Verdict {
+        let rules = match packet.source.is_ipv4() {
+            true => &compiled.v4,
+            false => &compiled.v6,
+        };
+        let mut walk = Walk {
+            rules,
+            packet,
+            mark,
+            is_sent_on: true,
+            tried: 0,
+        };
+        walk.along(&[
+            (Table::Filter, Builtin::Output),
+            (Table::Mangle, Builtin::Postrouting),
+        ])
+    }
+
+    fn along(&mut self, way: &[(Table, Builtin)]) -> Verdict {
         let mut outcome = Verdict::Passed;
         for (table, builtin) in way {
-            match walk.hooks(*table, *builtin) {
-                Verdict::Dropped => return (Verdict::Dropped, walk.tried),
+            match self.hooks(*table, *builtin) {
+                Verdict::Dropped => return Verdict::Dropped,
                 Verdict::Accepted => outcome = Verdict::Accepted,
                 Verdict::Passed => {}
             }
         }
-        (outcome, walk.tried)
+        outcome
     }
 
     fn hooks(&mut self, table: Table, builtin: Builtin) -> Verdict {
@@ -168,7 +227,7 @@ impl<'a> Walk<'a> {
                 mask,
                 negated,
             } => (self.mark & mask == *value) != *negated,
-            Match::SourceLocal => packet.input.is_empty(),
+            Match::SourceLocal => packet.input.is_empty() && !self.is_sent_on,
             Match::DestinationLocal => packet.output.is_empty(),
             Match::Limit { .. } => true,
             // What opens a connection comes from a port of its own, and is no reply.
@@ -177,7 +236,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn is_member(&self, name: &netfilter::SetName, direction: SetDirection) -> bool {
+    fn is_member(&self, name: &SetName, direction: SetDirection) -> bool {
         let packet = self.packet;
         let (address, interface) = match direction {
             SetDirection::Source | SetDirection::SourceAndIn => (packet.source, &packet.input),
@@ -186,13 +245,14 @@ impl<'a> Walk<'a> {
             | SetDirection::DestinationAndOut
             | SetDirection::DestinationAndPort => (packet.destination, &packet.output),
         };
+        if *name == led_by_ipvs(self.family()) {
+            return address
+                == SERVICE[usize::from(address.is_ipv6())]
+                    .parse::<IpAddr>()
+                    .unwrap();
+        }
         let set = &self.rules.sets[name];
-        let family = if packet.source.is_ipv4() {
-            Family::V4
-        } else {
-            Family::V6
-        };
-        assert_eq!(set.family(), family);
+        assert_eq!(set.family(), self.family());
         set.members().iter().any(|member| match member {
             Member::Ip(ip) => *ip == address,
             Member::Net(net) => net.contains(&address),
@@ -201,5 +261,23 @@ impl<'a> Walk<'a> {
             }
             Member::NetIface(net, name) => net.contains(&address) && name.as_str() == interface,
         })
+    }
+
+    fn family(&self) -> Family {
+        Family::of(self.packet.source)
+    }
+}
+
+/// The address of the Service that IPVS leads.
+pub(super) const SERVICE: [&str; 2] = ["10.96.0.10", "fd96::10"];
+
+/// The set that says so: of Services, and not of policy.
+pub(super) fn led_by_ipvs(family: Family) -> SetName {
+    SetName::hashed(family, "m", &["led by ipvs"])
+}
+
+pub(super) fn with_ipvs() -> IpvsSettings {
+    IpvsSettings {
+        led: Some(Family::ALL.map(led_by_ipvs)),
     }
 }

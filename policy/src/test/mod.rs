@@ -3,6 +3,7 @@
 mod fixture;
 mod hostile;
 mod interpreter;
+mod ipvs;
 mod kernel;
 mod named_ports;
 mod order;

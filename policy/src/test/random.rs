@@ -8,7 +8,7 @@ use netfilter::CtState;
 use proptest::prelude::*;
 
 use super::fixture::*;
-use super::interpreter::{Packet, Verdict, Walk};
+use super::interpreter::{Packet, SERVICE, Verdict, Walk, with_ipvs};
 use crate::{Direction, Endpoint, Evaluator, Flow};
 
 const NAMESPACES: [&str; 3] = ["a", "b", "c"];
@@ -188,7 +188,7 @@ pub(super) fn cluster() -> impl Strategy<Value = Cluster> {
     let states = (0..8u8, 0..8u8, 0..8u8, 0..5u8);
     let one = (0..3usize, labels_of, any::<bool>(), states, named_ports());
     let policy_of = (0..2usize, any_selector(), any_rules(), any_rules());
-    let settings = (any::<bool>(), any::<bool>());
+    let settings = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     (
         prop::collection::vec(one, 1..12),
         prop::collection::vec(policy_of, 0..6),
@@ -228,6 +228,10 @@ pub(super) fn cluster() -> impl Strategy<Value = Cluster> {
             if settings.1 {
                 let log = crate::DropLog { group: 7, rate: 5 };
                 cluster.settings.drop_log = Some(log);
+            }
+            cluster.settings.ipvs = settings.2.then(with_ipvs);
+            if settings.3 {
+                cluster.settings.egress_to_own_node = crate::EgressToOwnNode::Policed;
             }
             cluster
         })
@@ -277,7 +281,7 @@ proptest! {
         let compiled = index.compile();
         let evaluator = Evaluator::new(index.objects(), index.settings());
         for (from, to) in (1..16).flat_map(|from| (1..16).map(move |to| (from, to))) {
-            for family in 0..2 {
+            for (family, service) in SERVICE.into_iter().enumerate() {
                 let (source, destination) = (addresses(from)[family], addresses(to)[family]);
                 let packet = packet(&cluster, source, destination, protocol, port);
                 if packet.input == "eth0" && packet.output == "eth0" {
@@ -293,6 +297,12 @@ proptest! {
                 let allowed = Direction::ALL.into_iter().all(here);
                 let wanted = if allowed { Verdict::Accepted } else { Verdict::Dropped };
                 prop_assert_eq!(verdict, wanted, "{:?} {:?}", packet, said);
+                if cluster.settings.ipvs.is_some() {
+                    let service = service.parse().unwrap();
+                    let by_ipvs = Walk::by_ipvs(&compiled, &packet, service);
+                    let wanted = if allowed { Verdict::Passed } else { Verdict::Dropped };
+                    prop_assert_eq!(by_ipvs, wanted, "by IPVS: {:?} {:?}", packet, said);
+                }
             }
         }
     }
