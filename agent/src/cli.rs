@@ -281,16 +281,6 @@ fn scheduler(text: &str) -> Result<Scheduler, String> {
 }
 
 impl AgentArgs {
-    /// Whether what serves Services goes with the other parts.
-    pub(crate) fn check_proxy_mode(&self) -> anyhow::Result<()> {
-        let is_ipvs = self.has(Feature::Services) && self.proxy_mode == ProxyMode::Ipvs;
-        anyhow::ensure!(
-            !is_ipvs || !self.has(Feature::Policy),
-            "what IPVS leads to pods does not pass where policy judges them: choose another --proxy-mode, or leave `policy` out of --features"
-        );
-        Ok(())
-    }
-
     /// Whether Services are served, and not by iptables.
     #[must_use]
     pub fn serves_without_iptables(&self) -> bool {
@@ -425,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn ipvs_is_refused_beside_policy_and_schedulers_are_named() {
+    fn ipvs_goes_with_policy_and_schedulers_are_named() {
         let agent = |more: &str| {
             let words = format!("portolan agent --node n1 --manifests /m {more}");
             let cli = Cli::try_parse_from(words.split_whitespace()).map_err(|e| e.to_string())?;
@@ -436,14 +426,9 @@ mod tests {
         };
         let alone = agent("--features bgp,cni,services --proxy-mode ipvs --ipvs-scheduler lc");
         let alone = alone.unwrap();
-        alone.check_proxy_mode().unwrap();
         assert_eq!(alone.ipvs_scheduler, Scheduler::Lc);
         let beside = agent("--features policy,services --proxy-mode ipvs").unwrap();
-        let said = beside.check_proxy_mode().unwrap_err().to_string();
-        assert!(said.contains("leave `policy` out of --features"), "{said}");
-        // Without the feature the mode is asked for by nobody.
-        let off = agent("--features policy --proxy-mode ipvs").unwrap();
-        off.check_proxy_mode().unwrap();
+        assert_eq!(beside.proxy_mode, ProxyMode::Ipvs);
         let said = agent("--ipvs-scheduler wrr").unwrap_err();
         assert!(
             said.contains("no such scheduler; there are rr, lc"),

@@ -15,7 +15,8 @@ use tracing::{info, warn};
 
 use crate::firewall::Histogram;
 use crate::service::InForce;
-use judge::{Sentence, judge};
+use crate::service_proxy::is_ipvs_loaded;
+use judge::{Own, Sentence, judge};
 pub(crate) use ledger::{Goal, UdpServices};
 use ledger::{Ledger, Work};
 
@@ -152,6 +153,15 @@ async fn cut(work: Arc<Work>, goals: &watch::Receiver<Goal>) -> anyhow::Result<D
     }
     let endpoints = goals.borrow().endpoints.clone();
     let own = own_addresses()?;
+    // With IPVS the node asks a Service from that Service's own address, before it is masqueraded.
+    let mut sends_from = own.clone();
+    if is_ipvs_loaded() {
+        sends_from.extend(routes::packets_taken_for().await?);
+    }
+    let own = Own {
+        addresses: own,
+        sends_from,
+    };
     let judged = tokio::task::spawn_blocking(move || judge(&work, &endpoints, &own, listed));
     let Sentence {
         entries,

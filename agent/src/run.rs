@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use anyhow::Context;
 use datastore::{PodReader, PodStatus, Source};
+use netfilter::Family;
+use services::proxy::iptables;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
@@ -15,6 +17,7 @@ use crate::attachments::{LAST_BREATH, Leases};
 use crate::cli::{AgentArgs, BfdArgs, Feature};
 use crate::core::{Asked, Core, Endpoint, Seen, Serve, when};
 use crate::message::{Attached, Message, Refused, Reply, When};
+use crate::service_proxy::ProxyMode;
 use crate::shell::Shell;
 use crate::sockets::listen;
 use crate::{capabilities, cni, control, dns, firewall, http, ipam, service_proxy, source, status};
@@ -138,7 +141,6 @@ async fn be_alone(run_dir: &Path) -> anyhow::Result<()> {
 
 async fn run(args: &AgentArgs) -> anyhow::Result<()> {
     capabilities::check(args)?;
-    args.check_proxy_mode()?;
     be_alone(&args.run_dir).await?;
     make_run_dir(&args.run_dir)?;
     let mut leases = Leases::open(&args.state_dir)?;
@@ -167,7 +169,9 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
     let parts = control::Parts { core: sender, cni };
     listen(&args.run_dir.join(control::SOCKET), parts, control::serve)?;
     info!(node = args.node, source = kind, path, "started");
-    let mut core = Core::new(args.node.clone(), leases, settings(args));
+    let mut settings = settings(args);
+    settings.ipvs = ipvs_settings(args);
+    let mut core = Core::new(args.node.clone(), leases, settings);
     if args.has(Feature::Cni) {
         core.use_pools(args.idle_block_time);
     }
@@ -176,6 +180,7 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
             mode: args.proxy_mode,
             scheduler: args.ipvs_scheduler,
             node_port_addresses: args.node_port_addresses.clone(),
+            pods_are_judged: args.has(Feature::Policy),
         });
     }
     if source.pods.is_some() {
@@ -252,6 +257,14 @@ pub(crate) fn settings(args: &AgentArgs) -> policy::Settings {
         }),
         ..policy::Settings::default()
     }
+}
+
+/// What IPVS leads is judged where Services are served by it, and where connections of an earlier mode may still go by it.
+fn ipvs_settings(args: &AgentArgs) -> Option<policy::IpvsSettings> {
+    let is_chosen = args.has(Feature::Services) && args.proxy_mode == ProxyMode::Ipvs;
+    let led = is_chosen.then(|| Family::ALL.map(iptables::led_for_pods));
+    let is_used = is_chosen || service_proxy::is_ipvs_loaded();
+    is_used.then_some(policy::IpvsSettings { led })
 }
 
 struct Loop {

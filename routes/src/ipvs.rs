@@ -2,7 +2,7 @@
 
 mod message;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -109,6 +109,26 @@ pub async fn virtual_services() -> Result<BTreeMap<VirtualServiceKey, SeenServic
         let mut conn = Conn::open_generic()?;
         let mut generic = Generic::find(&mut conn, FAMILY, DRIVER).map_err(without_driver)?;
         let mut found = message::services(&mut generic)?;
+        for (key, service) in &mut found {
+            service.destinations = message::destinations(&mut generic, key)?;
+        }
+        Ok(found)
+    })
+    .await
+}
+
+/// Reads those of some virtual services that there are: what one Service has, where there are many.
+///
+/// # Errors
+/// When the kernel has no IPVS, which says what to do, or can't be asked.
+pub async fn some_virtual_services(
+    wanted: BTreeSet<VirtualServiceKey>,
+) -> Result<BTreeMap<VirtualServiceKey, SeenService>, Error> {
+    blocking(move || {
+        let mut conn = Conn::open_generic()?;
+        let mut generic = Generic::find(&mut conn, FAMILY, DRIVER).map_err(without_driver)?;
+        let mut found = message::services(&mut generic)?;
+        found.retain(|key, _| wanted.contains(key));
         for (key, service) in &mut found {
             service.destinations = message::destinations(&mut generic, key)?;
         }

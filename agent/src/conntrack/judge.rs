@@ -24,17 +24,26 @@ pub(super) struct Sentence {
     pub(super) unanswered: u64,
 }
 
+/// What is this node itself.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    /// The addresses of its interfaces.
+    pub(super) addresses: BTreeSet<IpAddr>,
+    /// These, and others that packets of its own come from.
+    pub(super) sends_from: BTreeSet<IpAddr>,
+}
+
 /// Judges what was listed. `endpoints` are those known after the listing, so that the flows of a pod which came
-/// meanwhile aren't taken for an orphan's; `own` are this node's addresses.
+/// meanwhile aren't taken for an orphan's.
 pub(super) fn judge(
     work: &Work,
     endpoints: &BTreeMap<InterfaceName, Endpoint>,
-    own: &BTreeSet<IpAddr>,
+    own: &Own,
     listed: Vec<ConntrackEntry>,
 ) -> Sentence {
     let entries: Vec<Entry> = listed.iter().map(entry).collect();
     let local = Local {
-        addresses: own,
+        addresses: &own.sends_from,
         pod_cidrs: &work.goal.pod_cidrs,
         endpoints,
     };
@@ -51,8 +60,8 @@ pub(super) fn judge(
             .any(|place| work.gone.contains(&flow.address(*place)));
         match cuts.get(&place) {
             _ if is_gone => {}
-            _ if is_stale(work, own, &flow) => sentence.stale += 1,
-            _ if is_unanswered(&services, own, &flow) => sentence.unanswered += 1,
+            _ if is_stale(work, &own.addresses, &flow) => sentence.stale += 1,
+            _ if is_unanswered(&services, &own.addresses, &flow) => sentence.unanswered += 1,
             Some(Cut::Orphaned) if !is_elsewhere(work, &flow) => {}
             Some(Cut::Denied) => sentence.denied += 1,
             _ => continue,
@@ -201,7 +210,10 @@ mod tests {
             services: Vec::new(),
         };
         let (node, pod) = ("192.0.2.1", ("10.244.1.5", 53));
-        let own = BTreeSet::from([node.parse().unwrap()]);
+        let own = Own {
+            addresses: BTreeSet::from([node.parse().unwrap()]),
+            ..Own::default()
+        };
         let udp = Protocol::Udp.number();
         let stale = [
             flow(udp, (node, 8053), (node, 8053)),

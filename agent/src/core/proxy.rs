@@ -38,6 +38,8 @@ pub(crate) struct Serve {
     pub(crate) scheduler: Scheduler,
     /// The node's addresses that answer at node ports; empty: all.
     pub(crate) node_port_addresses: Vec<IpNet>,
+    /// Whether policy judges this node's pods.
+    pub(crate) pods_are_judged: bool,
 }
 
 /// What is known of Services, and compiled of it. Without the feature there is none.
@@ -107,15 +109,15 @@ impl Compiler {
         }
     }
 
-    /// Takes the node's addresses; whether all Services are to be compiled anew.
-    fn set_node_addresses(&mut self, addresses: &[IpAddr]) -> bool {
+    /// Takes the node's addresses and its pods'; whether all Services are to be compiled anew.
+    fn set_node_addresses(&mut self, addresses: &[IpAddr], pods: &[IpNet]) -> bool {
         match self {
             Self::Iptables { .. } | Self::Nftables(_) => false,
             Self::Ipvs {
                 compiler, virtuals, ..
             } => {
                 virtuals.set_node_addresses(addresses);
-                compiler.set_node_addresses(addresses)
+                compiler.set_node_addresses(addresses, pods)
             }
         }
     }
@@ -202,8 +204,8 @@ impl Services {
         None
     }
 
-    fn compile(&mut self, place: Place) {
-        let has_moved = self.compiler.set_node_addresses(&place.addresses);
+    fn compile(&mut self, place: Place, pods: &[IpNet]) {
+        let has_moved = self.compiler.set_node_addresses(&place.addresses, pods);
         self.touched.extend(self.index.set_place(place));
         let touched = std::mem::take(&mut self.touched);
         let mut changed = self.model.refresh(&self.index, &touched);
@@ -224,6 +226,7 @@ impl Core {
         let options = Options {
             tcp_is_liberal: is_tcp_liberal(),
             node_port_addresses: serve.node_port_addresses.clone(),
+            pods_are_judged: serve.pods_are_judged,
             ..Options::new(prefix)
         };
         self.services = Some(Services::new(serve, options));
@@ -269,9 +272,11 @@ impl Core {
     /// What `portolan service` is answered from: copies, so that nobody waits for them.
     pub(crate) fn service_state(&self) -> Option<ServiceState> {
         let services = self.services.as_ref()?;
+        let node = self.own_node();
         Some(ServiceState {
             in_sync: self.in_sync,
             node_port_addresses: services.node_port_addresses.clone(),
+            node_addresses: node.map(|node| node.addresses.clone()).unwrap_or_default(),
             services: services
                 .index
                 .all()
@@ -288,6 +293,7 @@ impl Core {
     /// What is to be in the kernel, by iptables and else: the same allocations if that is what it was.
     pub(super) fn compile_services(&mut self) -> (Arc<ServiceRules>, Goal) {
         let place = place(&self.node, self.own_node());
+        let pods = self.own_node().map(|node| node.pod_cidrs.clone());
         let mut goal = Goal {
             generation: self.generation,
             ..Goal::default()
@@ -295,7 +301,7 @@ impl Core {
         let Some(services) = &mut self.services else {
             return (Arc::default(), goal);
         };
-        services.compile(place);
+        services.compile(place, &pods.unwrap_or_default());
         goal.mode = Some(services.compiler.mode());
         match &services.compiler {
             Compiler::Iptables { rules, .. } => (rules.clone(), goal),

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netfilter::{Effort, Family};
+use netfilter::{Effort, Family, IpSet, SetKind};
+use services::proxy::iptables;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
@@ -366,6 +367,15 @@ impl Task {
         if other.is_none() {
             // Rules of an earlier run stay, and may ask them.
             services.sets.clone_from(&goal.services.sets);
+        } else {
+            // Policy's rules ask this one: nothing is ours to lead.
+            let asked = Family::ALL.map(|family| (family, iptables::led_for_pods(family)));
+            for (family, name) in asked {
+                if goal.services.sets.contains_key(&name) {
+                    let empty = IpSet::new(name.clone(), family, SetKind::HashIpPort);
+                    services.sets.insert(name, Arc::new(empty));
+                }
+            }
         }
         goal.services = Arc::new(services);
         Cow::Owned(goal)

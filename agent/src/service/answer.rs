@@ -74,14 +74,19 @@ async fn counted(
     state: &ServiceState,
     name: NamespacedName,
 ) -> Result<Vec<CounterView>, String> {
-    if serving.mode != Some(ProxyMode::Nftables) {
-        return counters::of_iptables(name.to_string()).await;
-    }
     let mut services = state.services.iter();
     let found = services.find(|(service, _)| service.name == name);
-    match found.and_then(|(_, served)| served.as_deref()) {
-        Some(served) => counters::of_nftables(served).await,
-        None => Ok(Vec::new()),
+    let served = found.and_then(|(_, served)| served.as_deref());
+    match (serving.mode, served) {
+        (Some(ProxyMode::Nftables), Some(served)) => counters::of_nftables(served).await,
+        (Some(ProxyMode::Nftables), None) => Ok(Vec::new()),
+        (Some(ProxyMode::Ipvs), Some(served)) => {
+            let mut found = counters::of_ipvs(served, &state.node_addresses).await?;
+            // Rules lead those senders that IPVS can't tell from others.
+            found.extend(counters::of_iptables(name.to_string()).await?);
+            Ok(found)
+        }
+        _ => counters::of_iptables(name.to_string()).await,
     }
 }
 

@@ -1,14 +1,17 @@
 //! What the kernel counted for one Service; each mode adds up its own.
 
+use std::net::IpAddr;
+
 use netfilter::nft::TABLE;
 use netfilter::{COMMENT_PREFIX, Family};
+use routes::ipvs::{VirtualServiceKey, VirtualStats};
 use services::proxy::model::{Frontend, Served};
-use services::proxy::nftables;
+use services::proxy::{ipvs, nftables};
 
 use super::view::CounterView;
 use super::words;
 use crate::firewall::all_counted;
-use crate::service_proxy::counted;
+use crate::service_proxy::{counted, virtual_service_key};
 
 /// Of rules of iptables, both families and back ends.
 ///
@@ -50,11 +53,51 @@ pub(super) async fn of_nftables(served: &Served) -> Result<Vec<CounterView>, Str
                     place: format!("map {kind} {TABLE} {map}"),
                     packets: one.packets,
                     octets: one.bytes,
+                    connections: None,
                 }));
             }
         }
     }
     Ok(found)
+}
+
+/// Of the virtual services of a Service on this node, and of each one's destinations.
+///
+/// # Errors
+/// If they cannot be read.
+pub(super) async fn of_ipvs(
+    served: &Served,
+    node_addresses: &[IpAddr],
+) -> Result<Vec<CounterView>, String> {
+    let doors = ipvs::doors(served, node_addresses);
+    let keys = doors.iter().map(|(.., door)| virtual_service_key(door));
+    let found = routes::ipvs::some_virtual_services(keys.collect()).await;
+    let found = found.map_err(|error| error.to_string())?;
+    let mut counters = Vec::new();
+    for (port, frontend, door) in doors {
+        let key = virtual_service_key(&door);
+        let Some(seen) = found.get(&key).filter(|seen| seen.is_ours) else {
+            continue;
+        };
+        let what = format!("{} {}", port.name, words::kind(frontend.kind));
+        counters.push(of_virtual(&what, &key, seen.stats));
+        let each = seen.destinations.iter();
+        counters.extend(each.map(|(to, one)| {
+            let what = format!("{what} -> {to}");
+            of_virtual(&what, &key, one.stats)
+        }));
+    }
+    Ok(counters)
+}
+
+fn of_virtual(what: &str, key: &VirtualServiceKey, stats: VirtualStats) -> CounterView {
+    CounterView {
+        what: what.to_owned(),
+        place: format!("IPVS {key}"),
+        packets: stats.packets_in,
+        octets: stats.octets_in,
+        connections: Some(stats.connections),
+    }
 }
 
 /// Of one listing with counters: the rules whose comment names a port of the Service (`namespace/name`).
@@ -87,6 +130,7 @@ fn counter(table: &str, line: &str, service: &str) -> Option<CounterView> {
         place: format!("{table} {chain}"),
         packets: packets.parse().ok()?,
         octets: octets.parse().ok()?,
+        connections: None,
     })
 }
 

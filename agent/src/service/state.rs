@@ -1,5 +1,6 @@
 //! What `portolan service` is answered from: a copy of what is known.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::resources::Service;
@@ -13,6 +14,8 @@ pub(crate) struct ServiceState {
     pub(crate) in_sync: bool,
     /// The node's addresses that answer at node ports; empty: all.
     pub(crate) node_port_addresses: Vec<IpNet>,
+    /// The addresses of this node, as its Node has them.
+    pub(crate) node_addresses: Vec<IpAddr>,
     /// By their names.
     pub(crate) services: Vec<(Arc<Service>, Option<Arc<Served>>)>,
 }

@@ -134,12 +134,14 @@ fn counters(view: &ServiceView, out: &mut String) {
     if view.counters.is_empty() {
         return;
     }
-    *out += "what the kernel counted since each rule was written (first packets of connections)\n";
-    let mut rows = vec![row(["  RULE", "IN", "PACKETS", "OCTETS"])];
+    *out += "what the kernel counted since each rule was written (first packets of connections; by IPVS all that clients sent)\n";
+    let mut rows = vec![row(["  RULE", "IN", "CONNECTIONS", "PACKETS", "OCTETS"])];
     rows.extend(view.counters.iter().map(|one| {
+        let connections = one.connections.map(|count| count.to_string());
         vec![
             format!("  {}", one.what),
             one.place.clone(),
+            connections.unwrap_or_else(|| "-".to_owned()),
             one.packets.to_string(),
             one.octets.to_string(),
         ]

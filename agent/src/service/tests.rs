@@ -47,6 +47,7 @@ fn state(count: usize) -> ServiceState {
     let served = |name: &NamespacedName| model.service(name).cloned();
     let services = index.all().map(|one| (one.clone(), served(&one.name)));
     ServiceState {
+        node_addresses: Vec::new(),
         in_sync: true,
         node_port_addresses: Vec::new(),
         services: services.collect(),

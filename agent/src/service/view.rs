@@ -157,6 +157,10 @@ pub(crate) struct CounterView {
     pub(crate) what: String,
     /// Where the rule is.
     pub(crate) place: String,
+    /// Those that begin a connection; where connections are counted, all that clients sent.
     pub(crate) packets: u64,
     pub(crate) octets: u64,
+    /// Connections, where the kernel counts them (IPVS).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) connections: Option<u64>,
 }

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use crate::firewall;
 pub(crate) use nftables::counted;
 pub(crate) use task::clean;
+pub(crate) use virtuals::{is_loaded as is_ipvs_loaded, key as virtual_service_key};
 
 /// By what Services are served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -31,7 +32,7 @@ pub enum ProxyMode {
     Iptables,
     /// Tables of our own with maps: what a packet or a change costs does not grow with the number of Services.
     Nftables,
-    /// Virtual services of the kernel's IPVS (module ip_vs), with a few rules by iptables. Not with the feature `policy`.
+    /// Virtual services of the kernel's IPVS (module ip_vs), with a few rules by iptables.
     Ipvs,
 }
 

@@ -163,7 +163,7 @@ pub(crate) async fn remove_all() -> Result<(), routes::Error> {
 }
 
 /// Whether the driver is loaded: asking it for something loads it.
-fn is_loaded() -> bool {
+pub(crate) fn is_loaded() -> bool {
     Path::new(LIST).exists()
 }
 
@@ -274,7 +274,8 @@ fn follow(known: &mut Actual, step: &Step) {
     }
 }
 
-fn key(door: &Door) -> VirtualServiceKey {
+/// What the kernel knows a virtual service by.
+pub(crate) fn key(door: &Door) -> VirtualServiceKey {
     VirtualServiceKey {
         protocol: door.protocol.number(),
         address: door.address,

@@ -22,6 +22,7 @@ use ipnet::IpNet;
 use netfilter::{ChainName, Family, InterfaceName, IpSet, Rule, Ruleset, SetName, Table};
 
 use self::dispatch::{Dispatch, Key, Role};
+pub use self::served::led_for_pods;
 pub(super) use self::served::{addresses, virtual_addresses};
 use super::index::Touched;
 use super::model::{Model, Served, ServicePort};
@@ -43,6 +44,11 @@ pub struct Options {
     pub leads: Leads,
     /// The node's own addresses. Only IPVS needs them.
     pub node_addresses: Vec<IpAddr>,
+    /// Policy judges this node's pods. IPVS hands what is for the host itself to it where no rule judges any more, so that it
+    /// leads pods only where no endpoint can be the host, and the chains lead them elsewhere. Only IPVS needs it.
+    pub pods_are_judged: bool,
+    /// Whoever has an address in there is a pod of this node, and not the host. Only IPVS needs them.
+    pub pod_networks: Vec<IpNet>,
 }
 
 /// What leads packets to endpoints.
@@ -52,7 +58,7 @@ pub enum Leads {
     Chains,
     /// IPVS ([`super::ipvs`]), by the sender that an external policy Local is for. The chains say which packets it may have and
     /// which are masqueraded, and lead those senders that it cannot tell from others: where an external policy is Local, the
-    /// node and its pods.
+    /// node and its pods; where policy judges pods, these wherever an endpoint may be the host itself.
     Ipvs,
 }
 
@@ -93,6 +99,8 @@ impl Options {
             endpoint_chains: EndpointChains::AllUpTo(MOST_ENDPOINT_CHAINS),
             leads: Leads::Chains,
             node_addresses: Vec::new(),
+            pods_are_judged: false,
+            pod_networks: Vec::new(),
         }
     }
 }
@@ -146,12 +154,15 @@ impl Compiler {
         }
     }
 
-    /// Takes the node's own addresses, where IPVS leads; whether they are others than before: then all Services are to be
-    /// compiled anew.
-    pub fn set_node_addresses(&mut self, addresses: &[IpAddr]) -> bool {
-        let is_new = self.options.leads == Leads::Ipvs && self.options.node_addresses != addresses;
+    /// Takes the node's own addresses and those of its pods, where IPVS leads; whether they are others than before: then all
+    /// Services are to be compiled anew.
+    pub fn set_node_addresses(&mut self, addresses: &[IpAddr], pods: &[IpNet]) -> bool {
+        let options = &mut self.options;
+        let is_new = options.node_addresses != addresses || options.pod_networks != pods;
+        let is_new = options.leads == Leads::Ipvs && is_new;
         if is_new {
-            self.options.node_addresses = addresses.to_vec();
+            options.node_addresses = addresses.to_vec();
+            options.pod_networks = pods.to_vec();
         }
         is_new
     }

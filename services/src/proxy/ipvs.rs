@@ -17,12 +17,12 @@ use std::time::Duration;
 
 use api::NamespacedName;
 use api::resources;
-use netfilter::Protocol;
+use netfilter::{Family, Protocol};
 
 pub use self::plan::{Draining, Plan, Step};
 use super::index::Touched;
 use super::iptables::{Options, addresses, virtual_addresses};
-use super::model::{Answer, Model, Served, ServicePort};
+use super::model::{Answer, Frontend, Model, Served, ServicePort};
 
 /// Where a virtual service is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -237,6 +237,32 @@ impl Compiler {
             }
         }
     }
+}
+
+/// The virtual services that a Service has at a node of these addresses, each with its port and what it is of that.
+pub fn doors<'a>(
+    served: &'a Served,
+    node_addresses: &[IpAddr],
+) -> Vec<(&'a ServicePort, &'a Frontend, Door)> {
+    let mut found = Vec::new();
+    for port in &served.ports {
+        for frontend in &port.frontends {
+            if !matches!(port.answers(frontend.kind).other, Answer::Forward { .. }) {
+                continue;
+            }
+            let of_node = node_addresses
+                .iter()
+                .filter(|one| frontend.address.is_none() && Family::of(**one) == frontend.family);
+            for address in frontend.address.iter().chain(of_node) {
+                let door = Door {
+                    protocol: protocol(port.name.protocol),
+                    address: SocketAddr::new(*address, frontend.port),
+                };
+                found.push((port, frontend, door));
+            }
+        }
+    }
+    found
 }
 
 fn protocol(of: resources::Protocol) -> Protocol {

@@ -17,6 +17,7 @@ fn serving_by(mode: ProxyMode, ranges: &[&str]) -> (tempfile::TempDir, Core) {
     let (folder, mut core) = core();
     core.serve_services(Serve {
         mode,
+        pods_are_judged: false,
         scheduler: Scheduler::default(),
         node_port_addresses: ranges.iter().map(|range| range.parse().unwrap()).collect(),
     });

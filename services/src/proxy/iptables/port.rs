@@ -77,7 +77,7 @@ pub(super) fn add(part: &mut Part, port: &ServicePort, options: &Options) {
         .iter()
         .find(|one| one.kind == FrontendKind::ClusterIp)
         // What IPVS leads is marked by sets.
-        .filter(|_| options.leads == Leads::Chains);
+        .filter(|_| options.leads == Leads::Chains || served::is_split_inside(port, options));
     if let (Some(_), Answer::Forward { to, .. }) = (inside, port.internal.other) {
         scopes.push(to);
     }
@@ -90,7 +90,7 @@ pub(super) fn add(part: &mut Part, port: &ServicePort, options: &Options) {
                 put(part, Table::Mangle, names.firewall(), judged);
             }
         }
-        if options.leads == Leads::Chains || served::is_split(port) {
+        if options.leads == Leads::Chains || served::is_split(port, options) {
             scopes.extend(led_outside(port, options));
             put(
                 part,
@@ -214,7 +214,12 @@ fn shared(names: &Names<'_>, frontend: &Frontend, options: &Options) -> Vec<(Rol
         add(Role::Firewall, &[], judged, &note);
     }
     let is_ipvs = options.leads == Leads::Ipvs;
-    if is_ipvs && (frontend.kind == FrontendKind::ClusterIp || !served::is_split(port)) {
+    let is_inside = frontend.kind == FrontendKind::ClusterIp;
+    let is_split = match is_inside {
+        true => served::is_split_inside(port, options),
+        false => served::is_split(port, options),
+    };
+    if is_ipvs && !is_split {
         return rules;
     }
     let (role, to, note) = match frontend.kind {
@@ -232,7 +237,9 @@ fn shared(names: &Names<'_>, frontend: &Frontend, options: &Options) -> Vec<(Rol
         FrontendKind::LoadBalancer => (Role::Services, names.external(), " loadbalancer IP"),
         FrontendKind::NodePort => (Role::NodePorts, names.external(), ""),
     };
-    add(role, &[], Action::Jump(to), note);
+    let of_pods = [Match::InInterface(of_pods(options))];
+    let who: &[Match] = if is_ipvs && is_inside { &of_pods } else { &[] };
+    add(role, who, Action::Jump(to), note);
     rules
 }
 
@@ -252,7 +259,18 @@ fn external(names: &Names<'_>, options: &Options) -> Vec<Rule> {
         Answer::Forward { to, masquerade } => Some((names.of_scope(to), masquerade)),
         Answer::Reject | Answer::Drop => None,
     };
-    if external.own_pod == external.other && external.node == external.other {
+    let is_one = external.own_pod == external.other && external.node == external.other;
+    if is_one && options.leads == Leads::Ipvs {
+        if let Some((chain, masquerades)) = to(external.own_pod) {
+            let from_pod = || vec![Match::InInterface(of_pods(options))];
+            if masquerades {
+                let note = names.note_of("masquerade pod traffic for", "external destinations");
+                rules.push(masquerade(from_pod()).noted(note));
+            }
+            let note = names.note_of("pod traffic for", "external destinations");
+            rules.push(Rule::new(from_pod(), Action::Jump(chain)).noted(note));
+        }
+    } else if is_one {
         if let Some((_, true)) = to(external.other) {
             let note = names.note_of("masquerade traffic for", "external destinations");
             rules.push(masquerade(vec![]).noted(note));

@@ -13,6 +13,7 @@ use netfilter::{
     SetKind, SetName,
 };
 
+use super::super::endpoints::Endpoint;
 use super::super::model::{Answer, Frontend, FrontendKind, ServicePort};
 use super::dispatch::{Key, Role};
 use super::port::protocol;
@@ -30,15 +31,37 @@ pub(super) struct Members {
     inside: BTreeSet<At>,
     /// Where everybody is.
     outside: BTreeSet<At>,
+    /// Where IPVS leads this node's pods, and no endpoint can be the host itself.
+    pods: BTreeSet<At>,
     /// All its addresses, those without an endpoint, too.
     addresses: BTreeSet<IpAddr>,
 }
 
 /// Whether a port's addresses for the outside ask others for this node and its pods than for everybody else. Then the chains
 /// lead the former, and IPVS the latter.
-pub(super) fn is_split(port: &ServicePort) -> bool {
+///
+/// So, too, for pods that policy judges: a node's address is the node's, whether IPVS has it yet or not.
+pub(super) fn is_split(port: &ServicePort, options: &Options) -> bool {
     let external = &port.external;
-    external.own_pod != external.other || external.node != external.other
+    options.pods_are_judged || external.own_pod != external.other || external.node != external.other
+}
+
+/// Whether the chains lead this node's pods to a cluster IP: one of its endpoints may be the host itself. To that one IPVS would
+/// hand packets behind all rules.
+pub(super) fn is_split_inside(port: &ServicePort, options: &Options) -> bool {
+    let Answer::Forward { to, .. } = port.internal.other else {
+        return false;
+    };
+    let may_be_host = |one: &Endpoint| {
+        let address = one.address.ip();
+        let is_pod = options
+            .pod_networks
+            .iter()
+            .any(|net| net.contains(&address));
+        let is_elsewhere = !one.is_local && one.node.is_some();
+        options.node_addresses.contains(&address) || !(is_pod || is_elsewhere)
+    };
+    options.pods_are_judged && port.endpoints(to).iter().any(may_be_host)
 }
 
 /// The addresses at which a frontend is asked: a node port's are the node's.
@@ -75,6 +98,11 @@ pub(super) fn add(part: &mut Part, port: &ServicePort, options: &Options) {
         for address in addresses(frontend, options) {
             let at = (address, protocol(port.name.protocol), frontend.port);
             part.served.led.insert(at);
+            let is_inside = frontend.kind == FrontendKind::ClusterIp;
+            let is_nodes = options.node_addresses.contains(&address);
+            if is_inside && !is_nodes && !is_split_inside(port, options) {
+                part.served.pods.insert(at);
+            }
             match (frontend.kind, masquerade) {
                 (FrontendKind::ClusterIp, true) => drop(part.served.inside.insert(at)),
                 (_, true) => drop(part.served.outside.insert(at)),
@@ -110,6 +138,11 @@ pub(super) fn to_itself() -> Rule {
 
 fn led(family: Family) -> SetName {
     SetName::hashed(family, "m", &["services that ipvs leads"])
+}
+
+/// The set of addresses and ports at which what a pod of this node sends is surely IPVS's, and goes to no program of the node.
+pub fn led_for_pods(family: Family) -> SetName {
+    SetName::hashed(family, "m", &["services that ipvs leads pods to"])
 }
 
 fn inside(family: Family) -> SetName {
@@ -173,12 +206,14 @@ pub(super) fn sets<'a>(
 ) -> BTreeMap<SetName, Arc<IpSet>> {
     let of_ports = |name| IpSet::new(name, family, SetKind::HashIpPort);
     let mut led = of_ports(led(family));
+    let mut pods = of_ports(led_for_pods(family));
     let mut inside = of_ports(inside(family));
     let mut outside = of_ports(outside(family));
     let mut virtuals = IpSet::new(virtuals(family), family, SetKind::HashIp);
     for part in parts {
         let ports = [
             (&mut led, &part.led),
+            (&mut pods, &part.pods),
             (&mut inside, &part.inside),
             (&mut outside, &part.outside),
         ];
@@ -191,7 +226,7 @@ pub(super) fn sets<'a>(
             .iter()
             .for_each(|address| virtuals.insert_ip(*address));
     }
-    [led, inside, outside, virtuals]
+    [led, pods, inside, outside, virtuals]
         .into_iter()
         .map(|set| (set.name().clone(), Arc::new(set)))
         .collect()

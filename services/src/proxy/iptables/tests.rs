@@ -1,5 +1,6 @@
 //! What the compiled chains do with a packet, against the rules' words; and that what is compiled hangs on what is alone.
 
+mod beside_policy;
 pub(crate) mod incremental;
 pub(crate) mod interpreter;
 pub(crate) mod reference;

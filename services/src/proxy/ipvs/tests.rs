@@ -71,6 +71,11 @@ fn every_frontend_is_a_door_and_node_ports_are_at_the_nodes_addresses() {
         "203.0.113.1:80",
     ];
     assert_eq!(doors, expected);
+    // What `portolan service show` counts.
+    let served = world.model.services().next().unwrap().1;
+    let counted = super::doors(served, &place().addresses);
+    let counted: BTreeSet<Door> = counted.into_iter().map(|(.., door)| door).collect();
+    assert!(counted.iter().eq(found.virtuals.keys()), "{counted:?}");
     // Rules 130, 131: the outside asks this node's alone, and the cluster all.
     let inside = &found.virtuals[&tcp("10.96.0.1:80")];
     assert_eq!(addresses_of(inside), ["10.1.0.1:8080", "10.1.0.2:8080"]);

@@ -231,7 +231,7 @@ proptest! {
 
     #[test]
     fn rules_125_to_136_every_sender_at_every_address_gets_what_the_rules_say(
-        specs in prop::collection::vec(spec(), 1..5), few_chains: bool, by_ipvs: bool
+        specs in prop::collection::vec(spec(), 1..5), few_chains: bool, by_ipvs: bool, pods_are_judged: bool, knows_pods: bool
     ) {
         let specs = different(specs);
         let mut options = options();
@@ -243,6 +243,10 @@ proptest! {
         if by_ipvs {
             options.leads = Leads::Ipvs;
             options.node_addresses = place().addresses;
+            options.pods_are_judged = pods_are_judged;
+            if knows_pods {
+                options.pod_networks = vec!["10.1.0.0/24".parse().unwrap()];
+            }
         }
         let compiler = compiled_with(&world, options.clone());
         let mut virtuals = ipvs::Compiler::new(ipvs::Scheduler::Rr, options);
