@@ -71,7 +71,7 @@ enum Compiler {
     Ipvs {
         compiler: iptables::Compiler,
         rules: Arc<ServiceRules>,
-        virtuals: ipvs::Compiler,
+        virtuals: Box<ipvs::Compiler>,
         desired: Arc<ipvs::Desired>,
     },
 }
@@ -102,7 +102,7 @@ impl Compiler {
                 Self::Ipvs {
                     compiler,
                     rules,
-                    virtuals: ipvs::Compiler::new(scheduler, options),
+                    virtuals: Box::new(ipvs::Compiler::new(scheduler, options)),
                     desired: Arc::default(),
                 }
             }

@@ -1,6 +1,9 @@
 //! Services by IPVS, with the driver that the common kernel lacks: who reaches what and is seen as whom, what a killed agent
-//! leaves, and connections over switches of the mode. One node; the host outside stands for another's pod, too.
+//! leaves, connections over switches of the mode, and what policy denies. One node; the host outside stands for another's pod, too.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+mod policy;
+mod sctp;
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -35,6 +38,8 @@ const OWN: [&str; 2] = ["10.96.0.12", "fd96::12"];
 const NOBODY: [&str; 2] = ["10.96.0.13", "fd96::13"];
 const LOCAL: [&str; 2] = ["10.96.0.14", "fd96::14"];
 const HERE: [&str; 2] = ["10.96.0.15", "fd96::15"];
+/// Its endpoint is the node itself.
+const HOST: [&str; 2] = ["10.96.0.16", "fd96::16"];
 /// Of `near`.
 const EXTERNAL: [&str; 2] = ["198.51.100.11", "2001:db8:5::11"];
 const BALANCED: [&str; 2] = ["203.0.113.11", "2001:db8:6::11"];
@@ -57,6 +62,7 @@ fn service(name: &str, [v4, v6]: [&str; 2], more: &str, ingress: &[&str]) -> Str
         port("tcp", "TCP", PORT, TELLS, &node_port),
         port("udp", "UDP", PORT, TELLS, &node_port),
         port("echo", "TCP", ECHO, reach::PORT, ""),
+        port("sctp", "SCTP", PORT, TELLS, &node_port),
     ];
     let ingress: Vec<_> = ingress
         .iter()
@@ -83,7 +89,7 @@ fn slices(name: &str, node: &str, addresses: &[IpAddr]) -> String {
 kind: EndpointSlice
 metadata: {{name: {name}-{}, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}
 addressType: {family}
-ports: [{{name: tcp, protocol: TCP, port: {TELLS}}}, {{name: udp, protocol: UDP, port: {TELLS}}}, {{name: echo, protocol: TCP, port: {}}}]
+ports: [{{name: tcp, protocol: TCP, port: {TELLS}}}, {{name: udp, protocol: UDP, port: {TELLS}}}, {{name: echo, protocol: TCP, port: {}}}, {{name: sctp, protocol: SCTP, port: {TELLS}}}]
 endpoints: [{{addresses: [\"{address}\"], nodeName: {node}, conditions: {{ready: true}}}}]
 ---
 ",
@@ -94,18 +100,34 @@ endpoints: [{{addresses: [\"{address}\"], nodeName: {node}, conditions: {{ready:
     addresses.iter().map(slice).collect()
 }
 
-/// Policy does not judge what IPVS leads: it is left out.
-fn start_agent(agent: &mut Agent, node: &Netns, mode: &str) {
-    agent.set_arguments(&["--proxy-mode", mode]);
+fn start_agent(agent: &mut Agent, node: &Netns, mode: &str, more: &[&str]) {
+    let mut words = vec!["--proxy-mode", mode];
+    words.extend(more);
+    agent.set_arguments(&words);
     agent.start(node).unwrap();
     agent.wait_synced().unwrap();
 }
 
+/// The namespace and its pods, that are told apart by labels.
+fn manifests() -> String {
+    let pod = |name: &str| {
+        format!(
+            "---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: shop, labels: {{app: {name}}}}}
+spec: {{nodeName: node1}}
+"
+        )
+    };
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
+    format!("{namespace}{}{}", pod("one"), pod("two"))
+}
+
 /// The node with two pods, and servers in each and outside.
 fn start() -> (OneNode, Vec<(Teller, Server)>) {
-    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
-    let flags = ["--proxy-mode", "ipvs"];
-    let mut lab = OneNode::start_with("vs", "cni,services", namespace, &flags).unwrap();
+    let (features, flags) = ("policy,cni,services", ["--proxy-mode", "ipvs"]);
+    let mut lab = OneNode::start_with("vs", features, &manifests(), &flags).unwrap();
     for name in ["one", "two"] {
         lab.attach("shop", name).unwrap();
     }
@@ -128,10 +150,12 @@ fn start() -> (OneNode, Vec<(Teller, Server)>) {
     text += &service("near", NEAR, &external, &BALANCED);
     text += &service("own", OWN, "", &[]);
     text += &service("nobody", NOBODY, "", &[]);
+    text += &service("host", HOST, "", &[]);
     text += &service("local", LOCAL, local, &[BALANCED_LOCAL]);
     let here = local.replace("32014", "32015");
     text += &service("here", HERE, &here, &[BALANCED_HERE]);
     text += &slices("far", "node2", &outside);
+    text += &slices("host", "node1", &[NODE.parse().unwrap()]);
     text += &slices("local", "node2", &outside);
     text += &slices("near", "node1", &lab.pods[1].addresses);
     text += &slices("here", "node1", &lab.pods[1].addresses);
@@ -308,12 +332,17 @@ fn talk_while(
 }
 
 /// Waits until rules and virtual services are of a mode.
-fn wait_for_mode(node: &Netns, is_ipvs: bool) {
+fn wait_for_mode(node: &Netns, mode: &str) {
+    let is_ipvs = mode == "ipvs";
     eventually(PATIENCE, "the mode", || -> Result<()> {
         let nat = node.run("iptables-save", &["-t", "nat"])?;
-        let is_by_chains = nat.contains("KUBE-SEP-") && nat.contains("near:echo -> ");
+        let is_by_chains = nat.contains("far:echo -> ");
         let is_ruled = nat.contains("led by IPVS");
-        ensure!(is_by_chains != is_ipvs && is_ruled == is_ipvs, "{nat}");
+        ensure!(is_by_chains == (mode == "iptables"), "{nat}");
+        ensure!(is_ruled == is_ipvs, "{nat}");
+        let tables = node.run("nft", &["list", "tables"])?;
+        let is_by_tables = tables.contains("portolan-services");
+        ensure!(is_by_tables == (mode == "nftables"), "{tables}");
         let services = node.run("ipvsadm", &["-L", "-n"])?;
         let near = services.contains(&format!("{}:{ECHO} rr", NEAR[0]));
         ensure!(near || !is_ipvs, "{services}");
@@ -322,16 +351,61 @@ fn wait_for_mode(node: &Netns, is_ipvs: bool) {
     .unwrap();
 }
 
+/// What the kernel has counted of a Service, by destination, too.
+fn are_counted(lab: &OneNode) {
+    // It adds up its processors' counts every two seconds.
+    eventually(PATIENCE, "counts", || -> Result<()> {
+        let said = lab
+            .agent
+            .verb(&["service", "show", "shop/near", "-o", "json"])?;
+        let said: serde_json::Value = serde_json::from_str(&said)?;
+        let counted = |what: &str, place: &str| {
+            let all = said["counters"].as_array().into_iter().flatten();
+            let mut found = all.filter(|one| one["what"] == what && one["place"] == place);
+            found.next().and_then(|one| one["connections"].as_u64())
+        };
+        for (near, address) in NEAR.iter().zip(&lab.pods[1].addresses) {
+            let endpoint = SocketAddr::new(*address, TELLS);
+            let place = format!("IPVS TCP {}", at(near, PORT));
+            let service = counted("shop/near:tcp cluster IP", &place);
+            let one = counted(&format!("shop/near:tcp cluster IP -> {endpoint}"), &place);
+            // A pod and the node asked it, and the outside.
+            ensure!(service == Some(3) && one == Some(3), "{said:#}");
+        }
+        let place = format!("IPVS UDP {NODE}:{NODE_PORT}");
+        let at_node = counted("shop/near:udp node port", &place);
+        // The outside and the node; chains lead the pod there.
+        ensure!(at_node == Some(2), "{said:#}");
+        Ok(())
+    })
+    .unwrap();
+    let table = lab.agent.verb(&["service", "show", "shop/near"]).unwrap();
+    assert!(table.contains("CONNECTIONS"), "{table}");
+}
+
+/// By SCTP from a pod, the node and outside, at a cluster IP and a node port.
+fn sctp_is_led(lab: &OneNode, listener: &sctp::Listener) {
+    let (pod, node, outside) = (&lab.pods[0].sandbox.netns, &lab.node, &lab.outside);
+    for to in NEAR {
+        listener.is_asked(pod, at(to, PORT));
+        listener.is_asked(node, at(to, PORT));
+    }
+    listener.is_asked(outside, at(NODE, NODE_PORT));
+    listener.is_asked(pod, at(NODE, NODE_PORT));
+    say("SCTP: 6 of 6 ways");
+}
+
 #[test]
 fn all_senders_are_led_by_ipvs_and_kills_and_switches_of_the_mode_cut_no_connection() {
     require_root!();
     let (mut lab, _servers) = start();
     say("started");
-    wait_for_mode(&lab.node, true);
+    wait_for_mode(&lab.node, "ipvs");
     let _of_the_node = Teller::start(&lab.node, TELLS).unwrap();
     let right = all_are_right(&lab);
     assert_eq!(right, 2 * (2 * 14 + 8) + 12);
     say(&format!("{right} of {right} ways to endpoints"));
+    are_counted(&lab);
     let own = own_addresses(&lab.node);
     let taken: Vec<IpAddr> = [FAR[0], FAR[1], EXTERNAL[0], BALANCED[1]]
         .map(|one| one.parse().unwrap())
@@ -340,6 +414,14 @@ fn all_senders_are_led_by_ipvs_and_kills_and_switches_of_the_mode_cut_no_connect
         taken.iter().all(|one| !own.contains(one)),
         "no interface has them"
     );
+
+    let (allowed, denied) = policy::is_judged(&mut lab);
+    assert_eq!((allowed, denied), (46, 28));
+    say(&format!(
+        "with policy: {allowed} answered that may, {denied} not answered that may not"
+    ));
+    let sctp = sctp::Listener::start(&lab.pods[1].sandbox.netns, &lab.pods[1].addresses);
+    sctp_is_led(&lab, &sctp);
 
     let OneNode {
         agent,
@@ -361,17 +443,20 @@ fn all_senders_are_led_by_ipvs_and_kills_and_switches_of_the_mode_cut_no_connect
             seen(pod, at(FAR[0], PORT), Transport::Tcp).unwrap();
             seen(outside, at(NODE, NODE_PORT), Transport::Udp).unwrap();
         }
-        start_agent(agent, node, "ipvs");
-        wait_for_mode(node, true);
+        start_agent(agent, node, "ipvs", &[]);
+        wait_for_mode(node, "ipvs");
     });
     say(&format!(
         "killed and started: {killed} answered, {lost_killed} of 4 connections lost"
     ));
     let (switched, lost_switched) = talk_while(&ends, ANSWER, || {
-        for mode in ["iptables", "ipvs"] {
+        for mode in ["iptables", "nftables", "ipvs"] {
             agent.terminate().unwrap();
-            start_agent(agent, node, mode);
-            wait_for_mode(node, mode == "ipvs");
+            start_agent(agent, node, mode, &[]);
+            wait_for_mode(node, mode);
+            for to in [at(NEAR[0], PORT), at(NEAR[1], PORT)] {
+                sctp.is_asked(pod, to);
+            }
             seen(pod, at(FAR[0], PORT), Transport::Tcp).unwrap();
             seen(node, at(NEAR[0], PORT), Transport::Udp).unwrap();
             // Longer than it takes to look whether connections have ended.
