@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use encode::{Message, requests};
-pub use expr::{CtKey, Expr, MetaKey, PayloadBase, Register, Rule, SetRef, Verdict};
+pub use expr::{CtKey, Expr, MetaKey, PayloadBase, Register, Rule, Verdict};
 pub use plan::{Steps, TABLE, plan, rebuild, removal, repair};
 pub use read::{Counted, Reading, counters, element_request};
 
@@ -36,6 +36,12 @@ impl Name {
     /// `<prefix>-<16 hex>`: by what it is for. Parts are kept apart: `(a, bc)` is not `(ab, c)`.
     pub fn hashed<P: AsRef<[u8]>>(prefix: &'static str, parts: &[P]) -> Self {
         Self(format!("{prefix}-{}", short_hash(parts, 16)).into())
+    }
+
+    /// Words as they are, and numbers behind them, a dash before each.
+    pub fn numbered(words: &[&'static str], numbers: &[u32]) -> Self {
+        let numbers = numbers.iter().map(|number| format!("-{number}"));
+        Self((words.concat() + &numbers.collect::<String>()).into())
     }
 
     /// The name.
@@ -59,7 +65,7 @@ pub enum Type {
     Protocol,
     /// A port.
     Port,
-    /// A number that [`Expr::Numgen`] gave.
+    /// A number, such as [`Expr::Numgen`] gives.
     Number,
 }
 
@@ -67,11 +73,12 @@ impl Type {
     /// nft's number for it, by which people see values as what they are.
     fn number(self) -> u32 {
         match self {
-            Self::Number => 4,
             Self::Address(Family::V4) => 7,
             Self::Address(Family::V6) => 8,
             Self::Protocol => 12,
             Self::Port => 13,
+            // A mark: of nft's types that may stand beside others the one of four octets in the host's order.
+            Self::Number => 19,
         }
     }
 
@@ -160,6 +167,9 @@ pub struct Set {
     pub is_counted: bool,
     /// Packets add and renew its elements, which go after so long.
     pub timeout: Option<Duration>,
+    /// It is only asked about packets that another set has led so far: its new elements may come before those of others, in
+    /// transactions of their own. Such sets are in the first part.
+    pub is_behind: bool,
 }
 
 /// At most so many elements that packets made.
@@ -170,6 +180,8 @@ const MOST_OF_PACKETS: u32 = 65_536;
 pub enum Value {
     /// Nothing.
     None,
+    /// Nothing; people are told whose it is.
+    Noted(Note),
     /// Values.
     Values(Octets),
     /// It goes on in a chain.
@@ -216,7 +228,7 @@ pub struct Chain {
 pub struct Part {
     /// Sets.
     pub sets: BTreeMap<Name, Set>,
-    /// Chains; they lead to chains of this part or of the first.
+    /// Chains; they lead to those of any part.
     pub chains: BTreeMap<Name, Chain>,
     /// Elements by set and key.
     pub elements: BTreeMap<(Name, Octets), Value>,

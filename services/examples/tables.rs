@@ -1,5 +1,5 @@
 //! What many Services cost in the mode nftables, to the kernel: `cargo build --release -p services --example tables`, then
-//! `unshare -n target/release/examples/tables [N]`. It writes to the network namespace that it is started in, and takes all back.
+//! `unshare -n target/release/examples/tables [N [local]]`: with `local` each is a load balancer's with policy Local. It writes to the network namespace that it is started in, and takes all back.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -15,11 +15,11 @@ use std::time::Instant;
 use netfilter::nft::{Message, Parts, Reading, Steps, plan, removal, repair, requests};
 use netfilter::{Family, InterfaceName};
 use routes::{NfTables, NftRequest};
-use services::proxy::index::{Index, Touched};
+use services::proxy::index::{Index, Place};
 use services::proxy::model::Model;
 use services::proxy::nftables::{Compiler, Options};
 
-use objects::{service, slice};
+use objects::{balanced, service, slice};
 
 const FAMILY: Family = Family::V4;
 
@@ -83,11 +83,18 @@ impl Kernel {
 fn main() {
     let count = std::env::args().nth(1);
     let count = count.map_or(10_000, |text| text.parse().unwrap());
+    let is_local = std::env::args().nth(2).is_some_and(|word| word == "local");
+    let make = if is_local { balanced } else { service };
     let (mut index, mut model) = (Index::default(), Model::default());
-    let mut touched = Touched::new();
-    println!("{count} Services with 5 endpoints each");
+    // One endpoint of each is here, or none.
+    let mut touched = index.set_place(Place {
+        node: if is_local { "n0" } else { "other" }.to_owned(),
+        ..Place::default()
+    });
+    let kind = if is_local { "of policy Local " } else { "" };
+    println!("{count} Services {kind}with 5 endpoints each");
     for number in 0..count {
-        touched.extend(index.set_service(service(number)));
+        touched.extend(index.set_service(make(number)));
         touched.extend(index.set_slice(slice(number, 5)));
     }
     let changed = timed("model", || model.refresh(&index, &touched));
@@ -113,14 +120,18 @@ fn main() {
     assert!(more.is_empty());
     drop(read);
     for (what, endpoints, of) in [
-        ("one endpoint more", 6, 17),
-        ("another endpoint more", 6, 21),
-        ("the last endpoint gone", 0, 18),
-        ("an endpoint again", 5, 18),
+        ("one endpoint more", Some(6), 17),
+        ("another endpoint more", Some(6), 21),
+        ("the last endpoint gone", Some(0), 18),
+        ("an endpoint again", Some(5), 18),
+        ("a Service more", None, count),
     ] {
         let start = Instant::now();
         timed(&format!("{what}: model and tables"), || {
-            let touched = index.set_slice(slice(of, endpoints));
+            let touched = match endpoints {
+                Some(endpoints) => index.set_slice(slice(of, endpoints)),
+                None => index.set_service(make(of)),
+            };
             let changed = model.refresh(&index, &touched);
             compiler.update(&model, &changed);
         });

@@ -335,3 +335,31 @@ fn place(name: &str, node: Option<&Node>) -> Place {
         addresses,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use netfilter::InterfaceName;
+    use netfilter::nft::Name;
+
+    use super::*;
+
+    #[test]
+    fn rule_141_by_nftables_nothing_is_dropped_as_invalid_where_tcp_is_liberal() {
+        for tcp_is_liberal in [false, true] {
+            let options = Options {
+                tcp_is_liberal,
+                ..Options::new(InterfaceName::new("ptl").unwrap())
+            };
+            let compiler = Compiler::new(ProxyMode::Nftables, Scheduler::Rr, options);
+            let Compiler::Nftables(compiler) = compiler else {
+                panic!("another mode");
+            };
+            let forward = Name::fixed("forward");
+            for family in Family::ALL {
+                let mut parts = compiler.parts(family).values();
+                let drops = parts.any(|part| part.chains.contains_key(&forward));
+                assert_eq!(drops, !tcp_is_liberal);
+            }
+        }
+    }
+}

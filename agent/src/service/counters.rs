@@ -28,29 +28,29 @@ pub(super) async fn of_iptables(service: String) -> Result<Vec<CounterView>, Str
     counted.await.map_err(|error| error.to_string())
 }
 
-/// Of the elements of our tables' maps that lead to a Service: the flows that each led.
+/// Of the elements of our tables' sets by which a Service is asked: the flows that each let in.
 ///
 /// # Errors
 /// If they cannot be read.
 pub(super) async fn of_nftables(served: &Served) -> Result<Vec<CounterView>, String> {
-    let doors = nftables::doors(served);
+    let asked = nftables::asked_at(served);
     let mut found = Vec::new();
     for (family, kind) in [(Family::V4, "ip"), (Family::V6, "ip6")] {
-        for map in [nftables::SERVICES, nftables::NODE_PORTS] {
-            let is_here = |frontend: &Frontend, of: &str| frontend.family == family && of == map;
-            let here = doors
+        for set in [nftables::SERVICES, nftables::NODE_PORTS] {
+            let is_here = |frontend: &Frontend, of: &str| frontend.family == family && of == set;
+            let here = asked
                 .iter()
                 .filter(|(_, frontend, of, _)| is_here(frontend, of));
             let here: Vec<_> = here.collect();
             if here.is_empty() {
                 continue;
             }
-            let counted = counted(family, map).await;
+            let counted = counted(family, set).await;
             for one in counted.map_err(|error| error.to_string())? {
-                let door = here.iter().find(|(_, _, _, key)| *key == one.key);
-                found.extend(door.map(|(port, frontend, ..)| CounterView {
+                let asked = here.iter().find(|(_, _, _, key)| *key == one.key);
+                found.extend(asked.map(|(port, frontend, ..)| CounterView {
                     what: format!("{} {}", port.name, words::kind(frontend.kind)),
-                    place: format!("map {kind} {TABLE} {map}"),
+                    place: format!("set {kind} {TABLE} {set}"),
                     packets: one.packets,
                     octets: one.bytes,
                     connections: None,

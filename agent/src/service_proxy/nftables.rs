@@ -168,12 +168,12 @@ impl Writer {
     }
 }
 
-/// How often each element of a map of ours was found.
+/// How often each element of a set of ours was found.
 ///
 /// # Errors
-/// If the kernel cannot be asked, or has no such map.
-pub(crate) async fn counted(family: Family, map: &'static str) -> Result<Vec<nft::Counted>, Error> {
-    let asked = request(nft::element_request(family, &nft::Name::fixed(map)));
+/// If the kernel cannot be asked, or has no such set.
+pub(crate) async fn counted(family: Family, set: &'static str) -> Result<Vec<nft::Counted>, Error> {
+    let asked = request(nft::element_request(family, &nft::Name::fixed(set)));
     let answers = NfTables::open()?.dump(asked).await?;
     let counted = answers.iter().flat_map(|(_, body)| nft::counters(body));
     Ok(counted.collect())

@@ -1,6 +1,6 @@
 //! The octets of requests to nf_tables (linux/netfilter/nf_tables.h): typed values in, attributes out.
 
-use super::expr::{CtKey, Expr, MetaKey, PayloadBase, Register, Rule, SetRef, Verdict};
+use super::expr::{CtKey, Expr, MetaKey, PayloadBase, Register, Rule, Verdict};
 use super::plan::TABLE;
 use super::{Chain, Data, Hook, HookPoint, MOST_OF_PACKETS, Name, Octets, Set, Type, Value};
 use crate::names::{Family, short_hash};
@@ -25,7 +25,6 @@ const NLM_F_APPEND: u16 = 0x800;
 /// The attribute holds others.
 const NESTED: u16 = 0x8000;
 pub(super) const SET_ANONYMOUS: u32 = 1;
-const SET_CONSTANT: u32 = 2;
 pub(super) const SET_MAP: u32 = 8;
 pub(super) const SET_TIMEOUT: u32 = 0x10;
 const SET_EVAL: u32 = 0x20;
@@ -33,12 +32,12 @@ const SET_EVAL: u32 = 0x20;
 pub(super) const DATA_VERDICT: u32 = 0xffff_ff00;
 /// NFT_GOTO.
 pub(super) const GOTO: u32 = 0xffff_fffc;
-/// One attribute holds 65,535 octets: so many elements of any kind fit.
-const ELEMENTS_PER_MESSAGE: usize = 400;
+/// One attribute holds 65,535 octets: no element takes what is left beyond these.
+const ELEMENTS_PER_MESSAGE: usize = 60_000;
 /// What people don't see of a rule: its hash, by which it is known again.
 pub(super) const HASH_OF_RULE: u8 = 179;
 /// In the octets for the user-space side of a table, chain or rule: a comment.
-const COMMENT: u8 = 0;
+pub(super) const COMMENT: u8 = 0;
 
 /// One request: what it asks nf_tables for, and its body from `struct nfgenmsg` on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -249,11 +248,8 @@ fn joined(types: &[Type]) -> u32 {
         .fold(0, |number, kind| number << 6 | kind.number())
 }
 
-fn set_body(writer: &mut Writer, name: &str, set: &Set, anonymous: Option<(u32, usize)>) {
-    let (mut flags, key, data) = shape(set);
-    if anonymous.is_some() {
-        flags |= SET_ANONYMOUS | SET_CONSTANT;
-    }
+fn set_body(writer: &mut Writer, name: &str, set: &Set) {
+    let (flags, key, data) = shape(set);
     writer.text(2, name);
     writer.word(3, flags);
     writer.word(4, joined(&set.key));
@@ -269,22 +265,12 @@ fn set_body(writer: &mut Writer, name: &str, set: &Set, anonymous: Option<(u32, 
             writer.word(7, data);
         }
     }
-    let (id, size) = anonymous.unwrap_or((0, 0));
-    writer.word(10, id);
-    let size = match set.timeout {
-        Some(_) => MOST_OF_PACKETS,
-        None => u32::try_from(size).unwrap_or_default(),
-    };
-    if size > 0 {
-        writer.nest(9, |writer| writer.word(1, size));
-    }
+    // Sets have numbers within a transaction: ours are asked for by their names.
+    writer.word(10, 0);
     if let Some(timeout) = set.timeout {
+        writer.nest(9, |writer| writer.word(1, MOST_OF_PACKETS));
         let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         writer.octets(11, &milliseconds.to_be_bytes());
-    }
-    if set.key == [Type::Number] {
-        // The key's octets stand in the host's order.
-        writer.octets(13, &user_data(0, &1_u32.to_ne_bytes()));
     }
     if set.is_counted {
         writer.nest(17, |writer| {
@@ -299,7 +285,7 @@ fn set_body(writer: &mut Writer, name: &str, set: &Set, anonymous: Option<(u32, 
 
 pub(super) fn new_set(family: Family, name: &Name, set: &Set) -> Message {
     let mut writer = Writer::of_table(family);
-    set_body(&mut writer, name.as_str(), set, None);
+    set_body(&mut writer, name.as_str(), set);
     writer.message(NEWSET, NLM_F_CREATE)
 }
 
@@ -307,123 +293,60 @@ pub(super) fn new_set(family: Family, name: &Name, set: &Set) -> Message {
 pub(super) fn elements<'a>(
     family: Family,
     kind: u8,
-    set: (&str, u32),
+    set: &str,
     elements: impl Iterator<Item = (&'a Octets, Option<&'a Value>)>,
 ) -> Vec<Message> {
-    let all: Vec<_> = elements.collect();
     let flags = if kind == NEWSETELEM { NLM_F_CREATE } else { 0 };
-    let chunks = all.chunks(ELEMENTS_PER_MESSAGE).map(|chunk| {
-        let mut writer = of_chain(family, set.0);
-        if set.1 > 0 {
-            writer.word(4, set.1);
-        }
+    let mut messages = Vec::new();
+    let mut elements = elements.peekable();
+    while elements.peek().is_some() {
+        let mut writer = of_chain(family, set);
         writer.nest(3, |writer| {
-            for (key, value) in chunk {
-                writer.nest(1, |writer| {
-                    writer.value(1, key.as_slice());
-                    match value {
-                        None | Some(Value::None) => {}
-                        Some(Value::Values(octets)) => writer.value(2, octets.as_slice()),
-                        Some(Value::Goto(chain)) => writer.verdict(2, GOTO, Some(chain)),
-                    }
-                });
+            while writer.out.len() < ELEMENTS_PER_MESSAGE
+                && let Some((key, value)) = elements.next()
+            {
+                writer.nest(1, |writer| write_element(writer, key, value));
             }
         });
-        writer.message(kind, flags)
-    });
-    chunks.collect()
-}
-
-/// Numbers that sets of single rules have within a transaction.
-#[derive(Debug, Default)]
-pub(super) struct SetIds(u32);
-
-impl SetIds {
-    /// Beyond those that these chains' rules need.
-    pub(super) fn beyond<'a>(chains: impl Iterator<Item = &'a Chain>) -> Self {
-        let exprs = chains.flat_map(|chain| chain.rules.iter().flatten());
-        let is_one = |expr: &&Expr| {
-            matches!(
-                expr,
-                Expr::Lookup {
-                    set: SetRef::Anonymous(..),
-                    ..
-                }
-            )
-        };
-        Self(u32::try_from(exprs.filter(is_one).count()).unwrap_or_default())
+        messages.push(writer.message(kind, flags));
     }
-}
-
-/// A rule at its chain's end, behind the sets that are its own.
-pub(super) fn new_rule(
-    family: Family,
-    chain: &Name,
-    rule: &Rule,
-    ids: &mut SetIds,
-) -> Vec<Message> {
-    let mut messages = Vec::new();
-    let first = ids.0;
-    for expr in rule {
-        if let Expr::Lookup {
-            set: SetRef::Anonymous(set, held),
-            ..
-        } = expr
-        {
-            ids.0 += 1;
-            let mut writer = Writer::of_table(family);
-            let name = anonymous_name(set);
-            set_body(&mut writer, name, set, Some((ids.0, held.len())));
-            messages.push(writer.message(NEWSET, NLM_F_CREATE));
-            let all = held.iter().map(|(key, value)| (key, Some(value)));
-            messages.extend(elements(family, NEWSETELEM, (name, ids.0), all));
-        }
-    }
-    let mut writer = of_chain(family, chain.as_str());
-    write_rule(&mut writer, rule, first);
-    writer.octets(7, &user_data(HASH_OF_RULE, hash(family, rule).as_bytes()));
-    messages.push(writer.message(NEWRULE, NLM_F_CREATE | NLM_F_APPEND));
     messages
 }
 
-fn anonymous_name(set: &Set) -> &'static str {
-    match set.data {
-        Data::None => "__set%d",
-        _ => "__map%d",
+fn write_element(writer: &mut Writer, key: &Octets, value: Option<&Value>) {
+    writer.value(1, key.as_slice());
+    match value {
+        None | Some(Value::None) => {}
+        Some(Value::Noted(note)) => writer.octets(6, &comment(note.as_str())),
+        Some(Value::Values(octets)) => writer.value(2, octets.as_slice()),
+        Some(Value::Goto(chain)) => writer.verdict(2, GOTO, Some(chain)),
     }
 }
 
-/// What a rule is known again by: all that it does, the elements of its own sets among it.
+/// A rule at its chain's end.
+pub(super) fn new_rule(family: Family, chain: &Name, rule: &Rule) -> Message {
+    let mut writer = of_chain(family, chain.as_str());
+    write_rule(&mut writer, rule);
+    writer.octets(7, &user_data(HASH_OF_RULE, hash(family, rule).as_bytes()));
+    writer.message(NEWRULE, NLM_F_CREATE | NLM_F_APPEND)
+}
+
+/// What a rule is known again by: all that it does.
 pub(super) fn hash(family: Family, rule: &Rule) -> String {
     let mut writer = Writer::new(family);
-    write_rule(&mut writer, rule, 0);
-    for expr in rule {
-        if let Expr::Lookup {
-            set: SetRef::Anonymous(set, held),
-            ..
-        } = expr
-        {
-            set_body(&mut writer, "", set, Some((0, held.len())));
-            for (key, value) in held.iter() {
-                writer.octets(1, key.as_slice());
-                if let Value::Values(octets) = value {
-                    writer.octets(2, octets.as_slice());
-                }
-            }
-        }
-    }
+    write_rule(&mut writer, rule);
     short_hash(&[writer.out], 16)
 }
 
-fn write_rule(writer: &mut Writer, rule: &Rule, mut id: u32) {
+fn write_rule(writer: &mut Writer, rule: &Rule) {
     writer.nest(4, |writer| {
         for expr in rule {
-            write_expr(writer, expr, &mut id);
+            write_expr(writer, expr);
         }
     });
 }
 
-fn write_expr(writer: &mut Writer, expr: &Expr, id: &mut u32) {
+fn write_expr(writer: &mut Writer, expr: &Expr) {
     match expr {
         Expr::Payload {
             base,
@@ -474,7 +397,13 @@ fn write_expr(writer: &mut Writer, expr: &Expr, id: &mut u32) {
             writer.value(4, mask);
             writer.value(5, xor);
         }),
-        Expr::Lookup { set, key, to } => write_lookup(writer, (set, *key), *to, id),
+        Expr::Lookup { set, key, to } => writer.expr("lookup", |writer| {
+            writer.text(1, set.as_str());
+            writer.register(2, *key);
+            if let Some(to) = to {
+                writer.register(3, *to);
+            }
+        }),
         Expr::Follow { map, key } => writer.expr("lookup", |writer| {
             writer.text(1, map.as_str());
             writer.register(2, *key);
@@ -532,28 +461,6 @@ fn write_act(writer: &mut Writer, expr: &Expr) {
         }),
         _ => {}
     }
-}
-
-fn write_lookup(
-    writer: &mut Writer,
-    (set, key): (&SetRef, Register),
-    to: Option<Register>,
-    id: &mut u32,
-) {
-    writer.expr("lookup", |writer| {
-        match set {
-            SetRef::Named(name) => writer.text(1, name.as_str()),
-            SetRef::Anonymous(set, _) => {
-                *id += 1;
-                writer.text(1, anonymous_name(set));
-                writer.word(4, *id);
-            }
-        }
-        writer.register(2, key);
-        if let Some(to) = to {
-            writer.register(3, to);
-        }
-    });
 }
 
 fn meta_number(key: MetaKey) -> u32 {

@@ -1,9 +1,6 @@
 //! Expressions: what a rule does, one step after the other, on sixteen registers of four octets.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use super::{Name, Octets, Set, Value};
+use super::{Name, Octets};
 use crate::names::Family;
 
 /// A register of four octets, from 0 to 15; what is longer goes on in the next ones.
@@ -50,15 +47,6 @@ pub enum Verdict {
     Goto(Name),
 }
 
-/// A set as a rule asks it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum SetRef {
-    /// One of the table.
-    Named(Name),
-    /// One of this rule alone, with all its elements.
-    Anonymous(Set, Arc<BTreeMap<Octets, Value>>),
-}
-
 /// A step.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Expr {
@@ -102,7 +90,7 @@ pub enum Expr {
     /// The rule ends here unless the set has the key; a map's value goes to a register.
     Lookup {
         /// The set.
-        set: SetRef,
+        set: Name,
         /// Where the key is.
         key: Register,
         /// Where the value goes; none of a set.

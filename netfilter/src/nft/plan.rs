@@ -1,11 +1,11 @@
 //! From what is there to what is wanted, as transactions: nobody sees half of one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::encode::{
-    self, DELSETELEM, Message, NEWSETELEM, SetIds, delete_chain, delete_set, delete_table,
-    elements, flush_chain, new_chain, new_rule, new_set, new_table,
+    self, DELSETELEM, Message, NEWSETELEM, delete_chain, delete_set, delete_table, elements,
+    flush_chain, new_chain, new_rule, new_set, new_table,
 };
 use super::read::Reading;
 use super::{Chain, Name, Octets, Part, Parts, Set, Value};
@@ -37,7 +37,7 @@ impl Steps {
 
 /// From parts that we wrote and that stand as we wrote them. A part that is the same allocation costs a comparison of pointers.
 pub fn plan(family: Family, held: &Parts, wanted: &Parts) -> Steps {
-    let mut changes = Changes::default();
+    let mut changes = Changes::of(wanted);
     let (mut old, mut new) = (held.iter().peekable(), wanted.iter().peekable());
     loop {
         let (before, after): (&Part, &Part) = match (old.peek(), new.peek()) {
@@ -66,6 +66,7 @@ pub fn plan(family: Family, held: &Parts, wanted: &Parts) -> Steps {
         };
         changes.add(before, after);
     }
+    changes.settle();
     changes.steps(family, Vec::new())
 }
 
@@ -98,14 +99,21 @@ pub fn repair(family: Family, read: &Reading, wanted: &Parts) -> Steps {
 /// What differs, by the order in which it is written.
 #[derive(Default)]
 struct Changes<'a> {
+    /// Sets whose new elements no packet asks before those of others are there.
+    behind: BTreeSet<&'a str>,
     new_sets: Vec<(&'a Name, &'a Set)>,
     new_chains: Vec<(&'a Name, &'a Chain)>,
     changed_chains: Vec<(&'a Name, &'a Chain)>,
+    /// New keys of sets that are behind others.
+    early_elements: Elements<'a>,
     gone_elements: BTreeMap<&'a str, Vec<&'a Octets>>,
-    new_elements: BTreeMap<&'a str, Vec<(&'a Octets, &'a Value)>>,
+    new_elements: Elements<'a>,
     gone_chains: Vec<&'a str>,
     gone_sets: Vec<&'a str>,
 }
+
+/// By their sets.
+type Elements<'a> = BTreeMap<&'a str, Vec<(&'a Octets, &'a Value)>>;
 
 static NOTHING: Part = Part {
     sets: BTreeMap::new(),
@@ -114,8 +122,18 @@ static NOTHING: Part = Part {
 };
 
 impl<'a> Changes<'a> {
+    /// None yet, on the way to this.
+    fn of(wanted: &'a Parts) -> Self {
+        let sets = wanted.values().next().map(|first| first.sets.iter());
+        let behind = sets.into_iter().flatten().filter(|(_, set)| set.is_behind);
+        Self {
+            behind: behind.map(|(name, _)| name.as_str()).collect(),
+            ..Self::default()
+        }
+    }
+
     fn all(wanted: &'a Parts) -> Self {
-        let mut changes = Self::default();
+        let mut changes = Self::of(wanted);
         for part in wanted.values() {
             changes.add(&NOTHING, part);
         }
@@ -148,16 +166,38 @@ impl<'a> Changes<'a> {
             }
         }
         for (key, value) in &after.elements {
-            if before.elements.get(key) != Some(value) {
-                let of_set = self.new_elements.entry(key.0.as_str()).or_default();
-                of_set.push((&key.1, value));
+            let held = before.elements.get(key);
+            if held != Some(value) {
+                self.add_element((key.0.as_str(), &key.1), value, held.is_some());
             }
         }
     }
 
+    /// A key that one part gives up and another takes is no new one: it is asked.
+    fn settle(&mut self) {
+        for (set, all) in &mut self.early_elements {
+            let gone = self.gone_elements.get(set);
+            let gone: BTreeSet<&Octets> = gone.into_iter().flatten().copied().collect();
+            if !gone.is_empty() {
+                let (asked, new) = all.drain(..).partition(|(key, _)| gone.contains(key));
+                let asked: Vec<_> = asked;
+                *all = new;
+                self.new_elements.entry(set).or_default().extend(asked);
+            }
+        }
+    }
+
+    fn add_element(&mut self, (set, key): (&'a str, &'a Octets), value: &'a Value, is_held: bool) {
+        let all = match self.behind.contains(set) && !is_held {
+            true => &mut self.early_elements,
+            false => &mut self.new_elements,
+        };
+        all.entry(set).or_default().push((key, value));
+    }
+
     /// `None` if a set or a place where the kernel asks is another than wanted: those cannot be changed.
     fn of_read(family: Family, read: &'a Reading, wanted: &'a Parts) -> Option<Self> {
-        let mut changes = Self::default();
+        let mut changes = Self::of(wanted);
         let (mut sets, mut chains) = (read.sets.clone(), read.chains.clone());
         let mut elements: BTreeMap<(&str, &Octets), &Value> = BTreeMap::new();
         for (set, held) in &read.elements {
@@ -193,8 +233,7 @@ impl<'a> Changes<'a> {
                     let of_set = changes.gone_elements.entry(set.as_str()).or_default();
                     of_set.push(key);
                 }
-                let of_set = changes.new_elements.entry(set.as_str()).or_default();
-                of_set.push((key, value));
+                changes.add_element((set.as_str(), key), value, held.is_some());
             }
         }
         for (set, key) in elements.into_keys() {
@@ -209,34 +248,29 @@ impl<'a> Changes<'a> {
 
     /// What is new and not reached yet, in pieces that need not be one transaction.
     fn unreached(&self, family: Family) -> Vec<Vec<Message>> {
-        let mut ids = SetIds::default();
         let mut pieces = Vec::new();
         let sets = self.new_sets.iter();
         pieces.extend(sets.map(|(name, set)| vec![new_set(family, name, set)]));
         let chains = self.new_chains.iter();
         pieces.extend(chains.map(|(name, chain)| vec![new_chain(family, name, chain)]));
         let chains = self.new_chains.iter();
-        pieces.extend(chains.map(|(name, chain)| rules(family, name, chain, &mut ids)));
+        pieces.extend(chains.map(|(name, chain)| rules(family, name, chain)));
+        pieces.extend(new_elements(family, &self.early_elements).map(|one| vec![one]));
         pieces
     }
 
     /// What packets notice.
     fn reached(&self, family: Family) -> Vec<Message> {
-        // Apart from the numbers of what is new.
-        let mut ids = SetIds::beyond(self.new_chains.iter().map(|(_, chain)| *chain));
         let mut messages = Vec::new();
         for (name, chain) in &self.changed_chains {
             messages.push(flush_chain(family, name.as_str()));
-            messages.extend(rules(family, name, chain, &mut ids));
+            messages.extend(rules(family, name, chain));
         }
         for (set, keys) in &self.gone_elements {
             let keys = keys.iter().map(|key| (*key, None));
-            messages.extend(elements(family, DELSETELEM, (set, 0), keys));
+            messages.extend(elements(family, DELSETELEM, set, keys));
         }
-        for (set, all) in &self.new_elements {
-            let all = all.iter().map(|(key, value)| (*key, Some(*value)));
-            messages.extend(elements(family, NEWSETELEM, (set, 0), all));
-        }
+        messages.extend(new_elements(family, &self.new_elements));
         let gone = self.gone_chains.iter();
         messages.extend(gone.map(|name| flush_chain(family, name)));
         let gone = self.gone_chains.iter();
@@ -278,9 +312,14 @@ impl<'a> Changes<'a> {
     }
 }
 
-fn rules(family: Family, name: &Name, chain: &Chain, ids: &mut SetIds) -> Vec<Message> {
+fn rules(family: Family, name: &Name, chain: &Chain) -> Vec<Message> {
     let rules = chain.rules.iter();
-    rules
-        .flat_map(|rule| new_rule(family, name, rule, ids))
-        .collect()
+    rules.map(|rule| new_rule(family, name, rule)).collect()
+}
+
+fn new_elements(family: Family, all: &Elements<'_>) -> impl Iterator<Item = Message> {
+    all.iter().flat_map(move |(set, all)| {
+        let all = all.iter().map(|(key, value)| (*key, Some(*value)));
+        elements(family, NEWSETELEM, set, all)
+    })
 }

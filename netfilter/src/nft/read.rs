@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::encode::{
-    DATA_VERDICT, GETSETELEM, GOTO, HASH_OF_RULE, Message, NEWCHAIN, NEWRULE, NEWSET, NEWSETELEM,
-    SET_ANONYMOUS, SET_MAP, SET_TIMEOUT, Writer, hook_number, kind_of,
+    COMMENT, DATA_VERDICT, GETSETELEM, GOTO, HASH_OF_RULE, Message, NEWCHAIN, NEWRULE, NEWSET,
+    NEWSETELEM, SET_ANONYMOUS, SET_MAP, SET_TIMEOUT, Writer, hook_number, kind_of,
 };
 use super::{Hook, Name, Octets, TABLE, Value};
-use crate::names::Family;
+use crate::names::{Family, Note};
 
 /// Bytes of struct nfgenmsg.
 const NFGENMSG: usize = 4;
@@ -172,7 +172,8 @@ fn elements_of<'a>(attributes: &Attributes<'a>) -> impl Iterator<Item = Attribut
 fn element(one: &Attributes<'_>) -> Option<(Octets, Value)> {
     let key = Octets::from(Attributes(one.get(1)?).get(1)?);
     let Some(data) = one.get(2).map(Attributes) else {
-        return Some((key, Value::None));
+        let note = one.get(6).and_then(note_in);
+        return Some((key, note.map_or(Value::None, Value::Noted)));
     };
     let value = match (data.get(1), data.get(2).map(Attributes)) {
         (Some(octets), _) => Value::Values(Octets::from(octets)),
@@ -186,10 +187,21 @@ fn element(one: &Attributes<'_>) -> Option<(Octets, Value)> {
 }
 
 /// Our hash in what user space keeps with a rule.
-fn hash_in(mut data: &[u8]) -> Option<String> {
+fn hash_in(data: &[u8]) -> Option<String> {
+    kept(data, HASH_OF_RULE)
+}
+
+/// The words for people in what user space keeps with an element.
+fn note_in(data: &[u8]) -> Option<Note> {
+    let text = kept(data, COMMENT)?;
+    Some(Note::new(text.trim_end_matches('\0')))
+}
+
+/// A text of this kind in what user space keeps.
+fn kept(mut data: &[u8], wanted: u8) -> Option<String> {
     while let [kind, length, rest @ ..] = data {
         let value = rest.get(..usize::from(*length))?;
-        if *kind == HASH_OF_RULE {
+        if *kind == wanted {
             return String::from_utf8(value.to_vec()).ok();
         }
         data = rest.get(usize::from(*length)..)?;

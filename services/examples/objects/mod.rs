@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::Resource;
 use api::resources::{EndpointSlice, Service};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Number `n`, without its endpoints.
 pub(crate) fn service(number: usize) -> Arc<Service> {
@@ -16,10 +16,29 @@ pub(crate) fn service(number: usize) -> Arc<Service> {
             "ports": [{"name": "http", "port": 80}],
         },
     });
+    read(manifest)
+}
+
+fn read(manifest: Value) -> Arc<Service> {
     match api::parse("Service", "v1", manifest).unwrap() {
         Some((_, Resource::Service(service))) => Arc::from(service),
         other => panic!("{other:?}"),
     }
+}
+
+/// The same for a load balancer, with policy Local.
+#[allow(dead_code, reason = "not every measurement takes it")]
+pub(crate) fn balanced(number: usize) -> Arc<Service> {
+    let (high, low) = (number / 250, number % 250 + 1);
+    read(json!({
+        "metadata": {"namespace": "shop", "name": format!("s{number}")},
+        "spec": {
+            "type": "LoadBalancer", "externalTrafficPolicy": "Local",
+            "clusterIPs": [format!("10.96.{high}.{low}")],
+            "ports": [{"name": "http", "port": 80, "nodePort": 30_000 + number}],
+        },
+        "status": {"loadBalancer": {"ingress": [{"ip": format!("198.18.{high}.{low}")}]}},
+    }))
 }
 
 /// Its slice with so many endpoints, each on another node.

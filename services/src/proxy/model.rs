@@ -20,7 +20,7 @@ use super::health::HealthCheck;
 use super::index::{Index, Touched};
 
 /// What becomes of a packet that opens a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Answer {
     /// It goes to one of the endpoints.
     Forward {
@@ -45,7 +45,7 @@ pub enum Scope {
 }
 
 /// An answer for each kind of sender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Answers {
     /// This node's pods.
     pub own_pod: Answer,

@@ -1,14 +1,17 @@
-//! The model as nftables: one look into a map leads a packet to its Service, however many there are.
+//! The model as nftables: a few looks into sets and maps lead a packet to its endpoint, however many Services there are.
 //!
 //! ```text
-//! nat prerouting, output ─► services: address . protocol . port ─► svc-… (cluster IP), ext-… (from outside), fw-… (ranges), refuse, drop
-//!                        ├► node-ports: protocol . port, at the node's own addresses ─► ext-…
+//! nat prerouting, output ─► services: address . protocol . port (counts) ─► doors: the same to a chain
+//!                        ├► node-ports: protocol . port, at the node's own addresses (counts) ─► doors: with the unspecified address
 //!                        └► cluster-ips: a port that no Service has is refused
-//!      svc-…, ext-… ─ the mark, by who sends ─► a chance number ─► DNAT; eps-…, epl-… where several lead to the same endpoints
+//!      to-… ─ the mark, by who sends ─► one-of-N ─ a chance number ─► endpoints-N: address . protocol . port . number ─► DNAT
 //! nat postrouting: the mark is cleared, what bore it and who asks himself gets the node's address
 //! ```
+//! Chains to-… and one-of-… are shared by all Services with as many endpoints: such a Service is elements alone, and a change of it
+//! is, too. Rules of its own has one with source ranges (fw-…) or with affinity (svc-…, ext-…, eps-…, epl-…).
 
 mod base;
+mod door;
 mod port;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +23,8 @@ use netfilter::nft::{Name, Octets, Part, Parts, Value};
 use netfilter::{Family, InterfaceName};
 
 pub use self::base::{NODE_PORTS, SERVICES};
-pub use self::port::doors;
+use self::door::Door;
+pub use self::port::asked_at;
 use super::index::Touched;
 use super::model::{Model, Served};
 
@@ -50,21 +54,31 @@ impl Options {
     }
 }
 
-/// What every table starts with.
+/// What every table starts with, and chains that Services share.
 const BASE: &str = "";
-/// Elements that several Services may want. No Service is named so.
+/// What starts the names of parts with elements that several Services may want. No Service is named so.
 const SHARED: &str = "/shared";
 
 /// A set and a key in it.
 type Element = (Name, Octets);
+/// Which of the parts with shared elements it is in: a change of one makes not all of them anew.
+type Bucket = u8;
+
+/// What several Services may want.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wanted {
+    Element(Element),
+    Door(Door),
+}
 
 /// One family's table, and who wants what several may want.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Compiled {
     family: Family,
     parts: Arc<Parts>,
-    wanted: BTreeMap<NamespacedName, BTreeSet<Element>>,
-    shared: BTreeMap<Element, usize>,
+    wanted: BTreeMap<NamespacedName, BTreeSet<Wanted>>,
+    shared: BTreeMap<Bucket, BTreeMap<Element, usize>>,
+    doors: BTreeMap<Door, usize>,
 }
 
 /// Compiles what changed; what did not change stays the same allocation, so that a plan compares pointers.
@@ -84,6 +98,7 @@ impl Compiler {
                 parts: Arc::new([(Arc::from(BASE), base)].into()),
                 wanted: BTreeMap::new(),
                 shared: BTreeMap::new(),
+                doors: BTreeMap::new(),
             }
         });
         Self { options, families }
@@ -110,25 +125,31 @@ impl Compiler {
 #[derive(Default)]
 struct Made {
     part: Part,
-    shared: BTreeSet<Element>,
+    shared: BTreeSet<Wanted>,
 }
 
 impl Compiled {
     fn update(&mut self, model: &Model, changed: &Touched, options: &Options) {
-        let mut is_shared_changed = false;
+        let mut news = News::default();
         for name in changed {
             let served = model.service(name).map(AsRef::as_ref);
             let made = served.map_or_else(Made::default, |served| self.made(served, options));
-            is_shared_changed |= self.share(name, made.shared);
+            self.share(name, made.shared, &mut news);
             self.put(&name.to_string(), made.part);
         }
-        if is_shared_changed {
-            let elements = self.shared.keys().map(|key| (key.clone(), Value::None));
+        for bucket in news.buckets {
+            let held = self.shared.get(&bucket).into_iter().flatten();
+            let elements = held.map(|(key, _)| (key.clone(), Value::None));
             let part = Part {
                 elements: elements.collect(),
                 ..Part::default()
             };
-            self.put(SHARED, part);
+            self.put(&format!("{SHARED}/{bucket:02x}"), part);
+        }
+        if news.has_doors {
+            let mut part = base::part(self.family, options);
+            door::add(&mut part, self.family, self.doors.keys(), options);
+            self.put(BASE, part);
         }
     }
 
@@ -155,29 +176,68 @@ impl Compiled {
         }
     }
 
-    /// Counts who wants what several may want; true if there is another element now, or one less.
-    fn share(&mut self, name: &NamespacedName, wanted: BTreeSet<Element>) -> bool {
+    /// Counts who wants what several may want; tells where something is wanted now, or no more.
+    fn share(&mut self, name: &NamespacedName, wanted: BTreeSet<Wanted>, news: &mut News) {
         let old = self.wanted.remove(name).unwrap_or_default();
-        let mut is_changed = false;
-        for element in wanted.difference(&old) {
-            let count = self.shared.entry(element.clone()).or_default();
-            *count += 1;
-            is_changed |= *count == 1;
+        for one in wanted.difference(&old) {
+            match one {
+                Wanted::Door(door) => news.has_doors |= count(&mut self.doors, door, true),
+                Wanted::Element(element) => {
+                    let of_bucket = self.shared.entry(bucket(element)).or_default();
+                    if count(of_bucket, element, true) {
+                        news.buckets.insert(bucket(element));
+                    }
+                }
+            }
         }
-        for element in old.difference(&wanted) {
-            if let Some(count) = self.shared.get_mut(element) {
-                *count -= 1;
-                if *count == 0 {
-                    self.shared.remove(element);
-                    is_changed = true;
+        for one in old.difference(&wanted) {
+            match one {
+                Wanted::Door(door) => news.has_doors |= count(&mut self.doors, door, false),
+                Wanted::Element(element) => {
+                    let of_bucket = self.shared.entry(bucket(element)).or_default();
+                    if count(of_bucket, element, false) {
+                        news.buckets.insert(bucket(element));
+                    }
+                    if of_bucket.is_empty() {
+                        self.shared.remove(&bucket(element));
+                    }
                 }
             }
         }
         if !wanted.is_empty() {
             self.wanted.insert(name.clone(), wanted);
         }
-        is_changed
     }
+}
+
+/// Which of what Services share changed.
+#[derive(Default)]
+struct News {
+    buckets: BTreeSet<Bucket>,
+    has_doors: bool,
+}
+
+/// By the key's last octet, which differs most: addresses of Services stand one behind the other.
+fn bucket((_, key): &Element) -> Bucket {
+    key.as_slice().last().copied().unwrap_or_default()
+}
+
+/// One more or less who wants something; true if it is the first, or was the last.
+fn count<K: Ord + Clone>(counts: &mut BTreeMap<K, usize>, of: &K, is_more: bool) -> bool {
+    if is_more {
+        let count = counts.entry(of.clone()).or_default();
+        *count += 1;
+        return *count == 1;
+    }
+    let Some(count) = counts.get_mut(of) else {
+        return false;
+    };
+    *count -= 1;
+    let is_last = *count == 0;
+    if is_last {
+        counts.remove(of);
+    }
+    is_last
 }
 
 #[cfg(test)]

@@ -170,9 +170,9 @@ fn a_live_switch_of_modes_loses_nothing_and_nftables_serves_every_way_and_mends_
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
     let counters = shown["counters"].as_array().unwrap();
     let led = |family: &str| {
-        let place = format!("map {family} portolan-services services");
-        let mut of_map = counters.iter().filter(|one| one["place"] == *place);
-        of_map.any(|one| one["packets"].as_u64() > Some(0))
+        let place = format!("set {family} portolan-services services");
+        let mut of_set = counters.iter().filter(|one| one["place"] == *place);
+        of_set.any(|one| one["packets"].as_u64() > Some(0))
     };
     assert!(led("ip") && led("ip6"), "{shown:#}");
     // Semantics 127: another port of a cluster IP is refused.
@@ -181,7 +181,8 @@ fn a_live_switch_of_modes_loses_nothing_and_nftables_serves_every_way_and_mends_
     assert_eq!(other, reach::Verdict::Refused);
     for damage in [
         "delete table ip portolan-services",
-        "flush map ip6 portolan-services services",
+        "flush set ip6 portolan-services services",
+        "flush map ip portolan-services doors",
         "flush chain ip portolan-services prerouting",
     ] {
         node.run("nft", &damage.split(' ').collect::<Vec<_>>())

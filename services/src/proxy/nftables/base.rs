@@ -1,20 +1,22 @@
 //! What is there without any Service: where the kernel asks, the maps, the mark; and the steps that rules are made of.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::LazyLock;
 
 use ipnet::IpNet;
 use netfilter::nft::{
     Chain, CtKey, Data, Expr, Hook, HookPoint, MetaKey, Name, Octets, Part, PayloadBase, Register,
-    Rule, Set, SetRef, Type, Verdict,
+    Rule, Set, Type, Verdict,
 };
 use netfilter::{Family, Note};
 
 use super::Options;
+use crate::proxy::model::Scope;
 
-/// The map of addresses, protocols and ports: each element counts the flows that it led.
+/// The set of addresses, protocols and ports: each element counts the flows that asked there.
 pub const SERVICES: &str = "services";
-/// The map of node ports, likewise.
+/// The set of node ports, likewise.
 pub const NODE_PORTS: &str = "node-ports";
 /// Before the address of the destination changes, and after iptables' own chains there: a port of the host is not a Service's, and
 /// while modes are switched the rules of iptables lead as long as they are there.
@@ -28,20 +30,54 @@ const STATUS_DNAT: u32 = 32;
 /// NF_CT_STATE_INVALID_BIT.
 const STATE_INVALID: u32 = 1;
 
+/// Names that many elements bear: one allocation each.
+struct Names {
+    services: Name,
+    node_ports: Name,
+    doors: Name,
+    firsts: Name,
+    local_firsts: Name,
+    cluster_ips: Name,
+    hairpin: Name,
+}
+
+static NAMES: LazyLock<Names> = LazyLock::new(|| Names {
+    services: Name::fixed(SERVICES),
+    node_ports: Name::fixed(NODE_PORTS),
+    doors: Name::fixed("doors"),
+    firsts: Name::fixed("first"),
+    local_firsts: Name::fixed("first-local"),
+    cluster_ips: Name::fixed("cluster-ips"),
+    hairpin: Name::fixed("hairpin"),
+});
+
 pub(super) fn services() -> Name {
-    Name::fixed(SERVICES)
+    NAMES.services.clone()
 }
 
 pub(super) fn node_ports() -> Name {
-    Name::fixed(NODE_PORTS)
+    NAMES.node_ports.clone()
+}
+
+/// Address, protocol and port (a node port has the unspecified address) to the chain that answers there.
+pub(super) fn doors() -> Name {
+    NAMES.doors.clone()
+}
+
+/// The map of what was asked to the first endpoint, and the chain that leads there.
+pub(super) fn firsts(scope: Scope) -> Name {
+    match scope {
+        Scope::Cluster => NAMES.firsts.clone(),
+        Scope::Local => NAMES.local_firsts.clone(),
+    }
 }
 
 pub(super) fn cluster_ips() -> Name {
-    Name::fixed("cluster-ips")
+    NAMES.cluster_ips.clone()
 }
 
 pub(super) fn hairpin() -> Name {
-    Name::fixed("hairpin")
+    NAMES.hairpin.clone()
 }
 
 pub(super) fn refuse() -> Name {
@@ -50,6 +86,14 @@ pub(super) fn refuse() -> Name {
 
 pub(super) fn drop() -> Name {
     Name::fixed("dropped")
+}
+
+/// What stands for the node's addresses in a node port's keys.
+pub(super) fn unspecified(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
 
 /// How many registers an address takes.
@@ -78,7 +122,7 @@ pub(super) fn address(family: Family, is_source: bool, to: Register) -> Expr {
     }
 }
 
-fn destination_port(to: Register) -> Expr {
+pub(super) fn destination_port(to: Register) -> Expr {
     Expr::Payload {
         base: PayloadBase::Transport,
         offset: 2,
@@ -206,6 +250,11 @@ pub(super) fn part(family: Family, options: &Options) -> Part {
             ),
         ),
     ]);
+    for scope in [Scope::Cluster, Scope::Local] {
+        let mut rules = to_endpoints(family, &[], &firsts(scope));
+        rules.push(vec![Expr::Verdict(Verdict::Drop)]);
+        chains.insert(firsts(scope), chain("", rules));
+    }
     if !options.tcp_is_liberal {
         // Semantics 141.
         let mut rule = has(Expr::Ct(CtKey::State, FIRST), STATE_INVALID);
@@ -222,38 +271,102 @@ pub(super) fn part(family: Family, options: &Options) -> Part {
 
 fn sets(family: Family) -> BTreeMap<Name, Set> {
     let address = Type::Address(family);
-    let map = |key: Vec<Type>| Set {
-        key,
-        data: Data::Verdict,
-        is_counted: true,
-        timeout: None,
-    };
+    let asked = vec![address, Type::Protocol, Type::Port];
     let set = |key: Vec<Type>| Set {
         key,
         data: Data::None,
         is_counted: false,
         timeout: None,
+        is_behind: false,
+    };
+    let counted = |key: Vec<Type>| Set {
+        is_counted: true,
+        ..set(key)
+    };
+    let doors_map = Set {
+        data: Data::Verdict,
+        is_behind: true,
+        ..set(asked.clone())
     };
     BTreeMap::from([
-        (services(), map(vec![address, Type::Protocol, Type::Port])),
-        (node_ports(), map(vec![Type::Protocol, Type::Port])),
+        (services(), counted(asked)),
+        (node_ports(), counted(vec![Type::Protocol, Type::Port])),
+        (doors(), doors_map),
+        (firsts(Scope::Cluster), of_endpoints(family, false)),
+        (firsts(Scope::Local), of_endpoints(family, false)),
         (cluster_ips(), set(vec![address])),
         (hairpin(), set(vec![address, address])),
     ])
 }
 
-/// A flow's first packet: to whom. One that is led or refused here goes no further in these rules.
-fn leads(family: Family, options: &Options) -> Vec<Rule> {
+/// Loads what was asked, from the first register on: of a node port the unspecified address.
+pub(super) fn asked(family: Family, is_node_port: bool) -> Vec<Expr> {
     let protocol = behind(family);
-    let mut rules = vec![vec![
-        address(family, false, FIRST),
+    let address = match is_node_port {
+        true => Expr::Load(Octets::new().address(unspecified(family)), FIRST),
+        false => address(family, false, FIRST),
+    };
+    vec![
+        address,
         Expr::Meta(MetaKey::Protocol, protocol),
         destination_port(Register(protocol.0 + 1)),
-        Expr::Follow {
-            map: services(),
-            key: FIRST,
-        },
-    ]];
+    ]
+}
+
+/// The map of what was asked, and with `is_numbered` the number of an endpoint, to that one's address and port.
+pub(super) fn of_endpoints(family: Family, is_numbered: bool) -> Set {
+    let address = Type::Address(family);
+    let mut key = vec![address, Type::Protocol, Type::Port];
+    key.extend(is_numbered.then_some(Type::Number));
+    Set {
+        key,
+        data: Data::Values(vec![address, Type::Port]),
+        is_counted: false,
+        timeout: None,
+        is_behind: true,
+    }
+}
+
+/// To what a map has for what was asked, and what `more` puts behind it: by an address of a Service, or by a node port.
+pub(super) fn to_endpoints(family: Family, more: &[Expr], map: &Name) -> Vec<Rule> {
+    let rule = |is_node_port: bool| {
+        let mut rule = asked(family, is_node_port);
+        rule.extend(more.iter().cloned());
+        rule.push(look_up(map.clone(), Some(FIRST)));
+        rule.push(Expr::Dnat {
+            family,
+            address: FIRST,
+            port: behind(family),
+        });
+        rule
+    };
+    vec![rule(false), rule(true)]
+}
+
+fn look_up(set: Name, to: Option<Register>) -> Expr {
+    Expr::Lookup {
+        set,
+        key: FIRST,
+        to,
+    }
+}
+
+/// What is asked is served: on to its door.
+fn follow(family: Family, is_node_port: bool) -> Vec<Expr> {
+    let mut steps = asked(family, is_node_port);
+    steps.push(Expr::Follow {
+        map: doors(),
+        key: FIRST,
+    });
+    steps
+}
+
+/// A flow's first packet: to whom. One that is led or refused here goes no further in these rules.
+fn leads(family: Family, options: &Options) -> Vec<Rule> {
+    let mut rule = asked(family, false);
+    rule.push(look_up(services(), None));
+    rule.extend(follow(family, false));
+    let mut rules = vec![rule];
     let ranges = options.node_port_addresses.iter();
     let ranges: Vec<&IpNet> = ranges
         .filter(|range| Family::of(range.addr()) == family)
@@ -266,11 +379,7 @@ fn leads(family: Family, options: &Options) -> Vec<Rule> {
     // Semantics 127: what reaches this and has a cluster IP asks for a port that no Service has there.
     rules.push(vec![
         address(family, false, FIRST),
-        Expr::Lookup {
-            set: SetRef::Named(cluster_ips()),
-            key: FIRST,
-            to: None,
-        },
+        look_up(cluster_ips(), None),
         Expr::Reject(family),
     ]);
     rules
@@ -290,7 +399,7 @@ fn to_node_ports(family: Family, more: Vec<Expr>) -> Rule {
             rule.extend([first_octet, is_not(&[127])]);
         }
         Family::V6 => {
-            let loopback = octets_of(std::net::Ipv6Addr::LOCALHOST.into());
+            let loopback = octets_of(Ipv6Addr::LOCALHOST.into());
             rule.extend([address(family, false, FIRST), is_not(&loopback)]);
         }
     }
@@ -298,11 +407,9 @@ fn to_node_ports(family: Family, more: Vec<Expr>) -> Rule {
     rule.extend([
         Expr::Meta(MetaKey::Protocol, FIRST),
         destination_port(Register(1)),
-        Expr::Follow {
-            map: node_ports(),
-            key: FIRST,
-        },
+        look_up(node_ports(), None),
     ]);
+    rule.extend(follow(family, true));
     rule
 }
 
@@ -316,11 +423,7 @@ fn masquerades(family: Family, options: &Options) -> Vec<Rule> {
     asks_itself.extend([
         address(family, true, FIRST),
         address(family, false, behind(family)),
-        Expr::Lookup {
-            set: SetRef::Named(hairpin()),
-            key: FIRST,
-            to: None,
-        },
+        look_up(hairpin(), None),
         Expr::Masquerade,
     ]);
     vec![marked, asks_itself]

@@ -1,17 +1,15 @@
-//! The chains of one port of a Service.
-
-use std::collections::BTreeMap;
-use std::sync::Arc;
+//! What one port of a Service adds: its elements; and chains of its own where it has source ranges or clients keep their endpoint.
 
 use api::resources::Protocol as Spoken;
-use netfilter::Protocol;
 use netfilter::nft::{
-    Data, Expr, MetaKey, Name, Octets, Register, Rule, Set, SetRef, Type, Value, Verdict,
+    Data, Expr, MetaKey, Name, Octets, Register, Rule, Set, Type, Value, Verdict,
 };
+use netfilter::{Note, Protocol};
 
-use super::{Made, Options, base};
+use super::door::{self, Door};
+use super::{Made, Options, Wanted, base};
 use crate::proxy::endpoints::Endpoint;
-use crate::proxy::model::{Answer, Answers, Frontend, FrontendKind, Scope, Served, ServicePort};
+use crate::proxy::model::{Answers, Frontend, FrontendKind, Scope, Served, ServicePort};
 use crate::proxy::protocol_word;
 
 fn protocol(of: Spoken) -> Protocol {
@@ -24,91 +22,73 @@ fn protocol(of: Spoken) -> Protocol {
 
 /// Adds a port to what its Service has.
 pub(super) fn add(made: &mut Made, port: &ServicePort, options: &Options) {
-    let maker = Maker::new(port, options);
-    let has = |is_inside: bool| {
-        let mut kinds = port.frontends.iter().map(|one| one.kind);
-        kinds.any(|kind| (kind == FrontendKind::ClusterIp) == is_inside)
+    let maker = Maker {
+        port,
+        options,
+        title: port.name.to_string(),
+        protocol: protocol(port.name.protocol),
     };
-    if has(true) && is_led(&port.internal) {
-        let rules = maker.door(&port.internal);
-        maker.put(made, "svc", "cluster IP", rules);
-    }
-    if has(false) && is_led(&port.external) {
-        let rules = maker.door(&port.external);
-        maker.put(made, "ext", "from outside", rules);
-        if maker.has_firewall() {
-            maker.put(made, "fw", "loadbalancer IP", maker.firewall());
-        }
-    }
-    for (scope, uses) in &maker.uses {
-        if *uses > 1 {
-            let (kind, note) = of_scope(*scope);
-            maker.put(made, kind, note, maker.endpoints(*scope));
-        }
-        for one in port.endpoints(*scope) {
-            // Who is on another node is masqueraded here anyway, or not led to itself.
-            if one.is_local || one.node.is_none() {
-                let address = one.address.ip();
-                let pair = Octets::new().address(address).address(address);
-                made.shared.insert((base::hairpin(), pair));
-            }
-        }
-    }
-    if port.affinity.is_some() && !maker.uses.is_empty() {
-        let clients = maker.clients();
-        made.part.sets.insert(maker.affinity(), clients);
-    }
     for frontend in &port.frontends {
         maker.lead(made, frontend);
     }
+    if port.affinity.is_some() {
+        maker.add_affinity(made);
+    }
 }
 
-/// Where a frontend stands: the map ([`base::SERVICES`] or [`base::NODE_PORTS`]), and its key there.
-fn door(protocol: Protocol, frontend: &Frontend) -> (&'static str, Octets) {
-    let (map, key) = match frontend.address {
+/// Where a frontend stands: the set ([`base::SERVICES`] or [`base::NODE_PORTS`]), and its key there.
+fn place(protocol: Protocol, frontend: &Frontend) -> (&'static str, Octets) {
+    let (set, key) = match frontend.address {
         Some(address) => (base::SERVICES, Octets::new().address(address)),
         None => (base::NODE_PORTS, Octets::new()),
     };
-    (map, key.protocol(protocol).port(frontend.port))
+    (set, key.protocol(protocol).port(frontend.port))
 }
 
-/// Each frontend of a Service, with the map and the key of the element that leads to it and counts the flows that it led.
-pub fn doors(served: &Served) -> Vec<(&ServicePort, &Frontend, &'static str, Octets)> {
-    let mut doors = Vec::new();
+/// Each frontend of a Service, with the set and the key of the element that counts the flows that asked there.
+pub fn asked_at(served: &Served) -> Vec<(&ServicePort, &Frontend, &'static str, Octets)> {
+    let mut all = Vec::new();
     for port in &served.ports {
         for frontend in &port.frontends {
-            let (map, key) = door(protocol(port.name.protocol), frontend);
-            doors.push((port, frontend, map, key));
+            let (set, key) = place(protocol(port.name.protocol), frontend);
+            all.push((port, frontend, set, key));
         }
     }
-    doors
+    all
 }
 
-/// Whether some sender is led somewhere.
-fn is_led(answers: &Answers) -> bool {
-    all(answers)
-        .into_iter()
-        .any(|answer| matches!(answer, Answer::Forward { .. }))
+fn words(kind: FrontendKind) -> &'static str {
+    match kind {
+        FrontendKind::ClusterIp => "cluster IP",
+        FrontendKind::LoadBalancer => "loadbalancer IP",
+        FrontendKind::ExternalIp => "external IP",
+        FrontendKind::NodePort => "node port",
+    }
 }
 
-fn all(answers: &Answers) -> [Answer; 3] {
-    [answers.own_pod, answers.node, answers.other]
+/// A kind of chain that one port alone has.
+#[derive(Clone, Copy)]
+enum Own {
+    /// Its cluster IP's.
+    Inside,
+    /// Its other frontends'.
+    Outside,
+    /// Its load balancer's.
+    Ranges,
+    /// Its endpoints.
+    Of(Scope),
 }
 
-/// Where all senders are led, if that is the same for all.
-fn common(answers: &Answers) -> Option<Scope> {
-    let scopes = all(answers).map(|answer| match answer {
-        Answer::Forward { to, .. } => Some(to),
-        Answer::Reject | Answer::Drop => None,
-    });
-    let [first, rest @ ..] = scopes;
-    first.filter(|_| rest.iter().all(|one| *one == first))
-}
-
-fn of_scope(scope: Scope) -> (&'static str, &'static str) {
-    match scope {
-        Scope::Cluster => ("eps", "endpoints"),
-        Scope::Local => ("epl", "local endpoints"),
+impl Own {
+    /// What starts the name, and what people are told.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Inside => ("svc", "cluster IP"),
+            Self::Outside => ("ext", "from outside"),
+            Self::Ranges => ("fw", "loadbalancer IP"),
+            Self::Of(Scope::Cluster) => ("eps", "endpoints"),
+            Self::Of(Scope::Local) => ("epl", "local endpoints"),
+        }
     }
 }
 
@@ -118,66 +98,78 @@ struct Maker<'a> {
     /// What people call it.
     title: String,
     protocol: Protocol,
-    /// How many rules lead to a scope's endpoints: to more than one they are a chain of their own.
-    uses: BTreeMap<Scope, usize>,
 }
 
-impl<'a> Maker<'a> {
-    fn new(port: &'a ServicePort, options: &'a Options) -> Self {
-        let mut uses = BTreeMap::new();
-        let mut asked: Vec<&Answers> = Vec::new();
-        let is_inside = |one: &Frontend| one.kind == FrontendKind::ClusterIp;
-        if port.frontends.iter().any(is_inside) {
-            asked.push(&port.internal);
+impl Maker<'_> {
+    fn word(&self) -> &'static str {
+        protocol_word(self.port.name.protocol)
+    }
+
+    fn name(&self, own: Own) -> Name {
+        Name::hashed(own.words().0, &[self.title.as_str(), self.word()])
+    }
+
+    fn put(&self, made: &mut Made, own: Own, rules: Vec<Rule>) {
+        let note = format!("{} {} {}", self.title, self.word(), own.words().1);
+        let chain = base::chain(&note, rules);
+        made.part.chains.insert(self.name(own), chain);
+    }
+
+    /// The elements of a frontend.
+    fn lead(&self, made: &mut Made, frontend: &Frontend) {
+        let family = self.port.family;
+        let (_, key) = place(self.protocol, frontend);
+        let address = frontend.address.unwrap_or(base::unspecified(family));
+        let asked = Octets::new().address(address).protocol(self.protocol);
+        let asked = asked.port(frontend.port);
+        let set = match frontend.address {
+            Some(_) => base::services(),
+            None => base::node_ports(),
+        };
+        let what = format!("{} {} {}", self.title, self.word(), words(frontend.kind));
+        let note = Value::Noted(Note::new(&what));
+        made.part.elements.insert((set, key), note);
+        if let (FrontendKind::ClusterIp, Some(address)) = (frontend.kind, frontend.address) {
+            let key = Octets::new().address(address);
+            let element = (base::cluster_ips(), key);
+            made.shared.insert(Wanted::Element(element));
         }
-        if !port.frontends.iter().all(is_inside) {
-            asked.push(&port.external);
-        }
-        for answers in asked {
-            if let Some(scope) = common(answers) {
-                *uses.entry(scope).or_default() += 1;
-                continue;
-            }
-            for answer in all(answers) {
-                if let Answer::Forward { to, .. } = answer {
-                    // A condition stands before it: it cannot go on in the same chain.
-                    *uses.entry(to).or_default() += 2;
-                }
-            }
-        }
-        Self {
-            port,
-            options,
-            title: port.name.to_string(),
-            protocol: protocol(port.name.protocol),
-            uses,
+        let door = Door::new(self.port.answers(frontend.kind), self.port);
+        let chain = self.chain(made, frontend.kind, door);
+        let element = (base::doors(), asked.clone());
+        made.part.elements.insert(element, Value::Goto(chain));
+        for scope in door.scopes() {
+            self.add_endpoints(made, (scope, door.count(scope)), &asked);
         }
     }
 
-    fn name(&self, kind: &'static str) -> Name {
-        let word = protocol_word(self.port.name.protocol);
-        Name::hashed(kind, &[self.title.as_str(), word])
-    }
-
-    fn put(&self, made: &mut Made, kind: &'static str, note: &str, rules: Vec<Rule>) {
-        let word = protocol_word(self.port.name.protocol);
-        let chain = base::chain(&format!("{} {word} {note}", self.title), rules);
-        made.part.chains.insert(self.name(kind), chain);
-    }
-
-    /// Whether some may not ask the load balancer's addresses.
-    fn has_firewall(&self) -> bool {
-        let is_balanced = |one: &Frontend| one.kind == FrontendKind::LoadBalancer;
-        !self.port.sources.is_empty() && self.port.frontends.iter().any(is_balanced)
+    /// Where packets to a frontend go: to a door that others share, or to chains of this port's own.
+    fn chain(&self, made: &mut Made, kind: FrontendKind, door: Door) -> Name {
+        let own = match kind {
+            _ if self.port.affinity.is_none() => None,
+            FrontendKind::ClusterIp => Some(Own::Inside),
+            _ => Some(Own::Outside),
+        };
+        let own = own.filter(|_| door.leads());
+        if own.is_none() && !door.is_fixed() {
+            made.shared.insert(Wanted::Door(door));
+        }
+        let to = own.map_or_else(|| door.name(), |own| self.name(own));
+        let is_ranged = kind == FrontendKind::LoadBalancer && !self.port.sources.is_empty();
+        if is_ranged && door.leads() {
+            self.put(made, Own::Ranges, self.ranges(&to));
+            return self.name(Own::Ranges);
+        }
+        to
     }
 
     /// Semantics 136.
-    fn firewall(&self) -> Vec<Rule> {
+    fn ranges(&self, to: &Name) -> Vec<Rule> {
         let ranges = self.port.sources.iter();
         let mut rules: Vec<Rule> = ranges
             .map(|range| {
                 let mut rule = base::is_in(range, true);
-                rule.push(Expr::Verdict(Verdict::Goto(self.name("ext"))));
+                rule.push(Expr::Verdict(Verdict::Goto(to.clone())));
                 rule
             })
             .collect();
@@ -185,110 +177,63 @@ impl<'a> Maker<'a> {
         rules
     }
 
-    /// The element by which a frontend is found.
-    fn lead(&self, made: &mut Made, frontend: &Frontend) {
-        let answers = self.port.answers(frontend.kind);
-        let chain = match (is_led(answers), frontend.kind) {
-            (false, _) if answers.other == Answer::Drop => base::drop(),
-            (false, _) => base::refuse(),
-            (true, FrontendKind::ClusterIp) => self.name("svc"),
-            (true, FrontendKind::LoadBalancer) if self.has_firewall() => self.name("fw"),
-            (true, _) => self.name("ext"),
-        };
-        let (map, key) = door(self.protocol, frontend);
-        let element = (Name::fixed(map), key);
-        made.part.elements.insert(element, Value::Goto(chain));
-        if let (FrontendKind::ClusterIp, Some(address)) = (frontend.kind, frontend.address) {
-            let key = Octets::new().address(address);
-            made.shared.insert((base::cluster_ips(), key));
+    /// Whom packets to a frontend may be led to.
+    fn add_endpoints(&self, made: &mut Made, (scope, count): (Scope, u32), asked: &Octets) {
+        let endpoints = self.port.endpoints(scope);
+        if self.port.affinity.is_none() {
+            let elements = &mut made.part.elements;
+            let map = door::endpoints(scope, count);
+            let each = (0..).zip(endpoints).map(|(number, one)| {
+                let key = asked.clone().number(number);
+                ((map.clone(), key), Value::Values(value(one)))
+            });
+            elements.extend(each);
+            let first = endpoints.first().map(|one| {
+                let key = (base::firsts(scope), asked.clone());
+                (key, Value::Values(value(one)))
+            });
+            elements.extend(first);
+        }
+        // Who is on another node is masqueraded here anyway, or not led to itself.
+        let may_ask_itself = |one: &&Endpoint| one.is_local || one.node.is_none();
+        for one in endpoints.iter().filter(may_ask_itself) {
+            let address = one.address.ip();
+            let pair = Octets::new().address(address).address(address);
+            let element = (base::hairpin(), pair);
+            made.shared.insert(Wanted::Element(element));
         }
     }
 
-    /// What becomes of a packet by who sent it.
-    fn door(&self, answers: &Answers) -> Vec<Rule> {
-        let mut rules = Vec::new();
-        if let Some(scope) = common(answers) {
-            rules.extend(self.marks(answers));
-            rules.extend(self.to(scope));
-            return rules;
+    /// Where clients keep their endpoints: the chains of this port, and the set of its clients.
+    fn add_affinity(&self, made: &mut Made) {
+        let is_inside = |one: &Frontend| one.kind == FrontendKind::ClusterIp;
+        let frontends = &self.port.frontends;
+        let mut asked: Vec<(Own, &Answers)> = Vec::new();
+        if frontends.iter().any(is_inside) {
+            asked.push((Own::Inside, &self.port.internal));
         }
-        let conditions = [self.of_pod(false), of_node(), Vec::new()];
-        for (condition, answer) in conditions.into_iter().zip(all(answers)) {
-            let mut rule = condition;
-            match answer {
-                Answer::Reject => rule.push(Expr::Reject(self.port.family)),
-                Answer::Drop => rule.push(Expr::Verdict(Verdict::Drop)),
-                Answer::Forward { to, masquerade } => {
-                    if masquerade {
-                        rule.extend(base::mark(self.options));
-                    }
-                    rule.push(Expr::Verdict(Verdict::Goto(self.name(of_scope(to).0))));
-                }
+        if !frontends.iter().all(is_inside) {
+            asked.push((Own::Outside, &self.port.external));
+        }
+        for (own, answers) in asked {
+            let door = Door::new(answers, self.port);
+            if !door.leads() {
+                continue;
             }
-            rules.push(rule);
-        }
-        rules
-    }
-
-    /// By an interface of our pods, or by none of them: the node's own packets came by none.
-    fn of_pod(&self, is_negated: bool) -> Vec<Expr> {
-        let prefix = self.options.pod_interfaces.as_str().as_bytes();
-        let compare = if is_negated { base::is_not } else { base::is };
-        vec![Expr::Meta(MetaKey::InputName, base::FIRST), compare(prefix)]
-    }
-
-    /// Marks those that are to get the node's address.
-    fn marks(&self, answers: &Answers) -> Vec<Rule> {
-        let is_marked = |answer: Answer| {
-            matches!(
-                answer,
-                Answer::Forward {
-                    masquerade: true,
-                    ..
-                }
-            )
-        };
-        let mark = |mut rule: Rule| {
-            rule.extend(base::mark(self.options));
-            rule
-        };
-        match all(answers).map(is_marked) {
-            [true, true, true] => vec![mark(Vec::new())],
-            [false, true, true] => vec![mark(self.of_pod(true))],
-            [of_pod, of_node_itself, of_others] => {
-                let mut rules = Vec::new();
-                if of_pod {
-                    rules.push(mark(self.of_pod(false)));
-                }
-                if of_node_itself {
-                    rules.push(mark(of_node()));
-                }
-                if of_others {
-                    let mut other = self.of_pod(true);
-                    other.push(Expr::Meta(MetaKey::Input, base::FIRST));
-                    other.push(base::is_not(&[0; 4]));
-                    rules.push(mark(other));
-                }
-                rules
+            let to = |scope| self.name(Own::Of(scope));
+            let rules = door::rules(door.answers(), self.port.family, self.options, &to);
+            self.put(made, own, rules);
+            for scope in door.scopes() {
+                self.put(made, Own::Of(scope), self.endpoints(scope));
             }
-        }
-    }
-
-    /// What leads to a scope's endpoints, at a chain's end.
-    fn to(&self, scope: Scope) -> Vec<Rule> {
-        match self.uses.get(&scope) {
-            Some(1) => self.endpoints(scope),
-            _ => vec![vec![Expr::Verdict(Verdict::Goto(
-                self.name(of_scope(scope).0),
-            ))]],
+            made.part.sets.insert(self.affinity(), self.clients());
         }
     }
 
     /// The set of clients, each with its endpoint: another time another set, for a set's own cannot be changed.
     fn affinity(&self) -> Name {
-        let word = protocol_word(self.port.name.protocol);
         let seconds = self.port.affinity.unwrap_or_default().as_secs().to_string();
-        Name::hashed("aff", &[self.title.as_str(), word, &seconds])
+        Name::hashed("aff", &[self.title.as_str(), self.word(), &seconds])
     }
 
     fn clients(&self) -> Set {
@@ -298,27 +243,19 @@ impl<'a> Maker<'a> {
             data: Data::None,
             is_counted: false,
             timeout: self.port.affinity,
+            is_behind: false,
         }
     }
 
-    /// Each endpoint with the same chance; or, where clients keep theirs, the last one first (semantics 137).
+    /// The client's last endpoint first; else each with the same chance (semantics 137). Where no client more can be remembered,
+    /// the same once more without that.
     fn endpoints(&self, scope: Scope) -> Vec<Rule> {
         let endpoints = self.port.endpoints(scope);
-        if endpoints.is_empty() {
-            return vec![vec![Expr::Reject(self.port.family)]];
-        }
-        let mut rules = Vec::new();
-        if self.port.affinity.is_some() {
-            rules.extend(endpoints.iter().map(|one| self.remembered(one)));
-            let left = (1..=endpoints.len()).rev();
-            let each = endpoints.iter().zip(left);
-            rules.extend(each.map(|(one, left)| self.remembering(one, left)));
-        }
-        // With affinity: where no client more can be remembered.
-        let [numgen, lookup] = self.choose(endpoints);
-        let mut rule = self.spoken();
-        rule.extend([numgen, lookup, self.dnat(base::FIRST)]);
-        rules.push(rule);
+        let left = || (1..=endpoints.len()).rev();
+        let each = || endpoints.iter().zip(left());
+        let mut rules: Vec<Rule> = endpoints.iter().map(|one| self.remembered(one)).collect();
+        rules.extend(each().map(|(one, left)| self.by_chance(one, left, true)));
+        rules.extend(each().map(|(one, left)| self.by_chance(one, left, false)));
         rules
     }
 
@@ -328,16 +265,6 @@ impl<'a> Maker<'a> {
             Expr::Meta(MetaKey::Protocol, base::FIRST),
             base::is(&[self.protocol.number()]),
         ]
-    }
-
-    /// To what stands there and behind it.
-    fn dnat(&self, address: Register) -> Expr {
-        let port = Register(address.0 + base::words(self.port.family));
-        Expr::Dnat {
-            family: self.port.family,
-            address,
-            port,
-        }
     }
 
     /// The client's address, and one endpoint behind it.
@@ -360,61 +287,44 @@ impl<'a> Maker<'a> {
         let mut rule = self.spoken();
         rule.extend(self.client_and(endpoint));
         rule.push(Expr::Lookup {
-            set: SetRef::Named(self.affinity()),
+            set: self.affinity(),
             key: base::FIRST,
             to: None,
         });
-        rule.extend(self.remember_and_lead());
+        rule.extend([self.remember(), self.dnat()]);
         rule
     }
 
-    /// To an endpoint, by a chance of one in so many: it is the client's then.
-    fn remembering(&self, endpoint: &Endpoint, left: usize) -> Rule {
+    /// To an endpoint, by a chance of one in so many; it is the client's then, if it is to be remembered.
+    fn by_chance(&self, endpoint: &Endpoint, left: usize, is_kept: bool) -> Rule {
         let mut rule = self.spoken();
         if left > 1 {
-            let left = u32::try_from(left).unwrap_or(u32::MAX);
-            rule.extend([Expr::Numgen(left, base::FIRST), base::is(&[0; 4])]);
+            let count = u32::try_from(left).unwrap_or(u32::MAX);
+            rule.extend([Expr::Numgen(count, base::FIRST), base::is(&[0; 4])]);
         }
         rule.extend(self.client_and(endpoint));
-        rule.extend(self.remember_and_lead());
+        rule.extend(is_kept.then(|| self.remember()));
+        rule.push(self.dnat());
         rule
     }
 
-    fn remember_and_lead(&self) -> [Expr; 2] {
-        let update = Expr::Update {
+    fn remember(&self) -> Expr {
+        Expr::Update {
             set: self.affinity(),
             key: base::FIRST,
-        };
-        [update, self.dnat(base::behind(self.port.family))]
+        }
     }
 
-    /// One of them, by chance.
-    fn choose(&self, endpoints: &[Endpoint]) -> [Expr; 2] {
-        let map = Set {
-            key: vec![Type::Number],
-            data: Data::Values(vec![Type::Address(self.port.family), Type::Port]),
-            is_counted: false,
-            timeout: None,
-        };
-        let numbered = (0..).zip(endpoints);
-        let all = numbered.map(|(number, one): (u32, _)| {
-            (Octets::new().number(number), Value::Values(value(one)))
-        });
-        let count = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
-        [
-            Expr::Numgen(count, base::FIRST),
-            Expr::Lookup {
-                set: SetRef::Anonymous(map, Arc::new(all.collect())),
-                key: base::FIRST,
-                to: Some(base::FIRST),
-            },
-        ]
+    /// To what stands behind the client's address.
+    fn dnat(&self) -> Expr {
+        let family = self.port.family;
+        let address = base::behind(family);
+        Expr::Dnat {
+            family,
+            address,
+            port: Register(address.0 + base::words(family)),
+        }
     }
-}
-
-/// The node's own packets came by no interface.
-fn of_node() -> Vec<Expr> {
-    vec![Expr::Meta(MetaKey::Input, base::FIRST), base::is(&[0; 4])]
 }
 
 fn value(endpoint: &Endpoint) -> Octets {

@@ -4,7 +4,7 @@ mod machine;
 
 use std::net::SocketAddr;
 
-use netfilter::nft::{Hook, plan};
+use netfilter::nft::{Hook, Message, plan};
 use proptest::prelude::*;
 
 use self::machine::Machine;
@@ -44,7 +44,10 @@ fn check_links(parts: &Parts) {
         Value::Goto(name) => Some(name),
         _ => None,
     }));
+    use crate::proxy::model::Scope::{Cluster, Local};
+    let firsts = [Cluster, Local].map(base::firsts);
     let shared = [base::refuse(), base::drop()];
+    asked.extend(&firsts);
     asked.extend(&shared);
     let there: BTreeSet<&Name> = chains()
         .filter(|(_, chain)| chain.hook.is_none())
@@ -117,7 +120,7 @@ proptest! {
 }
 
 #[test]
-fn rule_147_one_endpoint_more_changes_one_chain_and_all_else_is_the_same_allocation() {
+fn rule_147_a_change_of_endpoints_changes_elements_and_all_else_is_the_same_allocation() {
     use crate::proxy::tests::{Is, endpoint};
     let mut world = crate::proxy::iptables::tests::incremental::many(300);
     let mut compiler = compiled(&world);
@@ -126,17 +129,63 @@ fn rule_147_one_endpoint_more_changes_one_chain_and_all_else_is_the_same_allocat
     let endpoints: Vec<_> = (0..6)
         .map(|of| endpoint(&format!("10.{}.0.8", of + 1), "n2", Is::Ready))
         .collect();
-    let changed = world.endpoints("s7", &endpoints);
-    compiler.update(&world.model, &changed);
-    let after = compiler.parts(Family::V4);
-    let same = before.iter().filter(|(name, part)| {
-        let now = after.get(*name);
-        now.is_some_and(|now| Arc::ptr_eq(now, part))
-    });
-    assert_eq!(same.count(), before.len() - 1);
-    let steps = plan(Family::V4, &before, after);
-    // Its chain is emptied, and gets two rules and a map with its elements.
-    assert_eq!((steps.transactions.len(), steps.requests()), (1, 5));
+    let mut change = |of: &str, endpoints: &[serde_json::Value]| {
+        let before = compiler.parts(Family::V4).clone();
+        let changed = world.endpoints(of, endpoints);
+        compiler.update(&world.model, &changed);
+        let after = compiler.parts(Family::V4);
+        let same = before.iter().filter(|(name, part)| {
+            let now = after.get(*name);
+            now.is_some_and(|now| Arc::ptr_eq(now, part))
+        });
+        let steps = plan(Family::V4, &before, after);
+        assert_eq!(steps.transactions.len(), 1);
+        // What counts flows stays as it is, and counts on.
+        let counting = b"\x0d\0\x02\0services\0";
+        let is_counting = |message: &Message| {
+            let mut octets = message.body.windows(counting.len());
+            octets.any(|octets| octets == counting)
+        };
+        assert!(!steps.transactions[0].iter().any(is_counting));
+        (before.len() - same.count(), steps.requests())
+    };
+    // The first with six: a map, two chains with five rules, endpoints; its door and other endpoints go, its door comes.
+    assert_eq!(change("s7", &endpoints), (2, 12));
+    // Another finds those; its first endpoint is another, too.
+    assert_eq!(change("s8", &endpoints), (1, 6));
+    // One for another: it goes and comes.
+    let mut others = endpoints.clone();
+    others[2] = endpoint("10.3.0.9", "n2", Is::Ready);
+    assert_eq!(change("s8", &others), (1, 2));
+}
+
+/// The kernel asks chains as they were when the packet came, and elements as they are now.
+#[test]
+fn a_packet_between_two_states_is_led_to_the_first_endpoint_and_never_goes_on_as_it_came() {
+    let world = crate::proxy::iptables::tests::incremental::many(3);
+    let compiler = compiled(&world);
+    let packet = Packet {
+        source: "10.1.0.9".parse().unwrap(),
+        input: Some("ptl9"),
+        to: "10.96.0.2".parse().unwrap(),
+        port: 80,
+        protocol: netfilter::Protocol::Tcp,
+        remembered: None,
+    };
+    let led = |parts: &Parts| match Machine::new(parts).judge(&packet, None) {
+        Outcome::To(led) => led,
+        other => panic!("{other:?}"),
+    };
+    let all = led(compiler.parts(Family::V4));
+    assert_eq!(all.len(), 5);
+    let mut parts = Parts::clone(compiler.parts(Family::V4));
+    let service = Arc::make_mut(parts.get_mut("shop/s1").unwrap());
+    service
+        .elements
+        .retain(|(set, _), _| !set.as_str().starts_with("endpoints"));
+    let found = led(&parts);
+    let first = all.keys().next();
+    assert_eq!(found.keys().collect::<Vec<_>>(), [first.unwrap()]);
 }
 
 /// Semantics 126, 148: who is asked before whom.

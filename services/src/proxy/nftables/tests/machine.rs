@@ -192,26 +192,21 @@ impl<'a> Machine<'a> {
 
     fn look_up(
         &self,
-        set: &SetRef,
+        name: &Name,
         at: Register,
         to: Option<Register>,
         remembered: Option<SocketAddr>,
         state: &mut State,
     ) {
-        let found = match set {
-            SetRef::Anonymous(set, all) => all.get(&state.key(set, at)).cloned(),
-            SetRef::Named(name) => {
-                let key = self.key(name.as_str(), at, state);
-                if self.sets[name.as_str()].timeout.is_some() {
-                    let is_it = remembered.is_some_and(|one| {
-                        let address = Octets::new().address(one.ip()).port(one.port());
-                        key.as_slice().ends_with(address.as_slice())
-                    });
-                    is_it.then_some(Value::None)
-                } else {
-                    self.elements.get(&(name.as_str(), &key)).copied().cloned()
-                }
-            }
+        let key = self.key(name.as_str(), at, state);
+        let found = if self.sets[name.as_str()].timeout.is_some() {
+            let is_it = remembered.is_some_and(|one| {
+                let address = Octets::new().address(one.ip()).port(one.port());
+                key.as_slice().ends_with(address.as_slice())
+            });
+            is_it.then_some(Value::None)
+        } else {
+            self.elements.get(&(name.as_str(), &key)).copied().cloned()
         };
         match (found, to) {
             (None, _) => state.end = End::Missed,
