@@ -80,6 +80,7 @@ impl Lab {
             ..Options::default()
         });
         plane.install_crds();
+        ask_for_our_kinds(&plane)?;
         let address = plane.etcd();
         let mut etcd = outside.inside(|| Etcd::connect(address))??;
         etcd.put(objects::all(services))?;
@@ -173,6 +174,16 @@ impl Lab {
         command.env("PATH", format!("{}:{path}", programs.display()));
         Process::start("kube-proxy", command, &dir.join("log"))
     }
+}
+
+/// An API server makes what stores a kind of a definition when it is first asked for it, and until then sends who asks away for
+/// a second (429). In a cluster that is long past when an agent starts, and the first program of one here would wait for it.
+fn ask_for_our_kinds(plane: &ControlPlane) -> Result<()> {
+    for crd in api::crd::crds() {
+        let kind = format!("{}.{}", crd.spec.names.plural, crd.spec.group);
+        plane.try_kubectl(&["get", &kind, "--all-namespaces"])?;
+    }
+    Ok(())
 }
 
 /// `iptables` and its sisters, of one back end.
