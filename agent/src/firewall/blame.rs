@@ -126,7 +126,7 @@ mod tests {
     fn a_chain_comes_after_those_that_it_leads_to() {
         let name = |text: &str| ChainName::hashed("T", &[text]);
         let jump = |text: &str| Rule::new([], Action::Jump(name(text)));
-        let chains: BTreeMap<ChainName, Arc<[Rule]>> = [
+        let chains: netfilter::Chains = [
             ("a", vec![jump("b"), jump("c")]),
             ("b", vec![jump("c"), jump("there")]),
             ("c", vec![]),

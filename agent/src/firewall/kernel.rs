@@ -101,13 +101,18 @@ impl Kernel {
         self.v4.other_proxy().or(self.v6.other_proxy())
     }
 
-    /// Compares what is there with what is wanted.
-    pub(crate) fn plan(&self, goal: &Desired, effort: Effort) -> Plans {
+    /// Compares what is there with what is wanted. Of the old tables each write makes the whole one anew: what goes there goes
+    /// with what comes, and no second write has to follow.
+    pub(crate) fn plan(&self, goal: &Desired, effort: Effort, backend: Backend) -> Plans {
         let [v4, v6] = [Family::V4, Family::V6].map(|family| goal.rules(family));
+        let of_rules = match backend {
+            Backend::Nft => effort,
+            Backend::Legacy => Effort::Exact,
+        };
         Plans {
             sets: netfilter::plan_sets(&self.sets, &goal.sets()),
-            v4: netfilter::plan_parts(&self.v4, &v4, effort),
-            v6: netfilter::plan_parts(&self.v6, &v6, effort),
+            v4: netfilter::plan_parts(&self.v4, &v4, of_rules),
+            v6: netfilter::plan_parts(&self.v6, &v6, of_rules),
             effort,
         }
     }
@@ -330,5 +335,56 @@ pub(super) fn not_understood(
     move |error| ApplyError::Listing {
         program,
         message: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use netfilter::{Action, ChainName, Rule, Table, TableRules};
+
+    use super::*;
+    use crate::firewall::state::ServiceRules;
+
+    /// One chain of Services, and nothing else.
+    fn goal(chain: &'static str) -> Desired {
+        let table = TableRules {
+            hooks: Vec::new(),
+            chains: [(
+                ChainName::fixed(chain),
+                vec![Rule::new([], Action::Return)].into(),
+            )]
+            .into(),
+        };
+        let rules = Ruleset {
+            tables: BTreeMap::from([(Table::Nat, table)]),
+        };
+        let services = ServiceRules {
+            v4: Arc::new(rules),
+            ..ServiceRules::default()
+        };
+        Desired {
+            services: Arc::new(services),
+            ..Desired::default()
+        }
+    }
+
+    #[test]
+    fn in_the_old_tables_what_goes_goes_with_the_write_of_what_comes_and_no_other_write_follows() {
+        for (backend, is_left) in [(Backend::Nft, true), (Backend::Legacy, false)] {
+            let kernel = Kernel {
+                sets: ActualSets::default(),
+                v4: Actual::default(),
+                v6: Actual::default(),
+            };
+            let first = kernel.plan(&goal("A"), Effort::Additive, backend);
+            let kernel = first.unchanged();
+            let plans = kernel.plan(&goal("B"), Effort::Additive, backend);
+            let text = plans.v4.restore.clone().unwrap();
+            assert!(text.contains(":PTL-B "), "{backend:?}: {text}");
+            assert_eq!(!text.contains("-X PTL-A"), is_left, "{backend:?}: {text}");
+            assert_eq!(plans.has_leftover(), is_left, "{backend:?}");
+        }
     }
 }

@@ -291,7 +291,7 @@ impl Task {
         };
         let planning = Instant::now();
         let goal = self.beside_another_proxy(goal, &kernel);
-        let plans = kernel.plan(&goal, effort);
+        let plans = kernel.plan(&goal, effort, programs.backend);
         debug!(took = ?planning.elapsed(), "planned");
         let (has_leftover, dead) = (plans.has_leftover(), plans.dead_rules());
         let has_written = !plans.is_empty();
@@ -434,7 +434,11 @@ impl Task {
     async fn take_fresh(&mut self, fresh: Kernel, goal: &Desired) {
         let is_known = self.kernel.is_some();
         let held = self.beside_another_proxy(goal, &fresh);
-        let is_damaged = !fresh.plan(&held, Effort::Additive).is_empty();
+        let is_damaged = self.programs.as_ref().is_some_and(|programs| {
+            !fresh
+                .plan(&held, Effort::Additive, programs.backend)
+                .is_empty()
+        });
         self.kernel = Some(fresh);
         if is_damaged && is_known && self.applied.borrow().generation == goal.generation {
             warn!("our chains or sets were changed by someone else; repairing them");
