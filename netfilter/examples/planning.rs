@@ -65,7 +65,7 @@ fn median<I, O>(what: &str, mut input: impl FnMut(usize) -> I, mut work: impl Fn
     println!("{what:62} p50 {middle:>10.1?}  most {most:>10.1?}");
 }
 
-fn ruleset(chains: &BTreeMap<ChainName, Arc<[Rule]>>) -> Ruleset {
+fn ruleset(chains: &Chains) -> Ruleset {
     let table = TableRules {
         hooks: vec![Hook {
             chain: Builtin::Forward,
@@ -95,7 +95,7 @@ fn saved(desired: &Ruleset) -> String {
 }
 
 fn rules() {
-    let chains: BTreeMap<_, _> = (0..CHAINS).map(|number| chain(number, 80)).collect();
+    let chains: Chains = (0..CHAINS).map(|number| chain(number, 80)).collect();
     let desired = ruleset(&chains);
     let one_changed = |round: usize| {
         let mut chains = chains.clone();

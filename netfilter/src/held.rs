@@ -1,12 +1,14 @@
 //! What the tables hold, as read back or as we wrote it: our chains rule by rule, of others' the places alone.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::names::{Builtin, CHAIN_PREFIX, ChainName, PROXY_CANARY, Table};
 use crate::rule::{Protocol, Rule};
 use crate::rule_text::COMMENT_PREFIX;
+use crate::ruleset::Chains;
+use crate::shared_map::SharedMap;
 
 /// A rule as words that do not hang on the program's version, joined by NUL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,12 +151,27 @@ pub(crate) fn is_ours(words: &[Cow<'_, str>]) -> bool {
 /// What one table holds. Copies share what they don't change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ActualTable {
-    pub(crate) ours: Arc<BTreeMap<ChainName, Arc<Held>>>,
+    pub(crate) ours: SharedMap<ChainName, Arc<Held>>,
     /// The built-in chains, and others' chains that hold a rule of ours.
     pub(crate) others: Arc<BTreeMap<String, Vec<Slot>>>,
     /// A chain of another service proxy, if there is one.
     pub(crate) other_proxy: Option<Arc<str>>,
+    pub(crate) planned: Planned,
 }
+
+/// For what the table was planned last; nothing where it was read since. All chains hold what these want and nothing else but
+/// those that are named: so the next plan looks at these, and at what is wanted otherwise now.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Planned(pub(crate) Option<(Vec<Chains>, BTreeSet<ChainName>)>);
+
+/// What is there is the same, whatever is remembered of how it came to be.
+impl PartialEq for Planned {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Planned {}
 
 impl ActualTable {
     /// Takes a rule in a chain that is not known to be ours, or that is.
@@ -170,26 +187,25 @@ impl ActualTable {
         if name.is_of_services() && self.others.contains_key(chain) {
             // The first rule that says whose the chain is: what stands before it is another's, put into a chain of ours.
             let before = Arc::make_mut(&mut self.others).remove(chain);
-            let held = Arc::make_mut(&mut self.ours)
-                .entry(name.clone())
-                .or_default();
+            let held = self.ours.get_or_default(&name);
             for _ in before.iter().flatten() {
                 Arc::make_mut(held).push(Words::of_another());
             }
         }
-        let held = Arc::make_mut(&mut self.ours).entry(name).or_default();
+        let held = self.ours.get_or_default(&name);
         Arc::make_mut(held).push(Words::of(words));
     }
 
     /// Takes a chain, which may stay empty.
     pub(crate) fn chain(&mut self, chain: &str) {
         match ChainName::read(chain).filter(|name| !name.is_of_services()) {
-            Some(name) => drop(Arc::make_mut(&mut self.ours).entry(name).or_default()),
-            None => drop(
-                Arc::make_mut(&mut self.others)
-                    .entry(chain.to_owned())
-                    .or_default(),
-            ),
+            Some(name) => {
+                self.ours.get_or_default(&name);
+            }
+            None => {
+                let others = Arc::make_mut(&mut self.others);
+                others.entry(chain.to_owned()).or_default();
+            }
         }
     }
 
@@ -232,7 +248,8 @@ impl Actual {
     #[must_use]
     pub fn without_services(mut self) -> Self {
         for table in self.tables.values_mut() {
-            Arc::make_mut(&mut table.ours).retain(|name, _| !name.serves());
+            table.ours.retain(|name, _| !name.serves());
+            table.planned = Planned::default();
             for slot in Arc::make_mut(&mut table.others).values_mut().flatten() {
                 if matches!(slot, Slot::Ours(words) if words.leads_to_services()) {
                     *slot = Slot::Foreign;

@@ -17,6 +17,7 @@ mod save;
 mod saved;
 mod sets;
 mod sets_plan;
+mod shared_map;
 
 pub use failure::failed_line;
 pub use held::Actual;
@@ -28,8 +29,9 @@ pub use plan::{Effort, Plan, plan, plan_parts};
 pub use ports::PortRange;
 pub use rule::{Action, CtState, InterfaceMatch, Match, Protocol, Rule, SetDirection};
 pub use rule_text::COMMENT_PREFIX;
-pub use ruleset::{Hook, HookPosition, Ruleset, TableRules};
+pub use ruleset::{Chains, Hook, HookPosition, Ruleset, TableRules};
 pub use save::ParseError;
 pub use saved::{Saved, SavedHook, SavedRule, SavedText};
 pub use sets::{ActualSets, IpSet, Member, SetKind, parse_sets};
 pub use sets_plan::{SetPlan, plan_sets};
+pub use shared_map::SharedMap;

@@ -1,16 +1,15 @@
 //! The cheapest `iptables-restore --noflush` text that leads from what is there to what is wanted.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::edit::{Edit, Wanted};
 use crate::failure;
-use crate::held::{Actual, ActualTable, Held};
+use crate::held::{Actual, ActualTable, Held, Planned};
 use crate::names::{Builtin, ChainName, Table};
 use crate::rule::Rule;
-use crate::ruleset::{Hook, HookPosition, Ruleset, TableRules};
+use crate::ruleset::{Chains, Hook, HookPosition, Ruleset, TableRules};
 
 /// An additive plan that would leave more rules than this which no packet reaches is made an exact one.
 const MOST_DEAD_RULES: usize = 2_000;
@@ -56,7 +55,8 @@ impl Plan {
 
 /// Compares what is there with what is wanted. Chains of ours that are not wanted go, in every table, sooner or later.
 ///
-/// A chain that is the same allocation as when it was last planned costs one comparison of pointers.
+/// What a plan costs is what differs from the last one: of chains in one allocation with those of then nothing is looked at. A
+/// table that was read since is compared chain by chain.
 pub fn plan(actual: &Actual, desired: &Ruleset, effort: Effort) -> Plan {
     plan_parts(actual, &[desired], effort)
 }
@@ -71,19 +71,49 @@ pub fn plan_parts(actual: &Actual, parts: &[&Ruleset], effort: Effort) -> Plan {
     plan
 }
 
-/// What all parts want in a table; copied only where several want something.
-fn wanted<'a>(parts: &[&'a Ruleset], table: Table) -> Option<Cow<'a, TableRules>> {
-    let mut parts = parts.iter().filter_map(|part| part.tables.get(&table));
-    let mut whole = Cow::Borrowed(parts.next()?);
-    for part in parts {
-        let whole = whole.to_mut();
-        whole.hooks.extend(part.hooks.iter().cloned());
-        let chains = part.chains.iter();
-        whole
-            .chains
-            .extend(chains.map(|(name, rules)| (name.clone(), rules.clone())));
+/// What all parts want in a table.
+struct WantedTable<'a>(Vec<&'a TableRules>);
+
+impl<'a> WantedTable<'a> {
+    fn of(parts: &[&'a Ruleset], table: Table) -> Option<Self> {
+        let parts = parts.iter().filter_map(|part| part.tables.get(&table));
+        let parts: Vec<&TableRules> = parts.collect();
+        (!parts.is_empty()).then_some(Self(parts))
     }
-    Some(whole)
+
+    /// A chain as the last part has it that wants one of this name.
+    fn chain(&self, name: &ChainName) -> Option<&'a Arc<[Rule]>> {
+        let mut parts = self.0.iter().rev();
+        parts.find_map(|part| part.chains.get(name))
+    }
+
+    fn hooks(&self) -> impl Iterator<Item = &'a Hook> {
+        self.0.iter().flat_map(|part| &part.hooks)
+    }
+
+    /// The chains that may not be as they are wanted, in order.
+    fn in_question(&self, present: &'a ActualTable) -> Vec<&'a ChainName> {
+        let mut names: Vec<&ChainName> = match &present.planned.0 {
+            Some((before, left)) if before.len() == self.0.len() => {
+                let parts = self.0.iter().zip(before);
+                let differing =
+                    parts.flat_map(|(now, then)| now.chains.differing(then, Arc::ptr_eq));
+                differing.chain(left).collect()
+            }
+            _ => {
+                let wanted = self.0.iter().flat_map(|part| part.chains.keys());
+                wanted.chain(present.ours.keys()).collect()
+            }
+        };
+        // A few sorted lists one after the other: this finds them.
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn all_chains(&self) -> Vec<Chains> {
+        self.0.iter().map(|part| part.chains.clone()).collect()
+    }
 }
 
 fn attempt(actual: &Actual, parts: &[&Ruleset], effort: Effort) -> Plan {
@@ -97,16 +127,17 @@ fn attempt(actual: &Actual, parts: &[&Ruleset], effort: Effort) -> Plan {
     };
     let mut text = String::new();
     for table in Table::ALL {
-        let (present, wanted) = (actual.tables.get(&table), wanted(parts, table));
+        let (present, wanted) = (actual.tables.get(&table), WantedTable::of(parts, table));
         if present.is_none() && wanted.is_none() {
             continue;
         }
-        let (present, wanted) = (present.unwrap_or(&empty), wanted.unwrap_or_default());
+        let present = present.unwrap_or(&empty);
+        let wanted = wanted.unwrap_or(WantedTable(Vec::new()));
         let mut planner = TablePlanner::new(present, effort);
         planner.chains(&wanted);
         planner.hooks(&wanted);
         plan.rules_written += planner.edit.rules_written;
-        plan.leftover |= planner.leftover;
+        plan.leftover |= planner.dead_rules > 0;
         plan.dead_rules += planner.dead_rules;
         planner.render(table, &mut text);
         plan.after.tables.insert(table, planner.after);
@@ -125,7 +156,8 @@ struct TablePlanner<'a> {
     hooked: BTreeSet<&'static str>,
     /// Chains to be emptied and removed once nothing refers to them.
     stale: Vec<ChainName>,
-    leftover: bool,
+    /// Chains that hold more than is wanted, or are not.
+    left: BTreeSet<ChainName>,
     dead_rules: usize,
     after: ActualTable,
 }
@@ -139,62 +171,45 @@ impl<'a> TablePlanner<'a> {
             new_chains: Vec::new(),
             hooked: BTreeSet::new(),
             stale: Vec::new(),
-            leftover: false,
+            left: BTreeSet::new(),
             dead_rules: 0,
             after: present.clone(),
         }
     }
 
-    /// Both sides are sorted: one walk over the two.
-    fn chains(&mut self, wanted: &TableRules) {
+    fn chains(&mut self, wanted: &WantedTable<'_>) {
         let present = self.present;
-        let mut old = present.ours.iter().peekable();
-        let mut changed: Vec<(ChainName, Held)> = Vec::new();
-        for (name, rules) in &wanted.chains {
-            while let Some((unwanted, chain)) = old.next_if(|(held, _)| *held < name) {
-                self.unwanted(unwanted, chain);
-            }
-            match old.next_if(|(held, _)| *held == name) {
-                Some((_, held)) => {
-                    changed.extend(
-                        self.chain(name, held, rules)
-                            .map(|held| (name.clone(), held)),
-                    );
+        for name in wanted.in_question(present) {
+            match (present.ours.get(name), wanted.chain(name)) {
+                (Some(held), Some(rules)) => {
+                    if let Some(held) = self.chain(name, held, rules) {
+                        self.after.ours.insert(name.clone(), Arc::new(held));
+                    }
                 }
-                None => {
+                (None, Some(rules)) => {
                     self.new_chains.push(name.clone());
                     for rule in rules.iter() {
                         self.edit.append(name.as_str(), &rule.render());
                     }
-                    changed.push((name.clone(), Held::new(rules.clone(), Vec::new())));
+                    let held = Held::new(rules.clone(), Vec::new());
+                    self.after.ours.insert(name.clone(), Arc::new(held));
                 }
+                (Some(held), None) => self.unwanted(name, held),
+                (None, None) => {}
             }
         }
-        for (unwanted, chain) in old {
-            self.unwanted(unwanted, chain);
-        }
-        if changed.is_empty() && self.stale.is_empty() {
-            return;
-        }
-        let after = Arc::make_mut(&mut self.after.ours);
         for name in &self.stale {
-            after.remove(name);
+            self.after.ours.remove(name);
         }
-        after.extend(
-            changed
-                .into_iter()
-                .map(|(name, held)| (name, Arc::new(held))),
-        );
+        let left = std::mem::take(&mut self.left);
+        self.after.planned = Planned(Some((wanted.all_chains(), left)));
     }
 
     fn unwanted(&mut self, name: &ChainName, chain: &Held) {
         match self.effort {
             Effort::Exact => self.stale.push(name.clone()),
-            Effort::Additive => {
-                self.leftover = true;
-                // A chain costs something even if it is empty.
-                self.dead_rules += chain.len() + 1;
-            }
+            // A chain costs something even if it is empty.
+            Effort::Additive => self.leave(name, chain.len() + 1),
         }
     }
 
@@ -203,7 +218,7 @@ impl<'a> TablePlanner<'a> {
         let additive =
             self.effort == Effort::Additive && wanted.last().is_some_and(Rule::is_terminal);
         if held.is(wanted) && (additive || held.dead() == 0) {
-            self.dead(held.dead());
+            self.leave(name, held.dead());
             return None;
         }
         let old = held.words();
@@ -215,22 +230,25 @@ impl<'a> TablePlanner<'a> {
             self.edit.replace(name.as_str(), &old, &rules);
             Vec::new()
         };
-        self.dead(dead.len());
+        self.leave(name, dead.len());
         Some(Held::new(wanted.clone(), dead))
     }
 
-    fn dead(&mut self, rules: usize) {
-        self.dead_rules += rules;
-        self.leftover |= rules > 0;
+    /// Leaves so many rules in a chain that no packet reaches.
+    fn leave(&mut self, name: &ChainName, rules: usize) {
+        if rules > 0 {
+            self.dead_rules += rules;
+            self.left.insert(name.clone());
+        }
     }
 
-    fn hooks(&mut self, wanted: &TableRules) {
+    fn hooks(&mut self, wanted: &WantedTable<'_>) {
         let mut chains: BTreeMap<&str, (Vec<Wanted>, Vec<Wanted>)> = BTreeMap::new();
         for Hook {
             chain,
             position,
             rule,
-        } in &wanted.hooks
+        } in wanted.hooks()
         {
             let name = Builtin::name(*chain);
             self.hooked.insert(name);

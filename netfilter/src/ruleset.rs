@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::names::{Builtin, ChainName, Table};
 use crate::rule::Rule;
+use crate::shared_map::SharedMap;
 
 /// Where in a built-in chain a rule of ours stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,13 +27,16 @@ pub struct Hook {
     pub rule: Rule,
 }
 
+/// Chains by name. A copy shares all that it doesn't change, and a plan looks at what differs from the one before alone.
+pub type Chains = SharedMap<ChainName, Arc<[Rule]>>;
+
 /// What we want in one table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableRules {
     /// Rules in built-in chains; several at one place stand in this order.
     pub hooks: Vec<Hook>,
     /// Chains of ours. What did not change since the last compilation is the same allocation.
-    pub chains: BTreeMap<ChainName, Arc<[Rule]>>,
+    pub chains: Chains,
 }
 
 /// What we want in all tables of a family; the default is nothing at all.

@@ -3,12 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use netfilter::{
-    Action, Builtin, ChainName, CtState, Family, Hook, HookPosition, InterfaceMatch, InterfaceName,
-    IpSet, Match, PortRange, Protocol, Rule, Ruleset, SetDirection, SetKind, SetName, Table,
-    TableRules,
+    Action, Builtin, ChainName, Chains, CtState, Family, Hook, HookPosition, InterfaceMatch,
+    InterfaceName, IpSet, Match, PortRange, Protocol, Rule, Ruleset, SetDirection, SetKind,
+    SetName, Table, TableRules,
 };
 
 use crate::dispatch::{bit_sets, insert_endpoint, source_sets};
@@ -24,7 +23,7 @@ const VXLAN_PORT: u16 = 4789;
 /// The chains of the filter table.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
-    pub(crate) chains: BTreeMap<ChainName, Arc<[Rule]>>,
+    pub(crate) chains: Chains,
 }
 
 impl Filter {
@@ -386,7 +385,7 @@ fn first(chain: Builtin, rule: Rule) -> Hook {
 fn table(hooks: Vec<Hook>, chain: ChainName, rules: Vec<Rule>) -> TableRules {
     TableRules {
         hooks,
-        chains: BTreeMap::from([(chain, rules.into())]),
+        chains: Chains::from([(chain, rules.into())]),
     }
 }
 

@@ -72,7 +72,8 @@ fn main() {
         made.rules_written,
         made.restore.map_or(0, |text| text.len())
     );
-    drop(first);
+    // As in the agent, somebody holds what was made last while the next is made.
+    let mut held = vec![first];
     let mut known = made.after;
     for (what, endpoints, of) in [
         ("one endpoint more", 6, 17),
@@ -91,5 +92,6 @@ fn main() {
         });
         println!("{} rules", made.rules_written);
         known = made.after;
+        held.push(compiler.rules(Family::V4).clone());
     }
 }

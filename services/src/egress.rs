@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netfilter::{
-    Action, Builtin, ChainName, Family, Hook, HookPosition, InterfaceMatch, InterfaceName, IpSet,
-    Match, Rule, Ruleset, SetDirection, SetKind, SetName, Table, TableRules,
+    Action, Builtin, ChainName, Chains, Family, Hook, HookPosition, InterfaceMatch, InterfaceName,
+    IpSet, Match, Rule, Ruleset, SetDirection, SetKind, SetName, Table, TableRules,
 };
 
 use crate::FamilyRules;
@@ -203,7 +203,7 @@ fn rules(
     };
     let nat = TableRules {
         hooks: vec![hook],
-        chains: BTreeMap::from([(name, chain.into())]),
+        chains: Chains::from([(name, chain.into())]),
     };
     sets.extend([everyone, inside]);
     let named = |set: IpSet| (set.name().clone(), Arc::new(set));

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netfilter::{
-    Action, Builtin, ChainName, Family, Hook, HookPosition, InterfaceMatch, InterfaceName, IpSet,
-    Match, Protocol, Rule, Ruleset, SetDirection, SetKind, SetName, Table, TableRules,
+    Action, Builtin, ChainName, Chains, Family, Hook, HookPosition, InterfaceMatch, InterfaceName,
+    IpSet, Match, Protocol, Rule, Ruleset, SetDirection, SetKind, SetName, Table, TableRules,
 };
 
 use crate::FamilyRules;
@@ -206,7 +206,7 @@ fn guard(prefix: &InterfaceName) -> TableRules {
     });
     TableRules {
         hooks: hooks.into(),
-        chains: BTreeMap::new(),
+        chains: Chains::default(),
     }
 }
 

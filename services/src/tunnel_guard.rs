@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use netfilter::{
-    Action, Builtin, ChainName, Family, Hook, HookPosition, IpSet, Match, PortRange, Protocol,
-    Rule, Ruleset, SetDirection, SetKind, SetName, Table, TableRules,
+    Action, Builtin, ChainName, Chains, Family, Hook, HookPosition, IpSet, Match, PortRange,
+    Protocol, Rule, Ruleset, SetDirection, SetKind, SetName, Table, TableRules,
 };
 
 use crate::FamilyRules;
@@ -121,7 +121,7 @@ fn rules(family: Family, ends: &[End], nodes: &BTreeSet<IpAddr>) -> FamilyRules 
     });
     let filter = TableRules {
         hooks: hooks.collect(),
-        chains: BTreeMap::from([(chain, judged.into())]),
+        chains: Chains::from([(chain, judged.into())]),
     };
     FamilyRules {
         sets: BTreeMap::from([(set.name().clone(), Arc::new(set))]),

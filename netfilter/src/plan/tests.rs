@@ -196,7 +196,17 @@ type Numbers = Vec<(bool, Vec<(u8, u8, u8)>, u8)>;
 /// A ruleset; what it has in common with the last one is the same allocation.
 fn ruleset(numbers: &Numbers, last: &Ruleset) -> Ruleset {
     let present: Vec<bool> = numbers.iter().map(|(present, ..)| *present).collect();
-    let mut table = TableRules::default();
+    let before = last.tables.get(&Table::Filter);
+    let mut table = TableRules {
+        hooks: Vec::new(),
+        // As a compiler does it: what is not changed is shared.
+        chains: before
+            .map(|before| before.chains.clone())
+            .unwrap_or_default(),
+    };
+    for (chain, _) in present.iter().enumerate().filter(|(_, there)| !**there) {
+        table.chains.remove(&name(chain));
+    }
     for (chain, (_, rules, end)) in numbers.iter().enumerate().filter(|(_, (there, ..))| *there) {
         let mut rules: Vec<Rule> = rules
             .iter()
@@ -209,12 +219,10 @@ fn ruleset(numbers: &Numbers, last: &Ruleset) -> Ruleset {
             2 => rules.push(Rule::new([], Action::Drop)),
             _ => rules.push(Rule::new([], Action::Return)),
         }
-        let before = last.tables.get(&Table::Filter);
-        let same = before
-            .and_then(|table| table.chains.get(&name(chain)))
-            .filter(|before| ***before == *rules);
-        let rules = same.cloned().unwrap_or_else(|| rules.into());
-        table.chains.insert(name(chain), rules);
+        let same = table.chains.get(&name(chain));
+        if same.is_none_or(|before| **before != *rules) {
+            table.chains.insert(name(chain), rules.into());
+        }
     }
     let hook = |position, rule| Hook {
         chain: Builtin::Forward,
@@ -296,6 +304,27 @@ fn step() -> impl Strategy<Value = Step> {
         })
 }
 
+/// The same as it would be read: nothing is known of the last plan.
+fn forgetful(actual: &Actual) -> Actual {
+    let mut actual = actual.clone();
+    for table in actual.tables.values_mut() {
+        table.planned = Planned::default();
+    }
+    actual
+}
+
+/// Two that want together what one wants.
+fn halves(desired: &Ruleset) -> [Ruleset; 2] {
+    let (mut one, mut two) = (desired.clone(), desired.clone());
+    for (number, chain) in ["A", "B", "C", "D", "E", "F"].into_iter().enumerate() {
+        let half = if number % 2 == 0 { &mut two } else { &mut one };
+        let table = half.tables.get_mut(&Table::Filter).unwrap();
+        table.chains.remove(&ChainName::fixed(chain));
+    }
+    two.tables.get_mut(&Table::Filter).unwrap().hooks.clear();
+    [one, two]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -305,6 +334,7 @@ proptest! {
     ) {
         let (mut kernel, mut actual) = (Kernel::new(), Actual::parse(&Kernel::new().save()).unwrap());
         let (mut current, mut desired) = (first, Ruleset::default());
+        let mut in_halves = actual.clone();
         for step in steps {
             current = step.all.unwrap_or(current);
             current[step.one.0] = step.one.1[step.one.0].clone();
@@ -313,9 +343,22 @@ proptest! {
                 let forward = kernel.chains.get_mut(FORWARD).unwrap();
                 forward.insert(at.min(forward.len()), "-p tcp -j OTHERS".to_owned());
                 actual = Actual::parse(&kernel.save()).unwrap();
+                in_halves = actual.clone();
             }
             let effort = if step.additive { Effort::Additive } else { Effort::Exact };
             let made = plan(&actual, &desired, effort);
+            let anew = plan(&forgetful(&actual), &desired, effort);
+            prop_assert_eq!(
+                (&anew.restore, anew.leftover, anew.dead_rules),
+                (&made.restore, made.leftover, made.dead_rules)
+            );
+            let [one, two] = halves(&desired);
+            let parts = plan_parts(&in_halves, &[&one, &two], effort);
+            prop_assert_eq!(
+                (&parts.restore, parts.leftover, parts.dead_rules),
+                (&made.restore, made.leftover, made.dead_rules)
+            );
+            in_halves = parts.after;
             if let Some(text) = &made.restore {
                 if step.additive {
                     prop_assert!(!text.contains("\n-F ") && !text.contains("\n-X "), "{}", text);
@@ -362,7 +405,7 @@ fn one_chain(rules: impl IntoIterator<Item = u32>) -> Ruleset {
     };
     let mut chain: Vec<Rule> = rules.into_iter().map(marked).collect();
     chain.push(Rule::new([], Action::Return));
-    let chains = BTreeMap::from([(name(0), chain.into())]);
+    let chains = Chains::from([(name(0), chain.into())]);
     let table = TableRules {
         hooks: Vec::new(),
         chains,
@@ -420,15 +463,62 @@ fn a_refused_line_names_its_chain() {
 fn what_did_not_change_is_shared_and_not_compared_again() {
     let desired = one_chain([1, 2, 3]);
     let known = plan(&Actual::default(), &desired, Effort::Exact).after;
-    let chains = |actual: &Actual| actual.tables[&Table::Filter].ours.clone();
+    let is_shared = |one: &Actual, two: &Actual| {
+        let [one, two] = [one, two].map(|actual| &actual.tables[&Table::Filter].ours);
+        one.differing(two, Arc::ptr_eq).is_empty()
+    };
     let again = plan(&known, &desired, Effort::Exact).after;
-    assert!(Arc::ptr_eq(&chains(&known), &chains(&again)));
+    assert!(is_shared(&known, &again));
     // The same rules in another allocation are compared once, and are then the ones that are known.
     let other = one_chain([1, 2, 3]);
     let learnt = plan(&known, &other, Effort::Additive).after;
-    assert!(!Arc::ptr_eq(&chains(&known), &chains(&learnt)));
+    assert!(!is_shared(&known, &learnt));
     let again = plan(&learnt, &other, Effort::Additive).after;
-    assert!(Arc::ptr_eq(&chains(&learnt), &chains(&again)));
+    assert!(is_shared(&learnt, &again));
+}
+
+#[test]
+fn of_ten_thousand_chains_a_plan_looks_at_those_that_changed() {
+    let chain = |number: u32| ChainName::hashed("X", &[number.to_string()]);
+    let to = |mark: u32| -> Arc<[Rule]> {
+        let set = Action::SetMark {
+            value: mark,
+            mask: u32::MAX,
+        };
+        [Rule::new([], set), Rule::new([], Action::Return)].into()
+    };
+    let table = TableRules {
+        hooks: Vec::new(),
+        chains: (0..10_000).map(|number| (chain(number), to(0))).collect(),
+    };
+    let mut desired = Ruleset {
+        tables: BTreeMap::from([(Table::Nat, table)]),
+    };
+    let mut actual = plan(&Actual::default(), &desired, Effort::Exact).after;
+    for number in [17, 5_000, 9_999] {
+        // Who compiles changes it while the last plan's is held.
+        let held = desired.clone();
+        let chains = &mut desired.tables.get_mut(&Table::Nat).unwrap().chains;
+        chains.insert(chain(number), to(1));
+        chains.remove(&chain(number - 1));
+        let wanted = WantedTable::of(&[&desired], Table::Nat).unwrap();
+        let mut changed = [chain(number), chain(number - 1)];
+        changed.sort();
+        let question = wanted.in_question(&actual.tables[&Table::Nat]);
+        assert_eq!(question, [&changed[0], &changed[1]]);
+        let made = plan(&actual, &desired, Effort::Exact);
+        assert_eq!(made.rules_written, 2, "{:?}", made.restore);
+        assert_eq!(
+            made.restore
+                .unwrap()
+                .lines()
+                .filter(|line| line.starts_with('-'))
+                .count(),
+            4
+        );
+        actual = made.after;
+        drop(held);
+    }
 }
 
 #[test]

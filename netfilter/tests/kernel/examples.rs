@@ -284,7 +284,7 @@ pub(crate) fn example(family: Family) -> Ruleset {
             ),
         },
     ];
-    let chains = BTreeMap::from([
+    let chains = Chains::from([
         (ChainName::fixed("FORWARD"), every_kind(family).into()),
         (
             ChainName::fixed("OTHER"),
@@ -298,7 +298,7 @@ pub(crate) fn example(family: Family) -> Ruleset {
             position: HookPosition::First,
             rule: Rule::new([], Action::Jump(raw_chain.clone())),
         }],
-        chains: BTreeMap::from([(raw_chain, vec![Rule::new([], Action::Return)].into())]),
+        chains: Chains::from([(raw_chain, vec![Rule::new([], Action::Return)].into())]),
     };
     Ruleset {
         tables: BTreeMap::from([

@@ -72,7 +72,7 @@ fn translation(family: Family) -> Ruleset {
             hook(Builtin::Output, local(), "DNAT"),
             hook(Builtin::Postrouting, vec![to_pods], "MASQ"),
         ],
-        chains: BTreeMap::from([
+        chains: Chains::from([
             (ChainName::fixed("DNAT"), destinations(family).into()),
             (ChainName::fixed("HP"), returns.into()),
             (ChainName::fixed("MASQ"), sources(family).into()),
@@ -118,7 +118,7 @@ fn what_several_want_is_one_plan_and_goes_when_one_wants_it_no_more() {
         };
         let raw = TableRules {
             hooks: vec![guard],
-            chains: BTreeMap::new(),
+            chains: Chains::default(),
         };
         second.tables.insert(Table::Raw, raw);
         let write = |parts: &[&Ruleset]| {

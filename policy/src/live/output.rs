@@ -1,9 +1,8 @@
 //! What is compiled, changed in place: what stays the same stays the same allocation.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use netfilter::{ChainName, Family, IpSet, Rule, SetName, Table};
+use netfilter::{ChainName, Chains, Family, IpSet, Rule, SetName, Table};
 
 use crate::{Compiled, FamilyRules, Origin, Problem};
 
@@ -92,7 +91,7 @@ impl Output {
         table.chains.get(name)
     }
 
-    fn chains_mut(&mut self, family: Family) -> Option<&mut BTreeMap<ChainName, Arc<[Rule]>>> {
+    fn chains_mut(&mut self, family: Family) -> Option<&mut Chains> {
         let tables = &mut self.rules_mut(family).rules.tables;
         Some(&mut tables.get_mut(&Table::Filter)?.chains)
     }

@@ -1,9 +1,8 @@
 //! The way of a packet to its port's rule: by protocol, then by ranges of ports that halve thrice a step, never along a list.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
-use netfilter::{Action, ChainName, Match, PortRange, Protocol, Rule};
+use netfilter::{Action, ChainName, Chains, Match, PortRange, Protocol, Rule};
 
 use super::HostPort;
 
@@ -14,7 +13,7 @@ const STEP_BITS: u32 = 3;
 
 /// Chains, each named by what it holds: what does not change keeps its chain, and a change only adds.
 pub(super) struct Tree<'a> {
-    pub(super) chains: BTreeMap<ChainName, Arc<[Rule]>>,
+    pub(super) chains: Chains,
     pub(super) left_out: BTreeSet<HostPort>,
     broken: &'a BTreeSet<ChainName>,
 }
@@ -29,7 +28,7 @@ struct Range {
 impl<'a> Tree<'a> {
     pub(super) fn new(broken: &'a BTreeSet<ChainName>) -> Self {
         Self {
-            chains: BTreeMap::new(),
+            chains: Chains::default(),
             left_out: BTreeSet::new(),
             broken,
         }

@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use api::NamespacedName;
 use ipnet::IpNet;
 use netfilter::{
-    Action, Builtin, ChainName, CtState, Family, Hook, HookPosition, InterfaceMatch, Match, Note,
-    PortRange, Protocol, Rule, Ruleset, Table, TableRules,
+    Action, Builtin, ChainName, Chains, CtState, Family, Hook, HookPosition, InterfaceMatch, Match,
+    Note, PortRange, Protocol, Rule, Ruleset, Table, TableRules,
 };
 
 use super::dispatch::{Key, Role};
@@ -29,20 +29,20 @@ fn forward() -> ChainName {
 pub(super) fn rules(options: &Options) -> Ruleset {
     let nat = TableRules {
         hooks: nat_hooks(),
-        chains: BTreeMap::from([
+        chains: Chains::from([
             (mark_masquerade(), marks(options).into()),
             (postrouting(), masquerades(options).into()),
         ]),
     };
     let filter = TableRules {
         hooks: filter_hooks(options),
-        chains: BTreeMap::from([(forward(), forwards(options).into())]),
+        chains: Chains::from([(forward(), forwards(options).into())]),
     };
     let mut tables = BTreeMap::from([(Table::Nat, nat), (Table::Filter, filter)]);
     if options.leads == Leads::Ipvs {
         let mangle = TableRules {
             hooks: mangle_hooks(),
-            chains: BTreeMap::new(),
+            chains: Chains::default(),
         };
         tables.insert(Table::Mangle, mangle);
     }

@@ -38,6 +38,6 @@ pub(super) fn compiled_with(world: &World, options: Options) -> Compiler {
 pub(super) fn chain(compiler: &Compiler, family: Family, table: Table, name: &str) -> Vec<String> {
     let chains = &compiler.rules(family).tables[&table].chains;
     let found = chains.iter().find(|(chain, _)| chain.as_str() == name);
-    let (_, rules) = found.unwrap_or_else(|| panic!("no chain {name} among {:?}", chains.keys()));
+    let (_, rules) = found.unwrap_or_else(|| panic!("no chain {name} among {chains:?}"));
     rules.iter().map(Rule::render).collect()
 }
