@@ -371,6 +371,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
         #[test]
         fn it_holds_what_a_map_holds_and_a_copy_keeps_what_it_had(first in steps(), then in steps()) {
             let (mut map, mut model) = (SharedMap::default(), BTreeMap::new());
