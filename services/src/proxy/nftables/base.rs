@@ -330,7 +330,12 @@ pub(super) fn of_endpoints(family: Family, is_numbered: bool) -> Set {
 /// To what a map has for what was asked, and what `more` puts behind it: by an address of a Service, or by a node port.
 pub(super) fn to_endpoints(family: Family, more: &[Expr], map: &Name) -> Vec<Rule> {
     let rule = |is_node_port: bool| {
-        let mut rule = asked(family, is_node_port);
+        // What is missing for an address of a Service must not be looked for as another's node port.
+        let mut rule = match is_node_port {
+            true => vec![Expr::DestinationType(FIRST), is(&LOCAL.to_ne_bytes())],
+            false => Vec::new(),
+        };
+        rule.extend(asked(family, is_node_port));
         rule.extend(more.iter().cloned());
         rule.push(look_up(map.clone(), Some(FIRST)));
         rule.push(Expr::Dnat {
@@ -361,21 +366,26 @@ fn follow(family: Family, is_node_port: bool) -> Vec<Expr> {
     steps
 }
 
-/// A flow's first packet: to whom. One that is led or refused here goes no further in these rules.
+/// A flow's first packet: to whom. One that is led or refused here goes no further in these rules. Who is served has a door; but
+/// while one takes another's place, a kernel that doesn't look again (Linux before `nft_lookup_should_retry`) may find neither:
+/// such a packet doesn't go on as it came, and its sender asks again.
 fn leads(family: Family, options: &Options) -> Vec<Rule> {
     let mut rule = asked(family, false);
     rule.push(look_up(services(), None));
     rule.extend(follow(family, false));
     let mut rules = vec![rule];
+    let mut missed = asked(family, false);
+    missed.extend([look_up(services(), None), Expr::Verdict(Verdict::Drop)]);
+    rules.push(missed);
     let ranges = options.node_port_addresses.iter();
     let ranges: Vec<&IpNet> = ranges
         .filter(|range| Family::of(range.addr()) == family)
         .collect();
     if options.node_port_addresses.is_empty() {
-        rules.push(to_node_ports(family, Vec::new()));
+        rules.extend(to_node_ports(family, &[]));
     }
     let restricted = ranges.into_iter().map(|range| is_in(range, false));
-    rules.extend(restricted.map(|more| to_node_ports(family, more)));
+    rules.extend(restricted.flat_map(|more| to_node_ports(family, &more)));
     // Semantics 127: what reaches this and has a cluster IP asks for a port that no Service has there.
     rules.push(vec![
         address(family, false, FIRST),
@@ -386,7 +396,7 @@ fn leads(family: Family, options: &Options) -> Vec<Rule> {
 }
 
 /// A node's own address, but for the loopback's (semantics 132).
-fn to_node_ports(family: Family, more: Vec<Expr>) -> Rule {
+fn to_node_ports(family: Family, more: &[Expr]) -> [Rule; 2] {
     let mut rule = vec![Expr::DestinationType(FIRST), is(&LOCAL.to_ne_bytes())];
     match family {
         Family::V4 => {
@@ -403,14 +413,16 @@ fn to_node_ports(family: Family, more: Vec<Expr>) -> Rule {
             rule.extend([address(family, false, FIRST), is_not(&loopback)]);
         }
     }
-    rule.extend(more);
+    rule.extend(more.iter().cloned());
     rule.extend([
         Expr::Meta(MetaKey::Protocol, FIRST),
         destination_port(Register(1)),
         look_up(node_ports(), None),
     ]);
+    let mut missed = rule.clone();
+    missed.push(Expr::Verdict(Verdict::Drop));
     rule.extend(follow(family, true));
-    rule
+    [rule, missed]
 }
 
 /// Semantics 148: the bit goes, so that what is wrapped for a tunnel is not masqueraded once more. And semantics 129.
