@@ -263,7 +263,7 @@ pub(crate) fn settings(args: &AgentArgs) -> policy::Settings {
 fn ipvs_settings(args: &AgentArgs) -> Option<policy::IpvsSettings> {
     let is_chosen = args.has(Feature::Services) && args.proxy_mode == ProxyMode::Ipvs;
     let led = is_chosen.then(|| Family::ALL.map(iptables::led_for_pods));
-    let is_used = is_chosen || service_proxy::is_ipvs_loaded();
+    let is_used = is_chosen || service_proxy::is_ipvs_used();
     is_used.then_some(policy::IpvsSettings { led })
 }
 

@@ -85,14 +85,15 @@ fn errors(
     );
     errors.extend(other_proxy(firewall));
     let proxy = shell.proxy.applied.borrow();
-    errors.extend(
-        proxy
-            .error
-            .iter()
-            .map(|error| format!("Services are not in the kernel: {error}")),
-    );
+    let what = match proxy.failing_since {
+        Some(_) => "Services are not in the kernel",
+        None => "what another mode of serving Services left is still in the kernel",
+    };
+    errors.extend(proxy.error.iter().map(|error| format!("{what}: {error}")));
     errors.extend(shell.service.iter().flat_map(service::Handle::errors));
-    let server = shell.source.server;
+    // Left to another proxy, the Service is not this agent's.
+    let is_left = firewall.other_proxy.is_some();
+    let server = shell.source.server.filter(|_| !is_left);
     errors.extend(server.and_then(|server| core.asks_by_itself(server)));
     let blocks = shell.blocks_failed.borrow().clone();
     errors.extend(blocks);

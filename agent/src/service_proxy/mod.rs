@@ -22,7 +22,9 @@ use tokio::sync::watch;
 use crate::firewall;
 pub(crate) use nftables::counted;
 pub(crate) use task::clean;
-pub(crate) use virtuals::{is_loaded as is_ipvs_loaded, key as virtual_service_key};
+pub(crate) use virtuals::{
+    is_loaded as is_ipvs_loaded, is_used as is_ipvs_used, key as virtual_service_key,
+};
 
 /// By what Services are served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -190,7 +190,7 @@ impl Task {
             _ => self.writers.bring(goal).await,
         };
         let took = start.elapsed();
-        let mut error = None;
+        let (mut error, mut is_served) = (None, true);
         match outcome {
             Ok(brought) => {
                 self.report(goal, brought, took);
@@ -199,21 +199,28 @@ impl Task {
                     self.are_others_gone = error.is_none();
                 }
             }
-            Err(why) => error = Some(why),
+            Err(why) => {
+                is_served = false;
+                error = Some(why);
+            }
         }
         self.applied.send_if_modified(|state| {
             let changed = state.error != error;
             state.error.clone_from(&error);
-            state.failing_since = error
-                .is_some()
-                .then(|| state.failing_since.unwrap_or(start));
+            // What is left of another mode is told, and Services are served.
+            state.failing_since = (!is_served).then(|| state.failing_since.unwrap_or(start));
             changed
         });
         let Some(error) = error else {
             self.backoff = FIRST_RETRY;
             return None;
         };
-        warn!(%error, "cannot program Services; what is in the kernel stays, trying again");
+        match is_served {
+            true => warn!(%error, "cannot remove what another mode left; trying again"),
+            false => {
+                warn!(%error, "cannot program Services; what is in the kernel stays, trying again")
+            }
+        }
         let retry = self.backoff;
         self.backoff = (self.backoff * 2).min(LAST_RETRY);
         Some(retry)

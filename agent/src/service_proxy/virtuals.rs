@@ -1,6 +1,7 @@
 //! Virtual services of IPVS and the addresses that go with them: brought to what is to be, and what is in use let end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -102,7 +103,8 @@ impl Virtuals {
             Some(actual) => actual,
             None => read().await?,
         };
-        if !self.is_ready {
+        // Another's virtual services are not ours to tune.
+        if !self.is_ready && !desired.virtuals.is_empty() {
             set_switches()?;
             self.is_ready = true;
         }
@@ -129,7 +131,8 @@ impl Virtuals {
                 .count();
             let (part, rest) = steps.split_at(count);
             failed.extend(match is_address {
-                true => take(part, &mut known).await?,
+                true if failed.is_empty() => take(part, &mut known).await?,
+                true => take(&led(part, &plan.steps).await?, &mut known).await?,
                 false => {
                     let changes = part.iter().filter_map(change).collect();
                     change_virtual_services(changes).await.map_err(text)?
@@ -150,6 +153,21 @@ impl Virtuals {
     }
 }
 
+/// Those of the steps whose virtual services are there: at an address without them a program of the node would answer.
+async fn led(part: &[Step], all: &[Step]) -> Result<Vec<Step>, String> {
+    let there = read().await?;
+    let lacks = |address: &IpAddr| {
+        all.iter().any(|step| match step {
+            Step::Make(door, _) => {
+                door.address.ip() == *address && !there.virtuals.contains_key(door)
+            }
+            _ => false,
+        })
+    };
+    let is_led = |step: &&Step| !matches!(step, Step::Take(address) if lacks(address));
+    Ok(part.iter().filter(is_led).cloned().collect())
+}
+
 /// Takes all of ours out of the kernel, with the connections that go by it.
 ///
 /// # Errors
@@ -165,6 +183,11 @@ pub(crate) async fn remove_all() -> Result<(), routes::Error> {
 /// Whether the driver is loaded: asking it for something loads it.
 pub(crate) fn is_loaded() -> bool {
     Path::new(LIST).exists()
+}
+
+/// Whether somebody's virtual services are there: three lines of the list are its heading.
+pub(crate) fn is_used() -> bool {
+    std::fs::read_to_string(LIST).is_ok_and(|list| list.lines().count() > 3)
 }
 
 fn text(error: routes::Error) -> String {

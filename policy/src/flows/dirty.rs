@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use netfilter::{
-    Action, ChainName, InterfaceMatch, InterfaceName, Match, Member, Rule, Table, TableRules,
+    Action, Builtin, ChainName, InterfaceMatch, InterfaceName, Match, Member, Rule, Table,
+    TableRules,
 };
 
 use crate::{Compiled, Endpoint, FamilyRules};
@@ -137,7 +138,12 @@ impl Dirty {
     fn take_callers(&mut self, states: &[&TableRules], changed: Vec<&ChainName>) {
         let mut callers: BTreeMap<&ChainName, Vec<(Option<&ChainName>, &Rule)>> = BTreeMap::new();
         for state in states {
-            let hooks = state.hooks.iter().map(|hook| (None, &hook.rule));
+            // Connections are judged as in FORWARD or INPUT: what OUTPUT alone leads to says the same once more.
+            let judged = state
+                .hooks
+                .iter()
+                .filter(|hook| hook.chain != Builtin::Output);
+            let hooks = judged.map(|hook| (None, &hook.rule));
             let chains = state.chains.iter();
             let rules =
                 chains.flat_map(|(name, list)| list.iter().map(move |rule| (Some(name), rule)));
