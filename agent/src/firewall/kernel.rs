@@ -104,11 +104,19 @@ impl Kernel {
     /// Compares what is there with what is wanted. Of the old tables each write makes the whole one anew: what goes there goes
     /// with what comes, and no second write has to follow.
     pub(crate) fn plan(&self, goal: &Desired, effort: Effort, backend: Backend) -> Plans {
+        match backend {
+            Backend::Nft => self.plan_by(goal, effort, effort),
+            Backend::Legacy => self.plan_by(goal, effort, Effort::Exact),
+        }
+    }
+
+    /// The same, where what goes was refused with what comes.
+    pub(crate) fn plan_apart(&self, goal: &Desired, effort: Effort) -> Plans {
+        self.plan_by(goal, effort, effort)
+    }
+
+    fn plan_by(&self, goal: &Desired, effort: Effort, of_rules: Effort) -> Plans {
         let [v4, v6] = [Family::V4, Family::V6].map(|family| goal.rules(family));
-        let of_rules = match backend {
-            Backend::Nft => effort,
-            Backend::Legacy => Effort::Exact,
-        };
         Plans {
             sets: netfilter::plan_sets(&self.sets, &goal.sets()),
             v4: netfilter::plan_parts(&self.v4, &v4, of_rules),
@@ -385,6 +393,13 @@ mod tests {
             assert!(text.contains(":PTL-B "), "{backend:?}: {text}");
             assert_eq!(!text.contains("-X PTL-A"), is_left, "{backend:?}: {text}");
             assert_eq!(plans.has_leftover(), is_left, "{backend:?}");
+            // Once that was refused: another's rule may lead to the chain that goes.
+            let apart = kernel.plan_apart(&goal("B"), Effort::Additive);
+            let text = apart.v4.restore.clone().unwrap();
+            assert!(
+                text.contains(":PTL-B ") && !text.contains("-X PTL-A"),
+                "{text}"
+            );
         }
     }
 }

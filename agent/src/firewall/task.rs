@@ -267,18 +267,25 @@ impl Task {
         goal: &Desired,
         effort: Effort,
     ) -> Result<Outcome, ApplyError> {
-        match self.write(goal, effort).await {
-            // Another may have changed what we believed in: once more, from what is really there.
+        match self.write(goal, effort, false).await {
+            // Another may have changed what we believed in: once more, from what is really there. And another's rule may lead to
+            // a chain that is to go, which must not keep out what is to come.
             Err(ApplyError::Refused { error, .. }) => {
                 self.kernel = None;
                 debug!(%error, "reading back and trying again");
-                self.write(goal, effort).await
+                self.write(goal, effort, true).await
             }
             outcome => outcome,
         }
     }
 
-    async fn write(&mut self, goal: &Desired, effort: Effort) -> Result<Outcome, ApplyError> {
+    /// `is_apart`: what goes is not to go with what comes where the caller does not ask for it.
+    async fn write(
+        &mut self,
+        goal: &Desired,
+        effort: Effort,
+        is_apart: bool,
+    ) -> Result<Outcome, ApplyError> {
         let kernel = match self.kernel.take() {
             Some(kernel) => kernel,
             None => self.read().await?,
@@ -291,7 +298,10 @@ impl Task {
         };
         let planning = Instant::now();
         let goal = self.beside_another_proxy(goal, &kernel);
-        let plans = kernel.plan(&goal, effort, programs.backend);
+        let plans = match is_apart {
+            true => kernel.plan_apart(&goal, effort),
+            false => kernel.plan(&goal, effort, programs.backend),
+        };
         debug!(took = ?planning.elapsed(), "planned");
         let (has_leftover, dead) = (plans.has_leftover(), plans.dead_rules());
         let has_written = !plans.is_empty();
