@@ -24,6 +24,13 @@ pub(super) fn open(scene: &Scene) -> Vec<String> {
         .collect()
 }
 
+/// Switches it off, for all and for each: a name may have dots, so that slashes part the words.
+fn close(open: &[String]) -> String {
+    let names = std::iter::once("all").chain(open.iter().map(String::as_str));
+    let commands = names.map(|name| format!("sysctl -w net/ipv4/conf/{name}/route_localnet=0"));
+    commands.collect::<Vec<_>>().join("; ")
+}
+
 /// Judges.
 pub(super) fn judge(open: &[String], listings: &Result<Vec<Listing>, String>) -> Finding {
     if open.is_empty() {
@@ -37,7 +44,8 @@ pub(super) fn judge(open: &[String], listings: &Result<Vec<Listing>, String>) ->
     let chains = listings.iter().flat_map(|listing| &listing.chains);
     // Of pods' interfaces alone is not of the uplinks'.
     let is_guard = |rule: &String| {
-        rule.contains(LOOPBACK) && rule.ends_with("-j DROP") && !rule.contains("-i ")
+        let is_for_it = rule.contains(LOOPBACK) && !rule.contains(&format!("! {LOOPBACK}"));
+        is_for_it && rule.ends_with("-j DROP") && !rule.contains("-i ")
     };
     let mut guarding = chains.filter(|chain| chain.rules.iter().any(is_guard));
     if let Some(chain) = guarding.next() {
@@ -47,7 +55,7 @@ pub(super) fn judge(open: &[String], listings: &Result<Vec<Listing>, String>) ->
         format!("{names}: packets for 127.0.0.0/8 are taken, and no rule drops them"),
         "kube-proxy switches route_localnet on so that node ports answer at 127.0.0.1, and drops others' packets by a rule of its own \
          (KUBE-FIREWALL); once the rule is gone, hosts of the same network reach what listens on this node's loopback alone",
-        "sysctl -w net.ipv4.conf.all.route_localnet=0",
+        close(open),
     )
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Facts {
     nftables: Option<String>,
     /// The kernel's IPVS holds something.
     has_ipvs: bool,
+    /// An agent has answered.
+    has_agent: bool,
     /// What the agent says, if it serves Services.
     ours: Option<ServicesReport>,
 }
@@ -50,6 +52,7 @@ impl Facts {
             nftables: nftables(),
             // Three lines of heading.
             has_ipvs: ipvs.lines().count() > 3,
+            has_agent: report.is_some(),
             ours: report.and_then(|report| report.services.clone()),
         }
     }
@@ -87,6 +90,9 @@ pub(super) fn judge(facts: &Facts, listings: &Result<Vec<Listing>, String>) -> V
 /// What load balancers ask for where another listens.
 fn ports(facts: &Facts) -> Vec<Finding> {
     let Some(ours) = &facts.ours else {
+        if !facts.has_agent {
+            return vec![SERVICE_PORTS.skipped("no agent says whether it serves Services")];
+        }
         return vec![SERVICE_PORTS.ok("the agent does not serve Services: none is needed")];
     };
     let refused = ours.ports_refused.iter().map(|one| {
