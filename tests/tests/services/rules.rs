@@ -134,10 +134,7 @@ pub(super) fn policy_beside(lab: &Fabric) {
     let pod = lab.pods[0].netns();
     let tells = |text: &str| {
         lab.manifest("beside.yaml", text).unwrap();
-        lab.stations[0]
-            .agent
-            .verb(&["sync", "--timeout", "30s"])
-            .unwrap();
+        sync_all(lab);
     };
     let verdict = |from: &Netns, to, patience| attempt(from, to, Transport::Tcp, patience).unwrap();
     let known = "apiVersion: v1\nkind: Pod\nmetadata: {namespace: shop, name: pod1}\nspec: {nodeName: node1}\n";
@@ -185,8 +182,13 @@ endpoints: [{{addresses: [\"{address}\"], nodeName: node1}}]
     for name in ["beside.yaml", "door.yaml", "pod1.yaml"] {
         lab.remove_manifest(name).unwrap();
     }
-    lab.stations[0]
-        .agent
-        .verb(&["sync", "--timeout", "30s"])
-        .unwrap();
+    sync_all(lab);
+}
+
+/// A policy holds for the pods of every node.
+fn sync_all(lab: &Fabric) {
+    for station in &lab.stations {
+        let words = ["sync", "--timeout", "30s"];
+        station.agent.verb(&words).unwrap();
+    }
 }
