@@ -198,7 +198,7 @@ fn a_packet_between_two_states_is_led_to_the_first_endpoint_and_never_goes_on_as
 /// Another Service has the port that this one is asked at as its node port, and as many endpoints.
 #[test]
 fn what_is_missing_for_an_address_is_not_led_to_anothers_node_port() {
-    let mut world = crate::proxy::tests::World::new();
+    let mut world = World::new();
     let ready = |address: &str| {
         crate::proxy::tests::endpoint(address, "n2", crate::proxy::tests::Is::Ready)
     };
