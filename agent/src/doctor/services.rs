@@ -12,6 +12,7 @@ use super::listing::{Listing, comment, target};
 use crate::exec;
 use crate::report::Report;
 use crate::service::ServicesReport;
+use crate::service_proxy::is_ipvs_used;
 
 /// kube-proxy's chain of all Services.
 const SERVICES: &str = "KUBE-SERVICES";
@@ -46,12 +47,10 @@ impl Facts {
         } else {
             None
         };
-        let ipvs = std::fs::read_to_string("/proc/net/ip_vs").unwrap_or_default();
         Self {
             cluster,
             nftables: nftables(),
-            // Three lines of heading.
-            has_ipvs: ipvs.lines().count() > 3,
+            has_ipvs: is_ipvs_used(),
             has_agent: report.is_some(),
             ours: report.and_then(|report| report.services.clone()),
         }
