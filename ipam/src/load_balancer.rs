@@ -8,7 +8,7 @@
 mod book;
 mod problem;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use api::NamespacedName;
@@ -56,10 +56,11 @@ pub fn is_ours(service: &Service) -> bool {
 /// never have it at once, whichever status is written first.
 pub fn allocate(view: &View<'_>) -> BTreeMap<NamespacedName, Allocation> {
     let mut told = BTreeMap::new();
-    let mut ours: Vec<&Service> = Vec::new();
+    let (mut ours, mut others): (Vec<&Service>, Vec<&Service>) = Default::default();
     let pools = Pools::new(view);
     for service in &view.services {
         if !is_ours(service) {
+            others.push(service);
             if service.is_allocated_here {
                 told.insert(service.name.clone(), Allocation::default());
             }
@@ -69,6 +70,7 @@ pub fn allocate(view: &View<'_>) -> BTreeMap<NamespacedName, Allocation> {
                 problems: vec![Problem::BalancedElsewhere],
             };
             told.insert(service.name.clone(), allocation);
+            others.push(service);
         } else {
             ours.push(service);
         }
@@ -81,6 +83,9 @@ pub fn allocate(view: &View<'_>) -> BTreeMap<NamespacedName, Allocation> {
     let mut book = Book::new(reserved.chain(excluded));
     let held: Vec<Vec<Result<IpAddr, Problem>>> =
         ours.iter().map(|service| book.enter(service)).collect();
+    for service in others {
+        book.leave(service, &[]);
+    }
     for (service, held) in ours.into_iter().zip(held) {
         told.insert(service.name.clone(), pools.decide(&mut book, service, held));
     }
@@ -96,7 +101,7 @@ struct Pool<'a> {
 /// The pools for load balancers, by name.
 struct Pools<'a> {
     pools: Vec<Pool<'a>>,
-    view: &'a View<'a>,
+    excluded: BTreeSet<IpAddr>,
 }
 
 impl<'a> Pools<'a> {
@@ -112,7 +117,10 @@ impl<'a> Pools<'a> {
             })
             .collect();
         pools.sort_by(|one, other| one.pool.name.cmp(&other.pool.name));
-        Self { pools, view }
+        Self {
+            pools,
+            excluded: view.excluded.iter().copied().collect(),
+        }
     }
 
     /// Whether another has written its status, although it names no class.
@@ -191,7 +199,8 @@ impl<'a> Pools<'a> {
     ) -> Result<Option<IpAddr>, Problem> {
         let mut asked = request.addresses.iter().copied();
         if let Some(asked) = asked.find(|ip| ip.is_ipv4() == is_ipv4) {
-            if held != Some(asked) {
+            // A Node may have come that has it: an error leaves it what it has, and says so.
+            if held != Some(asked) || self.excluded.contains(&asked) {
                 self.may_be_asked_for(asked)?;
                 book.take(service, asked)?;
             }
@@ -203,7 +212,8 @@ impl<'a> Pools<'a> {
         let stays = |address: IpAddr| {
             pools.any(|pool| is_allowed(pool) && pool.pool.cidr.contains(&address))
         };
-        if held.is_some_and(stays) {
+        let is_free = |held: IpAddr| !self.excluded.contains(&held);
+        if held.is_some_and(is_free) && held.is_some_and(stays) {
             return Ok(held);
         }
         let pools = self.pools_for(named, is_ipv4)?;
@@ -218,7 +228,7 @@ impl<'a> Pools<'a> {
         if !self.holds(address) {
             return Err(Problem::InNoPool(address));
         }
-        if self.view.excluded.contains(&address) {
+        if self.excluded.contains(&address) {
             return Err(Problem::OfNode(address));
         }
         Ok(())

@@ -44,13 +44,22 @@ impl<'a> Book<'a> {
                     self.give(service, address);
                     Ok(address)
                 }
-                Some(problem) => {
-                    self.losers.entry(address).or_default().push(service);
-                    Err(problem)
-                }
+                Some(problem) => Err(problem),
             });
         }
+        let kept = entered.iter().filter_map(|one| one.as_ref().ok().copied());
+        let kept: Vec<IpAddr> = kept.collect();
+        self.leave(service, &kept);
         entered
+    }
+
+    /// What else a status says: nobody's until it does not any more.
+    pub(super) fn leave(&mut self, service: &'a Service, kept: &[IpAddr]) {
+        let held = service.load_balancer_ips.iter();
+        for address in held.filter(|address| !kept.contains(address)) {
+            self.busy.insert(*address);
+            self.losers.entry(*address).or_default().push(service);
+        }
     }
 
     /// Gives a Service an address, alone or beside others; or says who has it.
@@ -98,7 +107,11 @@ impl<'a> Book<'a> {
 
 /// Why a Service cannot have an address beside those that have it.
 fn refusal(service: &Service, address: IpAddr, holders: Option<&Vec<&Service>>) -> Option<Problem> {
-    let mut others = holders.into_iter().flatten();
+    // A Service may have what its own status says.
+    let mut others = holders
+        .into_iter()
+        .flatten()
+        .filter(|holder| holder.name != service.name);
     others.find_map(|holder| {
         let by = holder.name.clone();
         unshared(holder, service).map(|why| Problem::Taken { address, by, why })

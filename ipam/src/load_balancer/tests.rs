@@ -159,8 +159,17 @@ fn who_comes_back_gets_the_same_address_and_others_get_others() {
         62,
         "all but the network's and the broadcast address"
     );
-    let alone = only(&pools, made("s7"));
-    assert_eq!(alone, only(&pools, made("s7")));
+    // All others hold theirs: the one who comes back finds its own, as a rule.
+    let wide = [pool("wide", "198.51.100.0/24", false)];
+    let few: Vec<Made> = (0..8).map(|number| made(&format!("s{number}"))).collect();
+    let before = allocated(&wide, &few);
+    let back = few.iter().map(|one| match one.name.as_str() {
+        "s7" => one.clone(),
+        name => one.clone().holds(&before[name].addresses[0].to_string()),
+    });
+    let after = allocated(&wide, &back.collect::<Vec<_>>());
+    assert_eq!(after["s7"].addresses, before["s7"].addresses);
+    assert_ne!(after["s7"].addresses, after["s6"].addresses);
     let over: Vec<Made> = (0..63).map(|number| made(&format!("s{number}"))).collect();
     let missing: Vec<Allocation> = allocated(&pools, &over).into_values().collect();
     let mut missing = missing.iter().filter(|one| one.addresses.is_empty());
@@ -279,6 +288,11 @@ fn services_share_an_address_if_both_want_to_and_their_ports_differ() {
     let held = two["one"].addresses[0].to_string();
     let local = |made: Made| made.spec("externalTrafficPolicy", json!("Local"));
     let apart = local(shares("two", 54)).spec("selector", json!({"app": "two"}));
+    let here = |made: Made| local(made).spec("selector", json!({"app": "one"}));
+    let two = allocated(&pools, &[here(shares("one", 53)), here(shares("two", 54))]);
+    assert_eq!(two["one"].addresses, two["two"].addresses, "the same pods");
+    let two = allocated(&pools, &[here(shares("one", 53)), apart.clone()]);
+    assert_ne!(two["one"].addresses, two["two"].addresses, "other pods");
     for other in [
         local(shares("two", 54)),
         apart,
@@ -319,6 +333,40 @@ fn others_are_left_alone_and_who_is_none_any_more_gives_back() {
     assert!(allocated(&pools, &[never]).is_empty());
 }
 
+/// Whoever wrote it: another load balancer's, one that is another's now, a second one of a family, one of a family that is gone.
+#[test]
+fn what_any_status_says_is_given_to_nobody_else() {
+    let pools = [
+        pool("a", "192.0.2.0/29", false),
+        pool("b", "2001:db8::/125", false),
+    ];
+    let both = json!(["10.96.0.1", "fd00::1"]);
+    let asks = made("two").age(1).spec("clusterIPs", both);
+    let asks = asks.note("ip-addresses", r#"["192.0.2.3", "2001:db8::3"]"#);
+    let plain = || made("one").holds("192.0.2.2");
+    for holder in [
+        plain().holds("192.0.2.3").holds("2001:db8::3"),
+        made("one")
+            .of_nobody()
+            .holds("192.0.2.3")
+            .holds("2001:db8::3")
+            .spec("loadBalancerClass", json!("x/y")),
+        made("one")
+            .spec("type", json!("ClusterIP"))
+            .holds("192.0.2.3")
+            .holds("2001:db8::3"),
+    ] {
+        let found = allocated(&pools, &[holder, asks.clone()]);
+        assert!(found["two"].addresses.is_empty(), "{found:?}");
+        assert!(said(&found["two"]).contains("192.0.2.3 is Service shop/one's"));
+    }
+    // Of two that it has it may ask for the second.
+    let second = plain()
+        .holds("192.0.2.3")
+        .note("ip-addresses", r#"["192.0.2.3"]"#);
+    assert_eq!(only(&pools, second).addresses, [ip("192.0.2.3")]);
+}
+
 #[test]
 fn nodes_addresses_are_given_to_nobody_and_reserved_ones_by_name_alone() {
     let pools = [pool("a", "192.0.2.0/29", false)];
@@ -338,6 +386,11 @@ fn nodes_addresses_are_given_to_nobody_and_reserved_ones_by_name_alone() {
     assert_eq!(
         give(&asks("192.0.2.4")).problems,
         [Problem::OfNode(ip("192.0.2.4"))]
+    );
+    // A Node that came later.
+    assert_eq!(
+        give(&made("web").holds("192.0.2.4")).addresses,
+        [ip("192.0.2.6")]
     );
 }
 

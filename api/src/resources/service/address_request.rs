@@ -42,7 +42,7 @@ impl AddressRequest {
         ) {
             (Some(text), _) => read_addresses(text)?,
             (None, Some(text)) => {
-                let wrong = |_| format!("spec.loadBalancerIP: {text:?} is no address");
+                let wrong = |_| format!("spec.loadBalancerIP: {:?} is no address", short(text));
                 vec![usable(text.parse().map_err(wrong)?, "spec.loadBalancerIP")?]
             }
             (None, None) => Vec::new(),
@@ -66,9 +66,19 @@ impl AddressRequest {
     }
 }
 
+/// As much of a text as a message can hold.
+fn short(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
 fn read_addresses(text: &str) -> Result<Vec<IpAddr>, String> {
     let wanted = "a JSON list of addresses, at most one a family";
-    let wrong = || format!("annotation {ADDRESSES} is {text:?}: it should be {wanted}");
+    let wrong = || {
+        format!(
+            "annotation {ADDRESSES} is {:?}: it should be {wanted}",
+            short(text)
+        )
+    };
     let addresses: Vec<IpAddr> = serde_json::from_str(text).map_err(|_| wrong())?;
     let of_ipv4 = addresses.iter().filter(|address| address.is_ipv4()).count();
     if of_ipv4 > 1 || addresses.len() - of_ipv4 > 1 {
@@ -96,7 +106,8 @@ fn read_pools(key: &str, text: Option<&str>) -> Result<Vec<String>, String> {
     };
     let wrong = || {
         format!(
-            "annotation {key} is {text:?}: it should be a JSON list of 1 to {MOST_POOLS} names of IPPools"
+            "annotation {key} is {:?}: it should be a JSON list of 1 to {MOST_POOLS} names of IPPools",
+            short(text)
         )
     };
     let pools: Vec<String> = serde_json::from_str(text).map_err(|_| wrong())?;
