@@ -15,8 +15,8 @@ use kube::CustomResourceExt;
 
 pub use as_number::PeerAsNumber;
 pub use bgp_configuration::{
-    BGPConfiguration, BgpConfigurationSpec, CidrEntry, Community, GracefulRestart,
-    PrefixAdvertisement,
+    Aggregation, BGPConfiguration, BgpConfigurationSpec, Community, GracefulRestart,
+    PrefixAdvertisement, ServiceRange,
 };
 pub use bgp_filter::{
     AsPrepending, BGPFilter, BgpFilterSpec, BgpFilterStatus, CommunityMatch, CommunityValue,

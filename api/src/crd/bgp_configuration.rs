@@ -38,15 +38,18 @@ pub struct BgpConfigurationSpec {
     /// ClusterIP ranges to announce.
     #[serde(rename = "serviceClusterIPs")]
     #[schemars(length(max = 256))]
-    pub service_cluster_ips: Option<Vec<CidrEntry>>,
+    pub service_cluster_ips: Option<Vec<ServiceRange>>,
     /// ExternalIP ranges to announce.
     #[serde(rename = "serviceExternalIPs")]
     #[schemars(length(max = 256))]
-    pub service_external_ips: Option<Vec<CidrEntry>>,
+    pub service_external_ips: Option<Vec<ServiceRange>>,
     /// LoadBalancer ranges to announce.
     #[serde(rename = "serviceLoadBalancerIPs")]
     #[schemars(length(max = 256))]
-    pub service_load_balancer_ips: Option<Vec<CidrEntry>>,
+    pub service_load_balancer_ips: Option<Vec<ServiceRange>>,
+    /// How LoadBalancer ranges are announced that do not say it themselves (Enabled: as they are; Disabled: each address that is
+    /// in use).
+    pub service_load_balancer_aggregation: Option<Aggregation>,
     /// Names for communities.
     #[schemars(length(max = 256))]
     pub communities: Option<Vec<Community>>,
@@ -68,13 +71,26 @@ pub struct BgpConfigurationSpec {
     pub install_routes: Option<bool>,
 }
 
-/// One CIDR of a list.
+/// A range of addresses of Services.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct CidrEntry {
-    /// The CIDR.
+pub struct ServiceRange {
+    /// The addresses: a CIDR.
     #[schemars(length(max = 43), extend("x-kubernetes-validations" = rules::cidr()))]
     pub cidr: String,
+    /// Enabled: the range is announced as it is, and by themselves only addresses with traffic policy Local. Disabled: each
+    /// address that is in use, by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aggregation: Option<Aggregation>,
+}
+
+/// Whether a range is announced as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Aggregation {
+    /// As a whole.
+    Enabled,
+    /// Each address in use by itself.
+    Disabled,
 }
 
 /// A community and its name.

@@ -67,6 +67,7 @@ fn every_field_of_the_design_is_in_the_schema() {
         "nodeToNodeMeshEnabled",
         "serviceClusterIPs",
         "serviceExternalIPs",
+        "serviceLoadBalancerAggregation",
         "serviceLoadBalancerIPs",
         "communities",
         "prefixAdvertisements",

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::node::is_usable_as;
+use super::node::{is_usable_as, reserved_for_others};
 use super::{Community, graceful_restart};
 use crate::ParseError;
-use crate::crd::{self, BGPConfiguration, BgpConfigurationSpec};
+use crate::crd::{self, Aggregation, BGPConfiguration, BgpConfigurationSpec};
 use crate::metadata::Subject;
 
 /// The BGPConfiguration named `default`, defaults applied.
@@ -28,6 +28,12 @@ pub struct BgpConfiguration {
     pub long_lived_stale_time: Duration,
     /// `multipath` with `multipathRelax`, `maxPaths` and `linkBandwidth`.
     pub multipath: Multipath,
+    /// `serviceClusterIPs`.
+    pub service_cluster_ips: Vec<ServiceRange>,
+    /// `serviceExternalIPs`.
+    pub service_external_ips: Vec<ServiceRange>,
+    /// `serviceLoadBalancerIPs`, with `serviceLoadBalancerAggregation`.
+    pub service_load_balancer_ips: Vec<ServiceRange>,
     /// `prefixAdvertisements`, names of communities resolved, in the order written.
     pub prefix_advertisements: Vec<PrefixAdvertisement>,
     /// `installRoutes` (true).
@@ -55,6 +61,15 @@ impl Default for Multipath {
     }
 }
 
+/// A range of addresses of Services to announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServiceRange {
+    /// `cidr`, host bits cleared.
+    pub cidr: IpNet,
+    /// `aggregation` is Enabled: the range is announced as a whole.
+    pub is_aggregated: bool,
+}
+
 /// Communities for what is announced in a CIDR.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrefixAdvertisement {
@@ -75,6 +90,9 @@ impl Default for BgpConfiguration {
             restart_time: Duration::from_secs(120),
             long_lived_stale_time: Duration::ZERO,
             multipath: Multipath::default(),
+            service_cluster_ips: Vec::new(),
+            service_external_ips: Vec::new(),
+            service_load_balancer_ips: Vec::new(),
             prefix_advertisements: Vec::new(),
             install_routes: true,
         }
@@ -94,9 +112,6 @@ impl TryFrom<BGPConfiguration> for BgpConfiguration {
             return Err(subject.error("metadata.name: only `default` is read"));
         }
         let spec = config.spec;
-        if let Some(field) = unsupported(&spec) {
-            return Err(subject.error(format!("spec.{field} is not supported yet")));
-        }
         let defaults = Self::default();
         let as_number = spec.as_number.unwrap_or(defaults.as_number);
         if !is_usable_as(as_number) {
@@ -119,34 +134,69 @@ impl TryFrom<BGPConfiguration> for BgpConfiguration {
             restart_time: restart.restart_time.unwrap_or(defaults.restart_time),
             long_lived_stale_time: long_lived.unwrap_or(defaults.long_lived_stale_time),
             multipath: multipath(&spec).map_err(wrong)?,
+            service_cluster_ips: service_ranges(
+                "serviceClusterIPs",
+                spec.service_cluster_ips.as_ref(),
+                None,
+            )
+            .map_err(wrong)?,
+            service_external_ips: service_ranges(
+                "serviceExternalIPs",
+                spec.service_external_ips.as_ref(),
+                None,
+            )
+            .map_err(wrong)?,
+            service_load_balancer_ips: service_ranges(
+                "serviceLoadBalancerIPs",
+                spec.service_load_balancer_ips.as_ref(),
+                spec.service_load_balancer_aggregation,
+            )
+            .map_err(wrong)?,
             prefix_advertisements: prefix_advertisements(&spec).map_err(wrong)?,
             install_routes: spec.install_routes.unwrap_or(defaults.install_routes),
         })
     }
 }
 
-/// The first field that asks for what is not built yet.
-fn unsupported(spec: &BgpConfigurationSpec) -> Option<&'static str> {
-    fn filled<T>(list: Option<&Vec<T>>) -> bool {
-        list.is_some_and(|list| !list.is_empty())
+fn service_ranges(
+    field: &'static str,
+    written: Option<&Vec<crd::ServiceRange>>,
+    aggregation: Option<Aggregation>,
+) -> Result<Vec<ServiceRange>, (&'static str, String)> {
+    let written = written.map_or(&[][..], Vec::as_slice);
+    if written.len() > MOST_ENTRIES {
+        return Err((field, format!("has more than {MOST_ENTRIES} entries")));
     }
-    let fields = [
-        (
-            "serviceClusterIPs",
-            filled(spec.service_cluster_ips.as_ref()),
-        ),
-        (
-            "serviceExternalIPs",
-            filled(spec.service_external_ips.as_ref()),
-        ),
-        (
-            "serviceLoadBalancerIPs",
-            filled(spec.service_load_balancer_ips.as_ref()),
-        ),
-    ];
-    fields
-        .into_iter()
-        .find_map(|(field, asked_for)| asked_for.then_some(field))
+    let mut read: BTreeMap<IpNet, bool> = BTreeMap::new();
+    for entry in written {
+        let Ok(cidr) = entry.cidr.parse::<IpNet>() else {
+            return Err((field, format!("has {:?}, which is no CIDR", entry.cidr)));
+        };
+        if cidr.prefix_len() == 0 {
+            return Err((
+                field,
+                format!("has {cidr}: name the ranges that Services have"),
+            ));
+        }
+        if let Some(reserved) = reserved_for_others(&cidr) {
+            return Err((
+                field,
+                format!("has {cidr}, which holds {reserved} addresses"),
+            ));
+        }
+        let aggregation = entry.aggregation.or(aggregation);
+        let is_aggregated = aggregation != Some(Aggregation::Disabled);
+        if read.insert(cidr.trunc(), is_aggregated).is_some() {
+            return Err((field, format!("has {cidr} twice")));
+        }
+    }
+    let ranges = read.into_iter();
+    Ok(ranges
+        .map(|(cidr, is_aggregated)| ServiceRange {
+            cidr,
+            is_aggregated,
+        })
+        .collect())
 }
 
 fn multipath(spec: &BgpConfigurationSpec) -> Result<Multipath, (&'static str, String)> {

@@ -19,7 +19,7 @@ pub(crate) mod pod;
 pub(crate) mod secret;
 pub(crate) mod service;
 
-pub use bgp_configuration::{BgpConfiguration, Multipath, PrefixAdvertisement};
+pub use bgp_configuration::{BgpConfiguration, Multipath, PrefixAdvertisement, ServiceRange};
 pub use bgp_filter::{BgpFilter, FilterPrefixes, FilterRule, RuleAction, RuleOperation};
 pub use bgp_node_status::{BgpNodeStatus, WireGuardKey, WireGuardKeys, WireGuardPublicKey};
 pub use bgp_peer::{AddPaths, Bfd, BgpPeer, Hops, MaxPrefixes, PasswordRef, PeerAs, PeerTarget};

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::resources::{
     AddPaths, Bfd, Community, GracefulRestart, Hops, MaxPrefixes, Multipath, NextHopMode,
-    PasswordRef, PeerAs, PeerTarget, Role,
+    PasswordRef, PeerAs, PeerTarget, Role, ServiceRange,
 };
 
 #[test]
@@ -69,19 +69,51 @@ fn names_of_communities_are_resolved() {
 }
 
 #[test]
-fn a_bgp_configuration_that_is_wrong_or_asks_for_what_is_not_built_is_refused() {
+fn ranges_of_services_are_aggregated_unless_they_or_all_of_their_kind_say_otherwise() {
+    let found = config(json!({
+        "serviceClusterIPs": [{"cidr": "10.96.0.7/12"}],
+        "serviceExternalIPs": [{"cidr": "192.0.2.0/24", "aggregation": "Disabled"}],
+        "serviceLoadBalancerIPs": [
+            {"cidr": "198.51.100.0/24"}, {"cidr": "2001:db8::/64", "aggregation": "Enabled"},
+        ],
+        "serviceLoadBalancerAggregation": "Disabled",
+    }))
+    .expect("a BGPConfiguration");
+    let said = |ranges: &[ServiceRange]| {
+        let said = ranges.iter();
+        said.map(|range| (range.cidr.to_string(), range.is_aggregated))
+            .collect::<Vec<_>>()
+    };
+    let is = |cidr: &str, is_aggregated| (cidr.to_owned(), is_aggregated);
+    assert_eq!(said(&found.service_cluster_ips), [is("10.96.0.0/12", true)]);
+    assert_eq!(
+        said(&found.service_external_ips),
+        [is("192.0.2.0/24", false)]
+    );
+    assert_eq!(
+        said(&found.service_load_balancer_ips),
+        [is("198.51.100.0/24", false), is("2001:db8::/64", true)]
+    );
+}
+
+#[test]
+fn a_bgp_configuration_that_is_wrong_is_refused() {
     for (spec, why) in [
         (
-            json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}]}),
-            "spec.serviceClusterIPs is not supported yet",
+            json!({"serviceClusterIPs": [{"cidr": "10.96.0.0"}]}),
+            "spec.serviceClusterIPs has \"10.96.0.0\", which is no CIDR",
         ),
         (
-            json!({"serviceExternalIPs": [{"cidr": "10.96.0.0/12"}]}),
-            "spec.serviceExternalIPs is not",
+            json!({"serviceExternalIPs": [{"cidr": "0.0.0.0/0"}]}),
+            "spec.serviceExternalIPs has 0.0.0.0/0: name the ranges that Services have",
         ),
         (
-            json!({"serviceLoadBalancerIPs": [{"cidr": "10.96.0.0/12"}]}),
-            "spec.serviceLoadBalancerIPs is not",
+            json!({"serviceExternalIPs": [{"cidr": "169.254.0.0/17"}]}),
+            "spec.serviceExternalIPs has 169.254.0.0/17, which holds link-local",
+        ),
+        (
+            json!({"serviceLoadBalancerIPs": [{"cidr": "10.0.0.1/24"}, {"cidr": "10.0.0.0/24"}]}),
+            "spec.serviceLoadBalancerIPs has 10.0.0.0/24 twice",
         ),
         (
             json!({"communities": [{"name": "a", "value": "1"}]}),
