@@ -243,6 +243,8 @@ pub enum Feature {
     Cni,
     /// Services in kube-proxy's place, by what --proxy-mode says (docs/services.md). Where another proxy is, they are left to it.
     Services,
+    /// Addresses of Services, whoever serves them: announced by BGP as BGPConfiguration says. `services` does that, too.
+    LoadBalancer,
 }
 
 /// What becomes of a packet from an egress-isolated pod to its own node.

@@ -450,6 +450,7 @@ impl Core {
                 None
             }
         };
+        self.errors.extend(self.silence_of_services());
         let tunnels = self.overlays();
         self.errors.extend(tunnels.problems);
         let generation = self.generation;
@@ -462,6 +463,7 @@ impl Core {
                 host_ports: host_ports.clone(),
                 egress,
                 tunnels: tunnels.guard,
+                strays: self.guard_services(),
                 services,
                 serves_services: proxy.mode.is_some(),
                 waiting: waiting.collect(),

@@ -183,6 +183,9 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
             pods_are_judged: args.has(Feature::Policy),
         });
     }
+    if args.has(Feature::LoadBalancer) {
+        core.announce_services();
+    }
     if source.pods.is_some() {
         core.ask_for_pods();
     }

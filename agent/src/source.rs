@@ -49,7 +49,7 @@ pub(crate) async fn open(args: &AgentArgs) -> anyhow::Result<(Source, Whereabout
         kubeconfig: flags.kubeconfig.clone(),
         node: args.node.clone(),
         namespace: flags.namespace.clone(),
-        services: args.has(Feature::Services),
+        services: args.has(Feature::Services) || args.has(Feature::LoadBalancer),
         node_writes: NodeWrites {
             condition: flags.node_condition && judges_network(args),
             remove_taints: flags.remove_taint.clone(),

@@ -36,6 +36,8 @@ pub(crate) struct View<'a> {
     pub(crate) own: &'a BTreeSet<IpNet>,
     /// Addresses of this node's pods that are in none of them.
     pub(crate) strays: &'a BTreeSet<IpNet>,
+    /// Ranges and addresses of Services that this node announces.
+    pub(crate) services: &'a BTreeSet<IpNet>,
     /// Pod addresses that other nodes hold although they are in this node's Pod CIDRs or blocks.
     pub(crate) elsewhere: &'a BTreeSet<IpNet>,
     /// The BGPConfiguration `default`, or its defaults.
@@ -112,7 +114,7 @@ fn listen<'a>(view: &View<'_>, mut targets: impl Iterator<Item = &'a Target>) ->
         .collect()
 }
 
-/// Pod CIDRs and blocks, and addresses out of none of them, with the communities that the configuration gives to what lies in a CIDR.
+/// Pod CIDRs and blocks, addresses out of none of them, and what there is of Services, with the communities that the configuration gives to what lies in a CIDR.
 fn originate(view: &View<'_>) -> BTreeMap<IpNet, Originated> {
     let advertised = |prefix: &IpNet| {
         let mut originated = Originated::default();
@@ -132,7 +134,7 @@ fn originate(view: &View<'_>) -> BTreeMap<IpNet, Originated> {
         }
         originated
     };
-    let prefixes = view.own.union(view.strays);
+    let prefixes = view.own.iter().chain(view.strays).chain(view.services);
     prefixes
         .map(|prefix| (*prefix, advertised(prefix)))
         .collect()

@@ -41,6 +41,7 @@ impl Core {
             secrets: &secrets,
             own: &self.blocks.own(),
             strays: &self.strays(),
+            services: &self.announced_services(),
             elsewhere,
             configuration: &configuration,
         })

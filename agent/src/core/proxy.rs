@@ -1,8 +1,10 @@
-//! Services of the cluster, served on this node: what the sources say of them, and the rules that follow.
+//! Services of the cluster, announced and served on this node: what the sources say of them, and the rules that follow.
 
+mod announced;
 mod itself;
 mod watched;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,11 +13,13 @@ use api::resources::Node;
 use api::{Change, Key, Resource};
 use ipnet::IpNet;
 use netfilter::Family;
+use services::proxy::announce::{self, Announcements};
 use services::proxy::index::{Index, Place, Touched};
 use services::proxy::iptables::{self, Leads, Options};
 use services::proxy::ipvs::{self, Scheduler};
 use services::proxy::model::Model;
 use services::proxy::nftables;
+use services::stray_guard;
 
 use super::Core;
 use crate::conntrack::UdpServices;
@@ -42,12 +46,17 @@ pub(crate) struct Serve {
     pub(crate) pods_are_judged: bool,
 }
 
-/// What is known of Services, and compiled of it. Without the feature there is none.
+/// What is known of Services, and compiled of it. Without the features there is none.
 #[derive(Debug)]
 pub(super) struct Services {
     index: Index,
     model: Model,
-    compiler: Compiler,
+    /// None where another proxy serves them.
+    compiler: Option<Compiler>,
+    announcements: Announcements,
+    /// What of it is kept from going round in circles, and the rules for that.
+    guarded: BTreeSet<IpNet>,
+    strays: Arc<stray_guard::Compiled>,
     /// The node's addresses that answer at node ports; empty: all.
     node_port_addresses: Vec<IpNet>,
     /// What changed since it was compiled last.
@@ -170,12 +179,16 @@ fn rules(compiler: &iptables::Compiler) -> ServiceRules {
 }
 
 impl Services {
-    fn new(serve: Serve, options: Options) -> Self {
+    /// Known, and served by another.
+    fn known() -> Self {
         Self {
             index: Index::default(),
             model: Model::default(),
-            compiler: Compiler::new(serve.mode, serve.scheduler, options),
-            node_port_addresses: serve.node_port_addresses,
+            compiler: None,
+            announcements: Announcements::default(),
+            guarded: BTreeSet::new(),
+            strays: Arc::default(),
+            node_port_addresses: Vec::new(),
             touched: Touched::new(),
             watched: Watched::default(),
             since: SystemTime::now(),
@@ -204,17 +217,27 @@ impl Services {
         None
     }
 
-    fn compile(&mut self, place: Place, pods: &[IpNet]) {
-        let has_moved = self.compiler.set_node_addresses(&place.addresses, pods);
+    fn compile(&mut self, place: Place, pods: &[IpNet], announce: announce::Settings) {
+        let mut has_moved = false;
+        if let Some(compiler) = &mut self.compiler {
+            has_moved = compiler.set_node_addresses(&place.addresses, pods);
+        }
         self.touched.extend(self.index.set_place(place));
         let touched = std::mem::take(&mut self.touched);
         let mut changed = self.model.refresh(&self.index, &touched);
+        let concerned = touched.union(&changed).cloned().collect();
+        self.announcements
+            .update(&self.index, &self.model, &concerned);
+        self.announcements.set(announce, &self.index, &self.model);
+        let Some(compiler) = &mut self.compiler else {
+            return;
+        };
         if has_moved {
             changed.extend(self.model.services().map(|(name, _)| name.clone()));
         }
         self.watched.update(&self.model, &changed);
         if !changed.is_empty() {
-            self.compiler.update(&self.model, &changed);
+            compiler.update(&self.model, &changed);
         }
     }
 }
@@ -229,7 +252,9 @@ impl Core {
             pods_are_judged: serve.pods_are_judged,
             ..Options::new(prefix)
         };
-        self.services = Some(Services::new(serve, options));
+        let services = self.services.get_or_insert_with(Services::known);
+        services.compiler = Some(Compiler::new(serve.mode, serve.scheduler, options));
+        services.node_port_addresses = serve.node_port_addresses;
     }
 
     /// Takes what Services are made of; gives back all else.
@@ -243,7 +268,10 @@ impl Core {
     /// How much there is of Services; nothing without that feature.
     pub(crate) fn services_report(&self) -> Option<ServicesReport> {
         let services = self.services.as_ref()?;
-        Some(ServicesReport::of(&services.model))
+        services
+            .compiler
+            .is_some()
+            .then(|| ServicesReport::of(&services.model))
     }
 
     /// What beside rules follows from Services, as of the last [`Self::compile_services`]: flows, and all else.
@@ -266,7 +294,8 @@ impl Core {
     /// By what Services are served, if they are.
     pub(crate) fn proxy_mode(&self) -> Option<ProxyMode> {
         let services = self.services.as_ref();
-        services.map(|services| services.compiler.mode())
+        let compiler = services.and_then(|services| services.compiler.as_ref());
+        compiler.map(Compiler::mode)
     }
 
     /// What `portolan service` is answered from: copies, so that nobody waits for them.
@@ -298,12 +327,16 @@ impl Core {
             generation: self.generation,
             ..Goal::default()
         };
+        let announce = self.announce_settings();
         let Some(services) = &mut self.services else {
             return (Arc::default(), goal);
         };
-        services.compile(place, &pods.unwrap_or_default());
-        goal.mode = Some(services.compiler.mode());
-        match &services.compiler {
+        services.compile(place, &pods.unwrap_or_default(), announce);
+        let Some(compiler) = &services.compiler else {
+            return (Arc::default(), goal);
+        };
+        goal.mode = Some(compiler.mode());
+        match compiler {
             Compiler::Iptables { rules, .. } => (rules.clone(), goal),
             Compiler::Nftables(compiler) => {
                 let tables = Family::ALL.map(|family| compiler.parts(family).clone());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use netfilter::{Family, IpSet, Ruleset, SetName};
 use policy::Compiled;
-use services::{egress, host_port, tunnel_guard};
+use services::{egress, host_port, stray_guard, tunnel_guard};
 
 use super::latency::Histogram;
 
@@ -42,6 +42,8 @@ pub(crate) struct Desired {
     pub(crate) egress: Arc<egress::Compiled>,
     /// Those that keep strangers out of tunnels; nothing where no pool has a tunnel.
     pub(crate) tunnels: Arc<tunnel_guard::Compiled>,
+    /// Those that drop what is for addresses of Services and meets none; nothing where none are announced.
+    pub(crate) strays: Arc<stray_guard::Compiled>,
     /// Those that serve Services; nothing without that feature.
     pub(crate) services: Arc<ServiceRules>,
     /// Whether Services are served, by rules or else: then it is to be known who else does.
@@ -53,18 +55,19 @@ pub(crate) struct Desired {
 impl Desired {
     /// What is to be in a family's tables, in the order of the ways into it: a port of the host is not a Service's, and who is
     /// refused by a Service that has no endpoints is so before policy is asked (semantics 150).
-    pub(super) fn rules(&self, family: Family) -> [&Ruleset; 5] {
+    pub(super) fn rules(&self, family: Family) -> [&Ruleset; 6] {
         let Self {
             compiled: policy,
             host_ports: ports,
             egress,
             tunnels,
+            strays,
             services,
             ..
         } = self;
-        let (ports, served) = match family {
-            Family::V4 => (&ports.v4.rules, &*services.v4),
-            Family::V6 => (&ports.v6.rules, &*services.v6),
+        let (ports, served, strays) = match family {
+            Family::V4 => (&ports.v4.rules, &*services.v4, &strays.v4.rules),
+            Family::V6 => (&ports.v6.rules, &*services.v6, &strays.v6.rules),
         };
         // To IPVS Services' addresses are this host's, all of whose addresses host ports would take.
         let [first, second] = match services.sets.is_empty() {
@@ -75,15 +78,17 @@ impl Desired {
             Family::V4 => [&policy.v4.rules, &egress.v4.rules, &tunnels.v4.rules],
             Family::V6 => [&policy.v6.rules, &egress.v6.rules, &tunnels.v6.rules],
         };
-        [first, second, policy, egress, tunnels]
+        // Policy's last rule lets through what it has allowed.
+        [first, second, strays, policy, egress, tunnels]
     }
 
-    fn all_sets(&self) -> [&BTreeMap<SetName, Arc<IpSet>>; 9] {
+    fn all_sets(&self) -> [&BTreeMap<SetName, Arc<IpSet>>; 11] {
         let Self {
             compiled: policy,
             host_ports,
             egress,
             tunnels,
+            strays,
             services,
             ..
         } = self;
@@ -97,6 +102,8 @@ impl Desired {
             &egress.v6.sets,
             &tunnels.v4.sets,
             &tunnels.v6.sets,
+            &strays.v4.sets,
+            &strays.v6.sets,
         ]
     }
 
@@ -114,7 +121,7 @@ impl Desired {
     /// Whether something is to be there without policy, too.
     pub(super) fn has_more_than_policy(&self) -> bool {
         let has_nat = !self.host_ports.led.is_empty() || !self.egress.sources.is_empty();
-        has_nat || !self.tunnels.is_empty() || self.serves_services
+        has_nat || !self.tunnels.is_empty() || !self.strays.is_empty() || self.serves_services
     }
 
     /// The next state after `self`, of which `applied` is the newest generation in the kernel.

@@ -13,6 +13,7 @@ use bgp_proto::speaker::{AddPath, Bfd, GracefulRestartConfig, MaxPrefixes, PeerC
 use bgp_proto::wire::{Asn, Role};
 use bgp_speaker::socket::{Password, SocketOptions, Ttl};
 use bgp_speaker::{Peer, Target};
+use ipnet::IpNet;
 
 use super::filters::Chains;
 use super::{View, filters, own_as};
@@ -144,7 +145,7 @@ fn add_mesh(view: &View<'_>, into: &mut Made) {
         let asn = Asn(own_as(other, view.configuration));
         let session = PeerConfig {
             graceful_restart: Some(graceful_restart(view, GracefulRestart::default())),
-            import_reject: view.own.clone(),
+            import_reject: import_reject(view, false),
             import_exceptions: view.elsewhere.clone(),
             own_addresses: view.node.internal_ips.clone(),
             ..PeerConfig::new(session::PeerAs::Number(asn))
@@ -164,6 +165,30 @@ fn add_mesh(view: &View<'_>, into: &mut Made) {
                 bfd: None,
             },
         );
+    }
+}
+
+/// What nobody needs to tell this node: what it has itself. Of who is no node the ranges of Services besides, which every node
+/// serves; another node may be one that reflects them to the fabric.
+fn import_reject(view: &View<'_>, is_from_outside: bool) -> BTreeSet<IpNet> {
+    let mut rejected = view.own.clone();
+    if is_from_outside {
+        let configuration = view.configuration;
+        let lists = [
+            &configuration.service_cluster_ips,
+            &configuration.service_external_ips,
+            &configuration.service_load_balancer_ips,
+        ];
+        rejected.extend(lists.into_iter().flatten().map(|range| range.cidr));
+    }
+    rejected
+}
+
+fn is_external(view: &View<'_>, asn: session::PeerAs) -> bool {
+    match asn {
+        session::PeerAs::Number(number) => number != Asn(own_as(view.node, view.configuration)),
+        session::PeerAs::External => true,
+        session::PeerAs::Internal => false,
     }
 }
 
@@ -206,7 +231,7 @@ fn one_of(
         import: chains.import,
         export: chains.export,
         transit: false,
-        import_reject: view.own.clone(),
+        import_reject: import_reject(view, node_as.is_none() && is_external(view, asn)),
         import_exceptions: view.elsewhere.clone(),
         next_hop: match peer.next_hop_mode {
             crd::NextHopMode::Auto => NextHopMode::Auto,

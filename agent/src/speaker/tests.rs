@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use api::resources::{FilterRule, Hops, PasswordRef, PeerAs, PeerTarget, RuleAction};
+use api::resources::{
+    FilterRule, Hops, PasswordRef, PeerAs, PeerTarget, PrefixAdvertisement, RuleAction,
+    ServiceRange,
+};
 use api::{Labels, Selector};
 use bgp_proto::session;
 use bgp_speaker::socket::Ttl;
@@ -42,6 +45,7 @@ struct Cluster {
     filters: Vec<BgpFilter>,
     secrets: Vec<Secret>,
     elsewhere: BTreeSet<IpNet>,
+    services: BTreeSet<IpNet>,
     configuration: BgpConfiguration,
 }
 
@@ -59,6 +63,7 @@ impl Cluster {
             secrets: &secrets.collect(),
             own: &nodes[own].pod_cidrs.iter().copied().collect(),
             strays: &BTreeSet::new(),
+            services: &self.services,
             elsewhere: &self.elsewhere,
             configuration: &self.configuration,
         })
@@ -94,6 +99,47 @@ fn a_tor_peer_is_made_where_its_selector_matches() {
     let second = cluster.seen_from(1).config;
     assert_eq!(second.speaker.asn, Asn(64512));
     assert!(second.peers.is_empty());
+}
+
+#[test]
+fn services_are_announced_with_their_communities_and_learned_from_nodes_alone() {
+    let range: IpNet = "10.96.0.0/12".parse().unwrap();
+    let address: IpNet = "198.51.100.7/32".parse().unwrap();
+    let reflector = BgpPeer {
+        node_selector: Selector::parse("all()").unwrap(),
+        ..BgpPeer::new(
+            "reflector",
+            PeerTarget::Address("10.10.9.1:179".parse().unwrap()),
+            PeerAs::Number(64512),
+        )
+    };
+    let mut cluster = Cluster {
+        nodes: vec![node("n1", 1, None), node("n2", 2, Some(64600))],
+        peers: vec![tor(at_tor(), "all()"), reflector],
+        services: [range, address].into(),
+        ..Cluster::default()
+    };
+    let ranges = [("10.96.0.0/12", true), ("198.51.100.0/24", false)];
+    let ranges = ranges.map(|(cidr, is_aggregated)| ServiceRange {
+        cidr: cidr.parse().unwrap(),
+        is_aggregated,
+    });
+    cluster.configuration.service_cluster_ips = vec![ranges[0]];
+    cluster.configuration.service_load_balancer_ips = vec![ranges[1]];
+    cluster.configuration.prefix_advertisements = vec![PrefixAdvertisement {
+        cidr: ranges[1].cidr,
+        communities: [Community::Standard(65000 << 16 | 7)].into(),
+    }];
+    let config = cluster.seen_from(0).config;
+    assert_eq!(config.originate[&address].communities, [65000 << 16 | 7]);
+    assert!(config.originate[&range].communities.is_empty());
+    let refuses = |peer: &str| {
+        let refused = &config.peers[peer].session.import_reject;
+        ranges.iter().all(|range| refused.contains(&range.cidr))
+    };
+    assert!(refuses("tor"));
+    // A node of another AS, and who reflects routes of nodes: they carry other nodes' addresses on.
+    assert!(!refuses("mesh/n2") && !refuses("reflector"));
 }
 
 #[test]
@@ -202,6 +248,7 @@ fn a_node_without_an_address_is_told_what_to_do() {
         secrets: &BTreeMap::new(),
         own: &BTreeSet::new(),
         strays: &BTreeSet::new(),
+        services: &BTreeSet::new(),
         elsewhere: &BTreeSet::new(),
         configuration: &BgpConfiguration::default(),
     };
@@ -322,7 +369,7 @@ fn what_another_node_holds_out_of_our_pod_cidr_is_taken_and_communities_are_give
         Cluster::without_mesh(vec![node("n1", 1, None)], vec![tor(at_tor(), "all()")]);
     let moved: IpNet = "10.244.1.9/32".parse().unwrap();
     cluster.elsewhere = [moved].into();
-    cluster.configuration.prefix_advertisements = vec![api::resources::PrefixAdvertisement {
+    cluster.configuration.prefix_advertisements = vec![PrefixAdvertisement {
         cidr: "10.244.0.0/16".parse().unwrap(),
         communities: [Community::Standard(7), Community::Large(1, 2, 3)].into(),
     }];

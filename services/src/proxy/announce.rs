@@ -4,6 +4,7 @@
 //! Services there are; within it an address is announced by itself only where its traffic policy is Local, so that packets come
 //! to nodes that have endpoints. In a range that is not aggregated each address is announced by itself.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -101,6 +102,8 @@ pub enum Silence {
     Unfit(Unfit),
     /// Another Service has it.
     OfAnother,
+    /// The Service has no cluster IP of its family, and serves nothing in it.
+    NotOfItsFamilies,
     /// Nobody in the cluster can be asked.
     NoEndpoint,
     /// Its traffic policy is Local, and nobody here is ready.
@@ -130,7 +133,8 @@ pub struct Settings {
 /// All announcements of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Announcements {
-    settings: Settings,
+    /// None before they are known: nothing has been decided then.
+    settings: Option<Settings>,
     services: BTreeMap<NamespacedName, Vec<Address>>,
     /// How many Services each address is announced for by itself: two may share one.
     alone: BTreeMap<IpNet, usize>,
@@ -139,10 +143,10 @@ pub struct Announcements {
 impl Announcements {
     /// Takes other ranges or another fitness; if they differ, all Services are decided anew.
     pub fn set(&mut self, settings: Settings, index: &Index, model: &Model) {
-        if self.settings == settings {
+        if self.settings.as_ref() == Some(&settings) {
             return;
         }
-        self.settings = settings;
+        self.settings = Some(settings);
         let all = index.all().map(|service| service.name.clone()).collect();
         self.update(index, model, &all);
     }
@@ -150,11 +154,14 @@ impl Announcements {
     /// Decides anew what a change concerns: all that the [`Index`] named, for readiness is more than the model shows, and all that
     /// [`Model::refresh`] did, for a Service may lose an address to another.
     pub fn update(&mut self, index: &Index, model: &Model, concerned: &Touched) {
+        let Some(settings) = self.settings.clone() else {
+            return;
+        };
         for name in concerned {
             let service = index.service(name);
             let served = model.service(name).map(AsRef::as_ref);
             let addresses = match (service, served) {
-                (Some(service), Some(served)) => decide(service, served, &self.settings),
+                (Some(service), Some(served)) => decide(service, served, &settings),
                 _ => Vec::new(),
             };
             self.replace(name, addresses);
@@ -170,22 +177,59 @@ impl Announcements {
             false => self.services.insert(name.clone(), addresses),
         };
         for prefix in alone(&old.unwrap_or_default()) {
-            if let Some(count) = self.alone.get_mut(&prefix) {
-                *count -= 1;
+            if let Entry::Occupied(mut held) = self.alone.entry(prefix) {
+                *held.get_mut() -= 1;
+                if *held.get() == 0 {
+                    held.remove();
+                }
             }
         }
-        self.alone.retain(|_, count| *count > 0);
     }
 
     /// What is to be announced.
     pub fn prefixes(&self) -> BTreeSet<IpNet> {
-        let Settings { ranges, unfit } = &self.settings;
+        let Some(Settings { ranges, unfit }) = &self.settings else {
+            return BTreeSet::new();
+        };
         let lists = [&ranges.cluster, &ranges.external, &ranges.load_balancer];
         let kinds = if unfit.is_some() { 1 } else { lists.len() };
         let ranges = lists.into_iter().take(kinds).flatten();
         let aggregates = ranges.filter(|range| range.is_aggregated);
         let aggregates = aggregates.map(|range| range.cidr);
         aggregates.chain(self.alone.keys().copied()).collect()
+    }
+
+    /// Whether there is a range to announce.
+    pub fn announces(&self) -> bool {
+        let settings = self.settings.as_ref();
+        settings.is_some_and(|settings| !settings.ranges.all().is_empty())
+    }
+
+    /// What must not be forwarded as it came: ranges that are announced as a whole, by whichever node, and addresses of Services
+    /// in the others. A packet to one of them that meets no port of a Service would go back to where it was announced, and come
+    /// again. `nodes` have addresses that are reached whatever Services say.
+    pub fn guarded(&self, nodes: &BTreeSet<IpAddr>) -> BTreeSet<IpNet> {
+        let Some(settings) = &self.settings else {
+            return BTreeSet::new();
+        };
+        let Ranges {
+            cluster,
+            external,
+            load_balancer,
+        } = &settings.ranges;
+        let is_free = |net: &IpNet| !nodes.iter().any(|node| net.contains(node));
+        let ranges = [cluster, external, load_balancer].into_iter().flatten();
+        let aggregates = ranges.filter(|range| range.is_aggregated);
+        let aggregates: BTreeSet<IpNet> =
+            aggregates.map(|range| range.cidr).filter(is_free).collect();
+        let addresses = self.services.values().flatten();
+        let addresses = addresses.filter(|one| one.way != Err(Silence::NoRange));
+        let alone = addresses.map(|one| one.address).filter(|address| {
+            let is_in = |range: &IpNet| range.contains(address);
+            !aggregates.iter().any(is_in)
+        });
+        let alone = alone.map(IpNet::from).filter(is_free);
+        alone.chain(aggregates.iter().copied()).collect()
     }
 
     /// The addresses of a Service, with what becomes of each.
@@ -239,7 +283,11 @@ fn way(
     };
     let ports = served.ports.iter().filter(has);
     // One port that is answered is enough: the others are refused where the packets arrive.
-    let mut heard = Err(Silence::OfAnother);
+    let mut lost = served.ports.iter().flat_map(|port| &port.lost);
+    let mut heard = Err(match lost.any(|(one, _)| one.address == Some(address)) {
+        true => Silence::OfAnother,
+        false => Silence::NotOfItsFamilies,
+    });
     for port in ports {
         heard = match (heard, hearing(port, kind)) {
             (Ok(scope), _) | (Err(_), Ok(scope)) => Ok(scope),

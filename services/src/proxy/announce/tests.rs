@@ -68,7 +68,8 @@ impl Scene {
         self.announcements.update(index, model, &concerned);
         // Whatever the way here, it is what one who comes now would find.
         let mut fresh = Announcements::default();
-        fresh.set(self.announcements.settings.clone(), index, model);
+        let settings = self.announcements.settings.clone().unwrap();
+        fresh.set(settings, index, model);
         assert_eq!(self.announcements, fresh);
         self
     }
@@ -249,4 +250,40 @@ fn an_address_in_no_range_is_announced_by_nobody_and_says_so() {
         .endpoints("web", &[endpoint("10.0.1.1", HERE, Is::Ready)]);
     assert_eq!(scene.way("web", "203.0.113.5"), Err(Silence::NoRange));
     assert_eq!(scene.announced(), ["10.96.0.0/12"]);
+}
+
+#[test]
+fn without_ranges_every_address_says_so_and_one_of_no_family_of_its_own_is_served_by_nobody() {
+    let mut scene = Scene::new(Settings::default());
+    let more = json!({"spec": {"externalIPs": ["2001:db8::5"]}});
+    scene
+        .service("web", more)
+        .endpoints("web", &[endpoint("10.0.1.1", HERE, Is::Ready)]);
+    assert_eq!(scene.way("web", "2001:db8::5"), Err(Silence::NoRange));
+    let mut settings = settings();
+    settings.ranges.external = vec![range("2001:db8::/64", true)];
+    let World { index, model } = &scene.world;
+    scene.announcements.set(settings, index, model);
+    assert_eq!(
+        scene.way("web", "2001:db8::5"),
+        Err(Silence::NotOfItsFamilies)
+    );
+}
+
+#[test]
+fn what_is_announced_is_not_forwarded_and_addresses_of_nodes_always_are() {
+    let mut scene = Scene::new(settings());
+    let more = json!({"spec": {"externalIPs": ["203.0.113.5"]}});
+    scene
+        .service("web", balanced("Local"))
+        .service("other", more);
+    let guarded = |nodes: &[&str]| {
+        let nodes = nodes.iter().map(|ip| ip.parse().unwrap()).collect();
+        let guarded = scene.announcements.guarded(&nodes).into_iter();
+        guarded.map(|net| net.to_string()).collect::<Vec<_>>()
+    };
+    // Announced elsewhere, or soon.
+    assert_eq!(guarded(&[]), ["10.96.0.0/12", "198.51.100.7/32"]);
+    assert_eq!(guarded(&["198.51.100.7", "198.51.100.8"]), ["10.96.0.0/12"]);
+    assert_eq!(guarded(&["10.96.3.3"]), ["10.96.0.1/32", "198.51.100.7/32"]);
 }
