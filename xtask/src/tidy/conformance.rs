@@ -16,6 +16,7 @@ const PAGES: &[&str] = &[
     "docs/conformance-cni.md",
     "docs/conformance-routing.md",
     "docs/conformance-services.md",
+    "docs/conformance-ingress.md",
 ];
 
 /// Where most of what the first names is: files are given from here or from the root.
