@@ -4,11 +4,16 @@
 
 pub mod certificate;
 pub mod compile;
+pub mod config;
 pub mod host;
 pub mod objects;
 pub mod path;
 pub mod problem;
+pub mod proxy;
+pub mod run;
 pub mod settings;
+pub mod source;
+pub mod status;
 pub mod table;
 
 pub use certificate::{Certificate, Certificates};
