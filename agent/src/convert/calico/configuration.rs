@@ -8,7 +8,7 @@ use super::super::communities;
 use super::super::input::{Reader, at};
 use super::super::output::Output;
 
-const SERVICES: &str = "Portolan does not announce addresses of Services yet: let what announces them now go on doing so";
+const SERVICES: &str = "the agents read Services where their --features name `services`, or `load-balancer` beside another proxy";
 
 pub(super) fn convert(reader: &mut Reader<'_>, cluster: &Cluster<'_>, output: &mut Output) {
     if reader.spec().is_none() {
@@ -50,8 +50,33 @@ fn default(reader: &mut Reader<'_>, cluster: &Cluster<'_>, output: &mut Output) 
     }
     let names = named(reader, output);
     advertisements(reader, output, &names);
+    services(reader, output);
     mesh_peer(reader, cluster, output);
     rest(reader);
+}
+
+/// Ranges of Services' addresses: they have the same names and mean the same.
+fn services(reader: &mut Reader<'_>, output: &mut Output) {
+    const AGGREGATION: &str = "spec.serviceLoadBalancerAggregation";
+    for name in [
+        "serviceClusterIPs",
+        "serviceExternalIPs",
+        "serviceLoadBalancerIPs",
+    ] {
+        let field = format!("spec.{name}");
+        match reader.get(&field) {
+            None => {}
+            Some(Value::Array(list)) if list.is_empty() => reader.not_needed(&field, "it is empty"),
+            Some(list) => match output.configure(name, list.clone()) {
+                Ok(to) => reader.carried_so(&field, vec![to], SERVICES),
+                Err(why) => reader.none(&field, &why),
+            },
+        }
+    }
+    if let Some(aggregation) = reader.get(AGGREGATION).cloned() {
+        let ours = "serviceLoadBalancerAggregation";
+        configure(reader, output, AGGREGATION, ours, aggregation);
+    }
 }
 
 /// Sets a field of ours, or says why it cannot be.
@@ -173,9 +198,6 @@ fn rest(reader: &mut Reader<'_>) {
         }
     }
     for (field, none) in [
-        ("serviceClusterIPs", SERVICES),
-        ("serviceExternalIPs", SERVICES),
-        ("serviceLoadBalancerIPs", SERVICES),
         ("localWorkloadPeeringIPV4", WORKLOADS),
         ("localWorkloadPeeringIPV6", WORKLOADS),
     ] {
@@ -187,13 +209,6 @@ fn rest(reader: &mut Reader<'_>) {
                 reader.not_needed(&field, "it is empty")
             }
             Some(_) => reader.none(&field, none),
-        }
-    }
-    if reader.get("spec.serviceLoadBalancerAggregation").is_some() {
-        let field = "spec.serviceLoadBalancerAggregation";
-        match reader.get("spec.serviceLoadBalancerIPs") {
-            Some(Value::Array(list)) if !list.is_empty() => reader.none(field, SERVICES),
-            _ => reader.not_needed(field, "no addresses of load balancers are announced"),
         }
     }
     match reader.text("spec.bindMode") {

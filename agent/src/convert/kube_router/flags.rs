@@ -31,7 +31,8 @@ pub(super) enum Fate {
 }
 
 const SOON: &str = "changes are acted on as they come: nothing is synchronised by the clock";
-const SERVICES: &str = "Portolan does not announce or serve addresses of Services yet: run kube-proxy for them, and let what announces them go on doing so";
+const SERVICES: &str = "write the ranges into the BGPConfiguration (serviceClusterIPs, serviceExternalIPs, serviceLoadBalancerIPs; docs/load-balancer.md) and start \
+the agents with `services` or `load-balancer` in --features";
 const OVERLAY: &str = "no flag has a tunnel made: an IPPool of the pods' range with `encapsulation: IPIPCrossSubnet` or `VXLANCrossSubnet` does \
 (docs/overlay.md), or the network between the nodes must know the pods' routes (peer with it, or put the nodes in one subnet)";
 const BALANCER: &str = "nothing gives addresses to Services here yet: another controller must (MetalLB's does it alone)";

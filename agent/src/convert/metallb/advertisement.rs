@@ -10,11 +10,17 @@ use serde_json::{Value, json};
 use super::super::cluster::Cluster;
 use super::super::communities;
 use super::super::input::{Input, Reader, at};
+use super::super::output::Output;
 use super::super::report::Place;
 use super::super::selectors;
 use super::pool;
 
-const SERVICES: &str = "Portolan does not announce addresses of Services yet: MetalLB's speaker goes on doing it until then";
+const SERVICES: &str = "the agents read Services where their --features name `services`, or `load-balancer` beside another proxy";
+const WHOLE: &str =
+    "a range that is aggregated is announced whether or not a Service has an address of it";
+const BY_HAND: &str = "write the ranges into serviceLoadBalancerIPs of the BGPConfiguration: they are announced by every node that may, for every Service";
+/// The most ranges that one becomes.
+const MOST_RANGES: usize = 64;
 
 /// The name of the filter of a peer.
 pub(super) fn filter_name(peer: &str) -> String {
@@ -155,9 +161,60 @@ fn resolved<'a>(cluster: &Cluster<'_>, advert: &'a Input) -> Vec<(&'a str, Optio
         .collect()
 }
 
-pub(super) fn convert(reader: &mut Reader<'_>, cluster: &Cluster<'_>) {
+/// The ranges of `serviceLoadBalancerIPs` that an advertisement asks for; why there are none.
+fn ranges(cluster: &Cluster<'_>, advert: &Input) -> Result<Vec<Value>, String> {
+    if let Some(field) = narrowed(advert) {
+        return Err(format!("{field} cannot be said: {BY_HAND}"));
+    }
+    let mut ranges = Vec::new();
+    for net in pools(cluster, advert).into_iter().flat_map(pool::all) {
+        let length = aggregation(advert, &net);
+        if length == net.max_prefix_len() {
+            ranges.push(json!({"cidr": net.to_string(), "aggregation": "Disabled"}));
+            continue;
+        }
+        let parts = net.subnets(length).into_iter().flatten();
+        let parts: Vec<IpNet> = parts.take(MOST_RANGES + 1).collect();
+        if parts.is_empty() || parts.len() > MOST_RANGES {
+            return Err(format!(
+                "its aggregation length makes no or too many ranges of {net}: {BY_HAND}"
+            ));
+        }
+        let whole = |part: &IpNet| json!({"cidr": part.to_string(), "aggregation": "Enabled"});
+        ranges.extend(parts.iter().map(whole));
+    }
+    match ranges.is_empty() {
+        true => Err("no IPAddressPool that was read is of it".to_owned()),
+        false => Ok(ranges),
+    }
+}
+
+/// Has its pools' addresses announced.
+fn announce(reader: &mut Reader<'_>, cluster: &Cluster<'_>, output: &mut Output) {
+    const FIELD: &str = "(announcement)";
+    const OURS: &str = "serviceLoadBalancerIPs";
+    let more = match ranges(cluster, reader.input) {
+        Ok(ranges) => ranges,
+        Err(why) => return reader.none(FIELD, &why),
+    };
+    let is_whole = more.iter().any(|range| range["aggregation"] == "Enabled");
+    let known = output.configured(OURS).and_then(Value::as_array);
+    let mut all = known.cloned().unwrap_or_default();
+    for range in more {
+        if !all.contains(&range) {
+            all.push(range);
+        }
+    }
+    match output.replace(OURS, all.into()) {
+        Ok(to) if is_whole => reader.changed(FIELD, vec![to], &format!("{WHOLE}; {SERVICES}")),
+        Ok(to) => reader.carried_so(FIELD, vec![to], SERVICES),
+        Err(why) => reader.none(FIELD, &why),
+    }
+}
+
+pub(super) fn convert(reader: &mut Reader<'_>, cluster: &Cluster<'_>, output: &mut Output) {
     reader.common(None);
-    reader.none("(announcement)", SERVICES);
+    announce(reader, cluster, output);
     let input = reader.input;
     let to: Vec<Place> = cluster
         .all(super::GROUP, "BGPPeer")
@@ -172,16 +229,15 @@ pub(super) fn convert(reader: &mut Reader<'_>, cluster: &Cluster<'_>) {
     let said = narrowed.is_none() && !to.is_empty();
     let why = match narrowed {
         Some(field) => format!(
-            "{field} cannot be said in a BGPFilter, so the advertisement is in none: {SERVICES}"
+            "{field} cannot be said in a BGPFilter, so the advertisement is in none: {BY_HAND}"
         ),
         None => "no BGPPeer that was read is told of it".to_owned(),
     };
     for field in ["nodeSelectors", "serviceSelectors"] {
         let field = format!("spec.{field}");
         if !reader.list(&field).is_empty() {
-            let why = format!(
-                "a filter holds for all nodes of its peer and for all Services; {SERVICES}"
-            );
+            let why =
+                format!("a filter holds for all nodes of its peer and for all Services; {BY_HAND}");
             reader.none(&field, &why);
         }
     }

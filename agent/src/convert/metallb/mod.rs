@@ -20,7 +20,7 @@ const LAYER_2: &str = "Portolan answers no ARP or neighbour discovery for addres
 pub(super) fn convert(reader: &mut Reader<'_>, cluster: &Cluster<'_>, output: &mut Output) {
     match reader.input.kind.as_str() {
         "BGPPeer" => peer::convert(reader, cluster, output),
-        "BGPAdvertisement" => advertisement::convert(reader, cluster),
+        "BGPAdvertisement" => advertisement::convert(reader, cluster, output),
         "IPAddressPool" => pool::convert(reader, output),
         "BFDProfile" => profile(reader, cluster),
         "Community" => communities(reader, cluster),

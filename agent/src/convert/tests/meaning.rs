@@ -9,7 +9,7 @@ const METALLB: &str = include_str!("metallb.yaml");
 const KUBE_ROUTER: &str = include_str!("kube-router.yaml");
 
 #[test]
-fn the_bgp_configuration_of_calico_is_carried_over_but_for_services() {
+fn the_bgp_configuration_of_calico_is_carried_over_with_its_ranges_of_services() {
     let conversion = converted(CALICO);
     let spec = &written(&conversion, "BGPConfiguration", "default")["spec"];
     assert_eq!(
@@ -18,6 +18,10 @@ fn the_bgp_configuration_of_calico_is_carried_over_but_for_services() {
             "asNumber": 65546, "listenPort": 1179, "nodeToNodeMeshEnabled": true,
             "communities": [{"name": "blue", "value": "64513:7"}, {"name": "large", "value": "64513:300:100"}],
             "prefixAdvertisements": [{"cidr": "10.244.0.0/16", "communities": ["blue", "large", "64513:120"]}],
+            "serviceClusterIPs": [{"cidr": "10.96.0.0/12"}],
+            "serviceExternalIPs": [{"cidr": "198.51.100.0/24"}],
+            "serviceLoadBalancerIPs": [{"cidr": "192.0.2.0/24"}],
+            "serviceLoadBalancerAggregation": "Disabled",
         })
     );
     let object = "BGPConfiguration default";
@@ -27,7 +31,7 @@ fn the_bgp_configuration_of_calico_is_carried_over_but_for_services() {
         "serviceLoadBalancerIPs",
     ] {
         let field = format!("spec.{field}");
-        assert_eq!(outcome(&conversion, object, &field), Outcome::NoCounterpart);
+        assert_eq!(outcome(&conversion, object, &field), Outcome::Carried);
     }
     // The mesh has no password here; a BGPPeer that joins all nodes has.
     let mesh = &written(&conversion, "BGPPeer", "node-to-node-mesh")["spec"];
