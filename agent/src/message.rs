@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use api::NamespacedName;
 use api::resources::Pod;
 use ipam::Holder;
 use ipnet::IpNet;
@@ -76,8 +77,8 @@ pub(crate) enum Message {
     BlockTaken(IpNet),
     /// What policy verbs ask: as it is once it is published.
     Policy(oneshot::Sender<PolicyState>),
-    /// Copies of what is known of Services.
-    Services(oneshot::Sender<Box<Serving>>),
+    /// Copies of what is known of Services; of one also how it is announced.
+    Services(Option<NamespacedName>, oneshot::Sender<Box<Serving>>),
     /// Copies of what is known of addresses.
     Ipam(oneshot::Sender<Box<IpamState>>),
     /// Whether one more attachment would get its addresses, or why not.

@@ -399,8 +399,9 @@ impl Loop {
                 return true;
             }
             Message::Policy(reply) => replies.push(Reply::Policy(reply)),
-            Message::Services(reply) => {
-                drop(reply.send(Box::new(self.shell.serving(&self.core))));
+            Message::Services(asked, reply) => {
+                let serving = self.shell.serving(&self.core, asked.as_ref());
+                drop(reply.send(Box::new(serving)));
             }
             Message::Ipam(reply) => drop(reply.send(Box::new(self.core.ipam_state()))),
             Message::Barrier(reply) => replies.push(Reply::Generation(reply)),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use api::NamespacedName;
 use bgp_speaker::{Forwarding, RouteEvents};
 use datastore::{ObjectCondition, PodStatus, Refresher, Source, StatusWriter};
 use policy::Problem;
@@ -202,11 +203,11 @@ impl Shell {
     }
 
     /// What `portolan service` is answered from.
-    pub(crate) fn serving(&self, core: &Core) -> Serving {
+    pub(crate) fn serving(&self, core: &Core, asked: Option<&NamespacedName>) -> Serving {
         let health = self.service.as_ref();
         let health = health.map(|service| service.health.borrow().clone());
         Serving {
-            state: core.service_state(),
+            state: core.service_state(asked),
             mode: core.proxy_mode(),
             not_served: status::other_proxy(&self.firewall_applied.borrow()),
             health: health.unwrap_or_default(),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use api::resources::Node;
-use api::{Change, Key, Resource};
+use api::{Change, Key, NamespacedName, Resource};
 use ipnet::IpNet;
 use netfilter::Family;
 use services::proxy::announce::{self, Announcements};
@@ -299,7 +299,7 @@ impl Core {
     }
 
     /// What `portolan service` is answered from: copies, so that nobody waits for them.
-    pub(crate) fn service_state(&self) -> Option<ServiceState> {
+    pub(crate) fn service_state(&self, asked: Option<&NamespacedName>) -> Option<ServiceState> {
         let services = self.services.as_ref()?;
         let node = self.own_node();
         Some(ServiceState {
@@ -316,6 +316,7 @@ impl Core {
                     )
                 })
                 .collect(),
+            announced: asked.and_then(|name| self.announced_of(name)),
         })
     }
 

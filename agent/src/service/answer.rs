@@ -10,6 +10,7 @@ use services::proxy::endpoints::Endpoint;
 use services::proxy::model::{Frontend, Served, ServicePort};
 use tokio::sync::{mpsc, oneshot};
 
+use super::announced::{self, AnnouncedView};
 use super::counters;
 use super::state::ServiceState;
 use super::view::{
@@ -32,8 +33,12 @@ pub(crate) async fn answer(
     question: ServiceQuestion,
 ) -> Result<ServiceAnswer, String> {
     let stopping = || "the agent is stopping".to_owned();
+    let asked = match &question {
+        ServiceQuestion::List { .. } => None,
+        ServiceQuestion::Show { namespace, name } => Some(NamespacedName::new(namespace, name)),
+    };
     let (reply, state) = oneshot::channel();
-    let sent = core.send(Message::Services(reply)).await;
+    let sent = core.send(Message::Services(asked, reply)).await;
     sent.map_err(|_| stopping())?;
     let serving = state.await.map_err(|_| stopping())?;
     let Some(state) = &serving.state else {
@@ -59,6 +64,7 @@ pub(crate) async fn answer(
         }
         ServiceQuestion::Show { namespace, name } => {
             let mut view = view(&serving, state, &namespace, &name)?;
+            view.announced = announced_by(state).await?;
             match counted(&serving, state, NamespacedName::new(&namespace, &name)).await {
                 Ok(counters) => view.counters = counters,
                 Err(error) => view.counters_error = Some(error),
@@ -90,10 +96,18 @@ async fn counted(
     }
 }
 
+/// Who announces the Service that was asked for.
+async fn announced_by(state: &ServiceState) -> Result<Vec<AnnouncedView>, String> {
+    let Some(announced) = state.announced.clone() else {
+        return Ok(Vec::new());
+    };
+    off_task(move || Ok(announced::views(&announced))).await
+}
+
 /// Works where it holds up nobody.
-async fn off_task(
-    work: impl FnOnce() -> Result<ServiceAnswer, String> + Send + 'static,
-) -> Result<ServiceAnswer, String> {
+async fn off_task<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
     let worked = tokio::task::spawn_blocking(work).await;
     worked
         .map_err(|_| "the question could not be worked out: the agent's log says why".to_owned())?
@@ -214,6 +228,7 @@ fn view(
             local_endpoints: check.local_endpoints,
             error: serving.health.refused.get(&service.name).cloned(),
         }),
+        announced: Vec::new(),
         ports: ports
             .map(|one| port(one, &state.node_port_addresses))
             .collect(),

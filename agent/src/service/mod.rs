@@ -1,5 +1,6 @@
 //! What is around the rules of Services: health checks, how long changes take, and what `portolan service` and status say.
 
+mod announced;
 mod answer;
 mod cli;
 mod counters;
@@ -25,7 +26,7 @@ pub(crate) use in_force::InForce;
 pub(crate) use others::other_proxy;
 pub(crate) use report::ServicesReport;
 pub(crate) use soundness::Soundness;
-pub(crate) use state::ServiceState;
+pub(crate) use state::{Announced, ServiceState};
 pub(crate) use view::{ServiceAnswer, ServiceQuestion};
 
 #[cfg(test)]

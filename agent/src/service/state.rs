@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use api::resources::Service;
 use ipnet::IpNet;
+use services::proxy::announce::{Elsewhere, Unfit};
+use services::proxy::index::Place;
 use services::proxy::model::Served;
 
 /// Each Service, and what of it this node serves.
@@ -18,4 +20,14 @@ pub(crate) struct ServiceState {
     pub(crate) node_addresses: Vec<IpAddr>,
     /// By their names.
     pub(crate) services: Vec<(Arc<Service>, Option<Arc<Served>>)>,
+    /// How the one that was asked for is announced.
+    pub(crate) announced: Option<Announced>,
+}
+
+/// What tells of one Service who announces it.
+#[derive(Clone, Debug)]
+pub(crate) struct Announced {
+    pub(crate) service: Elsewhere,
+    /// All nodes, by name, and why each takes no part, if it doesn't.
+    pub(crate) nodes: Vec<(Place, Option<Unfit>)>,
 }

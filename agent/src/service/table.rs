@@ -1,5 +1,6 @@
 //! `portolan service` as tables for eyes.
 
+use super::announced;
 use super::view::{ListView, ServiceView};
 use crate::report::columns;
 
@@ -77,6 +78,7 @@ pub(super) fn show(view: &ServiceView) -> String {
             Some(error) => format!("{error}\n"),
         };
     }
+    announced::table(&view.announced, &mut out);
     ports(view, &mut out);
     counters(view, &mut out);
     out

@@ -51,6 +51,7 @@ fn state(count: usize) -> ServiceState {
         in_sync: true,
         node_port_addresses: Vec::new(),
         services: services.collect(),
+        announced: None,
     }
 }
 

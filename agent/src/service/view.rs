@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::announced::AnnouncedView;
+
 /// What is asked.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "lowercase")]
@@ -73,6 +75,9 @@ pub(crate) struct ServiceView {
     pub(crate) load_balancer_source_ranges: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) health_check: Option<HealthView>,
+    /// Who announces its addresses.
+    #[serde(default)]
+    pub(crate) announced: Vec<AnnouncedView>,
     pub(crate) ports: Vec<PortView>,
     /// What the kernel counted: first packets of connections, as a rule.
     pub(crate) counters: Vec<CounterView>,

@@ -12,7 +12,7 @@ use api::NamespacedName;
 use api::resources::{Leaving, Node, Service};
 use ipnet::IpNet;
 
-use super::index::{Index, Touched};
+use super::index::{Index, Place, Touched};
 use super::model::{Answer, FrontendKind, Model, Scope, Served, ServicePort};
 
 /// The label by which a node takes no part in external load balancing.
@@ -232,9 +232,56 @@ impl Announcements {
         alone.chain(aggregates.iter().copied()).collect()
     }
 
+    /// What is needed to tell of one Service what every node announces of it; none before anything is known.
+    pub fn elsewhere(&self, name: &NamespacedName, index: &Index) -> Option<Elsewhere> {
+        Some(Elsewhere {
+            ranges: self.settings.as_ref()?.ranges.clone(),
+            here: self.of(name).to_vec(),
+            index: index.of_one(name),
+            name: name.clone(),
+        })
+    }
+
     /// The addresses of a Service, with what becomes of each.
     pub fn of(&self, name: &NamespacedName) -> &[Address] {
         self.services.get(name).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// One Service, as nodes see it.
+#[derive(Clone, Debug)]
+pub struct Elsewhere {
+    name: NamespacedName,
+    index: Index,
+    ranges: Ranges,
+    here: Vec<Address>,
+}
+
+impl Elsewhere {
+    /// What a node at `place` announces of it, as far as it depends on what all nodes know alike: not on how its agent was
+    /// started, nor on whether that runs.
+    pub fn on(&mut self, place: Place, unfit: Option<Unfit>) -> Vec<Address> {
+        self.index.set_place(place);
+        let mut model = Model::default();
+        model.refresh(&self.index, &Touched::from([self.name.clone()]));
+        let service = self.index.service(&self.name);
+        let served = model.service(&self.name);
+        let (Some(service), Some(served)) = (service, served) else {
+            return Vec::new();
+        };
+        let ranges = self.ranges.clone();
+        let mut addresses = decide(service, served, &Settings { ranges, unfit });
+        // Whose an address is that several claim is everywhere the same, and cannot be seen of one Service alone.
+        let lost = self.here.iter();
+        let lost = lost.filter(|one| one.way == Err(Silence::OfAnother));
+        let lost: BTreeSet<IpAddr> = lost.map(|one| one.address).collect();
+        for one in addresses
+            .iter_mut()
+            .filter(|one| lost.contains(&one.address))
+        {
+            one.way = Err(Silence::OfAnother);
+        }
+        addresses
     }
 }
 

@@ -94,6 +94,24 @@ impl Index {
         [owner].into()
     }
 
+    /// One Service and its slices alone.
+    #[must_use]
+    pub fn of_one(&self, name: &NamespacedName) -> Self {
+        let service = self.services.get_key_value(name);
+        let slices = self.slices.get_key_value(name);
+        let slices = slices.map(|(name, slices)| (name.clone(), slices.clone()));
+        let owned = slices.iter().flat_map(|(_, slices)| slices.values());
+        Self {
+            place: self.place.clone(),
+            services: service
+                .map(|(name, service)| (name.clone(), service.clone()))
+                .into_iter()
+                .collect(),
+            owners: owned.map(|one| (one.name.clone(), name.clone())).collect(),
+            slices: slices.into_iter().collect(),
+        }
+    }
+
     /// The node that we are.
     pub fn place(&self) -> &Place {
         &self.place

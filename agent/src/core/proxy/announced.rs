@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use api::NamespacedName;
 use api::resources::ServiceRange;
 use ipnet::IpNet;
 use services::proxy::announce::{Range, Ranges, Settings, Unfit};
 use services::stray_guard;
 
-use super::Services;
+use super::{Services, place};
 use crate::core::Core;
+use crate::service::Announced;
 
 impl Core {
     /// Has Services known on this node, so that their addresses can be announced, whoever serves them.
@@ -34,6 +36,18 @@ impl Core {
     pub(in crate::core) fn announced_services(&self) -> BTreeSet<IpNet> {
         let services = self.services.as_ref();
         services.map_or_else(BTreeSet::new, |services| services.announcements.prefixes())
+    }
+
+    /// What tells of one Service who announces it.
+    pub(super) fn announced_of(&self, name: &NamespacedName) -> Option<Announced> {
+        let services = self.services.as_ref()?;
+        let nodes = self
+            .nodes()
+            .map(|node| (place(&node.name, Some(node)), Unfit::of(node)));
+        Some(Announced {
+            service: services.announcements.elsewhere(name, &services.index)?,
+            nodes: nodes.collect(),
+        })
     }
 
     /// What drops packets to addresses of Services that meet none: the same allocation if that is what it was.

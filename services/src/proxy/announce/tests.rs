@@ -287,3 +287,47 @@ fn what_is_announced_is_not_forwarded_and_addresses_of_nodes_always_are() {
     assert_eq!(guarded(&["198.51.100.7", "198.51.100.8"]), ["10.96.0.0/12"]);
     assert_eq!(guarded(&["10.96.3.3"]), ["10.96.0.1/32", "198.51.100.7/32"]);
 }
+
+/// What a node announces of a Service's load balancer addresses, as seen from here.
+fn ways_on(
+    scene: &Scene,
+    of: &str,
+    place: &str,
+    unfit: Option<Unfit>,
+) -> Vec<Result<Way, Silence>> {
+    let index = &scene.world.index;
+    let mut elsewhere = scene.announcements.elsewhere(&name(of), index).unwrap();
+    let place = Place {
+        node: place.to_owned(),
+        ..Place::default()
+    };
+    let addresses = elsewhere.on(place, unfit).into_iter();
+    let balanced = addresses.filter(|one| one.kind == FrontendKind::LoadBalancer);
+    balanced.map(|one| one.way).collect()
+}
+
+#[test]
+fn every_node_is_told_of_with_its_reasons_and_an_address_of_another_is_so_everywhere() {
+    let mut scene = Scene::new(settings());
+    scene
+        .service("web", balanced("Local"))
+        .endpoints("web", &[endpoint("10.0.1.1", ELSEWHERE, Is::Ready)]);
+    assert_eq!(ways_on(&scene, "web", ELSEWHERE, None), [Ok(Way::Itself)]);
+    let leaving = Unfit::Leaving;
+    assert_eq!(
+        ways_on(&scene, "web", ELSEWHERE, Some(leaving)),
+        [Err(Silence::Unfit(leaving))]
+    );
+    scene
+        .service("later", balanced("Cluster"))
+        .endpoints("later", &[endpoint("10.0.1.2", HERE, Is::Ready)]);
+    let mut of_another = 0;
+    for of in ["web", "later"] {
+        let here = scene.way(of, "198.51.100.7");
+        assert_eq!(ways_on(&scene, of, HERE, None), [here]);
+        let elsewhere = ways_on(&scene, of, ELSEWHERE, None);
+        of_another += usize::from(elsewhere == [Err(Silence::OfAnother)]);
+    }
+    assert_eq!(of_another, 1);
+    assert_eq!(ways_on(&scene, "nobody", HERE, None), []);
+}
