@@ -1,6 +1,7 @@
 //! The lab harness: network namespaces as nodes, ToRs and pods, and the real programs in them.
 
 pub mod agent;
+pub mod announced;
 pub mod bird;
 pub mod cni;
 pub mod cnitool;

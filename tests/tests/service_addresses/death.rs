@@ -2,42 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use serde_json::Value;
+use anyhow::ensure;
+use tests::announced::{BFDD, silence, watch_by_bfd, ways};
 use tests::flow::{Flow, Kind, measure};
 use tests::lab::Lab;
 use tests::rack::{say, sum};
 use tests::require_root;
 use tests::wait::{eventually, pause};
 
-use super::{BOTH, PATIENCE, PORT, TOR, at, start, wait_for_ways, ways};
+use super::{BOTH, PATIENCE, PORT, TOR, at, start, wait_for_ways};
 
 /// Who is silent may be about to restart (RFC 8538): the ToR goes on for that time, too.
 const HOLD_TIMER: &str =
     "  holdTime: 3s\n  keepaliveTime: 1s\n  gracefulRestart: {restartTime: 2s}\n";
 const BFD: &str = "  bfd: {minTx: 100ms, minRx: 100ms, multiplier: 3}\n";
-const BFDD: &str = "\
-bfd
- profile fast
-  receive-interval 100
-  transmit-interval 100
-  detect-multiplier 3
- !
-!
-";
 /// Connections a second.
 const RATE: u32 = 200;
-
-/// All that goes between the second node and the ToR is lost, in silence, or no more.
-fn silence(lab: &Lab, is_dead: bool) -> Result<()> {
-    let verb = if is_dead { "-I" } else { "-D" };
-    let directions = [("PREROUTING", "-i"), ("OUTPUT", "-o")];
-    for (chain, direction) in directions {
-        let words = ["-t", "raw", verb, chain, direction, "uplink", "-j", "DROP"];
-        lab.nodes[1].netns.run("iptables", &words)?;
-    }
-    Ok(())
-}
 
 /// How the ToR is to notice: written into both BGPPeers.
 fn watch_by(lab: &mut Lab, words: &str) {
@@ -73,7 +53,7 @@ fn die(lab: &Lab, title: &str) -> (u64, Duration) {
     let outcomes = measure(&flows, Duration::from_secs(8), || {
         pause(Duration::from_secs(1))?;
         let start = Instant::now();
-        silence(lab, true)?;
+        silence(lab, 1, true)?;
         eventually(PATIENCE, "one way left", || {
             let ways = ways(lab, BOTH)?;
             ensure!(ways.len() == 1 && ways.contains(TOR[0]), "{ways:?}");
@@ -107,22 +87,10 @@ fn a_nodes_death_costs_what_is_on_its_way_until_the_hold_timer_or_bfd_says_so() 
     .unwrap();
     wait_for_ways(&lab, BOTH, &TOR);
     let (lost, took) = die(&lab, "a node dies, hold timer 3 s and restart time 2 s");
-    silence(&lab, false).unwrap();
+    silence(&lab, 1, false).unwrap();
 
     watch_by(&mut lab, BFD);
-    let mut words = vec!["configure terminal", "router bgp 65000"];
-    let neighbors =
-        ["10.10.1.2", "10.10.2.2"].map(|node| format!("neighbor {node} bfd profile fast"));
-    words.extend(neighbors.iter().map(String::as_str));
-    lab.frr.vtysh(&words).unwrap();
-    eventually(PATIENCE, "both sessions of BFD up", || {
-        let peers = lab.frr.json("show bfd peers json")?;
-        let peers = peers.as_array().cloned().unwrap_or_default();
-        let up = peers.iter().filter(|peer: &&Value| peer["status"] == "up");
-        ensure!(up.count() == 2, "{peers:?}");
-        Ok(())
-    })
-    .unwrap();
+    watch_by_bfd(&lab, PATIENCE).unwrap();
     wait_for_ways(&lab, BOTH, &TOR);
     let (by_bfd, sooner) = die(&lab, "a node dies, BFD 3 × 100 ms");
 

@@ -4,13 +4,13 @@
 
 mod death;
 
-use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use serde_json::{Value, json};
+use anyhow::{Result, ensure};
+use serde_json::json;
+use tests::announced::{self, Is, slice, spread};
 use tests::lab::{Lab, Options};
 use tests::rack::say;
 use tests::reach::{Transport, Verdict, attempt};
@@ -59,41 +59,16 @@ fn service(name: &str, cluster_ip: &str, address: &str, policy: &str) -> String 
     .to_string()
 }
 
-/// What the lab's pods are as endpoints.
-#[derive(Clone, Copy)]
-enum Is {
-    Ready,
-    Ending,
-}
-
 fn serve_by(lab: &mut Lab, service: &str, pods: &[(&str, Is)]) -> Result<()> {
     tell(lab, service, pods)?;
     lab.wait_synced()
 }
 
-/// Writes the Service's slice, as a controller would.
 fn tell(lab: &Lab, service: &str, pods: &[(&str, Is)]) -> Result<()> {
-    let endpoint = |(name, is): &(&str, Is)| -> Result<Value> {
-        let (_, address) = lab.place(name, false)?;
-        let mut pods = lab.pods.iter();
-        let pod = pods.find(|pod| pod.sandbox.full_name() == **name);
-        let node = lab.node(pod.context("the pod")?.node)?.agent.node();
-        let is_ready = matches!(is, Is::Ready);
-        Ok(json!({
-            "addresses": [address], "nodeName": node,
-            "conditions": {"ready": is_ready, "serving": true, "terminating": !is_ready},
-        }))
-    };
-    let endpoints: Vec<Value> = pods.iter().map(endpoint).collect::<Result<_>>()?;
-    let slice = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {"namespace": "shop", "name": format!("{service}-1"),
-                     "labels": {"kubernetes.io/service-name": service}},
-        "addressType": "IPv4",
-        "ports": [{"name": "echo", "protocol": "TCP", "port": 8080}],
-        "endpoints": endpoints,
-    });
-    lab.drop_manifest(&format!("{service}-slices.yaml"), &slice.to_string())
+    lab.drop_manifest(
+        &format!("{service}-slices.yaml"),
+        &slice(lab, service, pods)?,
+    )
 }
 
 fn start(tag: &str) -> Lab {
@@ -102,23 +77,8 @@ fn start(tag: &str) -> Lab {
     for node in &mut lab.nodes {
         node.agent
             .set_arguments(&["--features", "bgp,policy,cni,services"]);
-        let netns = &node.netns;
-        netns.sysctl("net.ipv4.ip_forward", "1").unwrap();
-        netns
-            .ip(&format!("route replace default via {}", node.tor))
-            .unwrap();
     }
-    // By ports, too, or all that one client sends goes by one node.
-    lab.tor
-        .sysctl("net.ipv4.fib_multipath_hash_policy", "1")
-        .unwrap();
-    // Nodes have an AS each: ways of the same length through both are equal.
-    let relax = [
-        "configure terminal",
-        "router bgp 65000",
-        "bgp bestpath as-path multipath-relax",
-    ];
-    lab.frr.vtysh(&relax).unwrap();
+    spread(&lab).unwrap();
     lab.start_agents().unwrap();
     lab.attach_all().unwrap();
     lab.drop_manifest("40-announced.yaml", &configuration())
@@ -144,34 +104,8 @@ fn start(tag: &str) -> Lab {
     lab
 }
 
-/// Through whom the ToR's kernel sends to an address.
-fn ways(lab: &Lab, prefix: &str) -> Result<BTreeSet<String>> {
-    let routes = lab
-        .tor
-        .ip_json(&format!("-d route show {prefix} proto bgp"))?;
-    let routes = routes.as_array().cloned().unwrap_or_default();
-    let hops = routes
-        .iter()
-        .flat_map(|route| match route["nexthops"].as_array() {
-            Some(hops) => hops.clone(),
-            None => vec![route.clone()],
-        });
-    let gateways = hops.filter_map(|hop| Some(hop["gateway"].as_str()?.to_owned()));
-    Ok(gateways.collect())
-}
-
 fn wait_for_ways(lab: &Lab, prefix: &str, nodes: &[&str]) {
-    let wanted: BTreeSet<String> = nodes.iter().map(|node| (*node).to_owned()).collect();
-    eventually(
-        PATIENCE,
-        &format!("{prefix} by {nodes:?} at the ToR"),
-        || {
-            let ways = ways(lab, prefix)?;
-            ensure!(ways == wanted, "{ways:?}");
-            Ok(())
-        },
-    )
-    .unwrap();
+    announced::wait_for_ways(lab, prefix, nodes, PATIENCE).unwrap();
 }
 
 fn at(address: &str, port: u16) -> SocketAddr {
@@ -182,16 +116,8 @@ fn ask(lab: &Lab, address: &str) -> Verdict {
     attempt(&lab.outside, at(address, PORT), Transport::Tcp, ANSWER).unwrap()
 }
 
-/// Packets that the ToR has sent to both nodes.
 fn sent_to_nodes(lab: &Lab) -> Vec<u64> {
-    let sent = lab.nodes.iter().map(|node| {
-        let links = lab
-            .tor
-            .ip_json(&format!("-s link show {}", node.agent.node()))
-            .unwrap();
-        links[0]["stats64"]["tx"]["packets"].as_u64().unwrap()
-    });
-    sent.collect()
+    announced::sent_to_nodes(lab).unwrap()
 }
 
 #[test]
@@ -210,10 +136,30 @@ fn nodes_announce_what_leads_to_an_endpoint_and_what_leads_nowhere_ends_there() 
         "its community: {route}"
     );
 
+    says_who_announces(
+        &lab,
+        HERE,
+        &[
+            ("198.51.100.8/32", "node2"),
+            ("Local, and no endpoint", "node1"),
+        ],
+    );
     connections_come_by_both_nodes(&lab);
     an_unready_one_is_withdrawn_while_it_answers(&mut lab);
     nothing_goes_round(&lab);
     a_node_that_is_excluded_announces_cluster_ips_alone(&mut lab);
+}
+
+/// `portolan service show` of either node names each node with its reason, in a line each.
+fn says_who_announces(lab: &Lab, address: &str, expected: &[(&str, &str)]) {
+    for node in &lab.nodes {
+        let told = node.agent.verb(&["service", "show", "shop/here"]).unwrap();
+        let lines = told.lines().filter(|line| line.contains(address));
+        for (verdict, name) in expected {
+            let mut found = lines.clone().filter(|line| line.contains(verdict));
+            assert!(found.any(|line| line.contains(name)), "{verdict}: {told}");
+        }
+    }
 }
 
 /// Of policy Local: each node answers by its own endpoint what comes to it, and nothing goes from one to the other.
@@ -354,6 +300,7 @@ fn a_node_that_is_excluded_announces_cluster_ips_alone(lab: &mut Lab) {
         .unwrap();
     wait_for_ways(lab, ALL, &TOR[1..]);
     wait_for_ways(lab, CLUSTER_IPS, &TOR);
+    says_who_announces(lab, HERE, &[("exclude-from-external", "node1")]);
     assert_eq!(ask(lab, ALL), Verdict::Answered);
     lab.drop_manifest("10-nodes.yaml", &nodes).unwrap();
     wait_for_ways(lab, ALL, &TOR);

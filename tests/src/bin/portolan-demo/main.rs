@@ -1,6 +1,7 @@
 //! `make demo`: a small data centre on this machine, and Portolan shown at work in it.
 #![expect(clippy::print_stdout, reason = "printing is what it is for")]
 
+mod announced;
 mod crash;
 mod kept;
 mod matrix;

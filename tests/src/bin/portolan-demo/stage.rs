@@ -8,7 +8,7 @@ use tests::lab::{Lab, Options};
 use tests::snapshot::{Snapshot, marked_processes, namespaces};
 use tests::wait::{eventually, interrupt};
 
-use crate::{Run, crash, kept, matrix, service, sessions};
+use crate::{Run, announced, crash, kept, matrix, service, sessions};
 
 /// All that an agent can do: nobody else serves Services here.
 const FEATURES: &str = "bgp,policy,cni,services";
@@ -127,6 +127,10 @@ fn show(stage: &mut Stage, lab: &mut Lab, examples: &Path) -> Option<()> {
     stage.step("the session comes back: so do the routes", || {
         sessions::show_return(lab)
     });
+    stage.step(
+        "a Service's address is announced by both nodes, and one of them dies",
+        || announced::show(lab, examples),
+    );
     Some(())
 }
 
