@@ -144,7 +144,10 @@ mod tests {
         };
         let mut out = String::new();
         table(&[view], &mut out);
-        let lines: Vec<&str> = out.lines().skip(3).collect();
+        let lines: Vec<&str> = out
+            .lines()
+            .filter(|line| line.contains("198.51.100.7 "))
+            .collect();
         assert_eq!(lines.len(), 2, "{out}");
         assert!(lines[0].contains("as 198.51.100.7/32") && lines[0].contains("n11"));
         assert!(lines[1].contains("n01,") && lines[1].contains("(2 more)"));

@@ -1,7 +1,6 @@
-//! Ten thousand Services, and how long it takes to tell of them.
+//! Ten thousand Services, and how much it takes to tell of them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use api::{NamespacedName, Resource};
 use clap::Parser as _;
@@ -56,9 +55,8 @@ fn state(count: usize) -> ServiceState {
 }
 
 #[test]
-fn ten_thousand_services_are_listed_within_a_second_and_a_few_mebibytes() {
+fn ten_thousand_services_are_listed_in_a_few_mebibytes() {
     let state = state(10_000);
-    let start = Instant::now();
     let services = rows(&state, None);
     assert_eq!(services.len(), 10_000);
     assert!(services.iter().all(|row| row.endpoints == 5));
@@ -68,10 +66,7 @@ fn ten_thousand_services_are_listed_within_a_second_and_a_few_mebibytes() {
         services,
     });
     let line = serde_json::to_string(&answer).unwrap();
-    let took = start.elapsed();
     assert!(line.len() < 8 << 20, "{} octets", line.len());
-    // Without optimisation, beside other tests; on a quiet machine it is a tenth of that.
-    assert!(took < Duration::from_secs(1), "{took:?}");
     let told: ServiceAnswer = serde_json::from_str(&line).unwrap();
     let ServiceAnswer::List(view) = told else {
         panic!("no list");
