@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::firewall::Histogram;
 use crate::service::InForce;
 use crate::service_proxy::is_ipvs_loaded;
-use judge::{Own, Sentence, judge};
+use judge::{Newest, Own, Sentence, judge};
 pub(crate) use ledger::{Goal, UdpServices};
 use ledger::{Ledger, Work};
 
@@ -151,7 +151,13 @@ async fn cut(work: Arc<Work>, goals: &watch::Receiver<Goal>) -> anyhow::Result<D
             ..Done::default()
         });
     }
-    let endpoints = goals.borrow().endpoints.clone();
+    let newest = {
+        let goal = goals.borrow();
+        Newest {
+            endpoints: goal.endpoints.clone(),
+            services: goal.services.clone(),
+        }
+    };
     let own = own_addresses()?;
     // With IPVS the node asks a Service from that Service's own address, before it is masqueraded.
     let mut sends_from = own.clone();
@@ -162,7 +168,7 @@ async fn cut(work: Arc<Work>, goals: &watch::Receiver<Goal>) -> anyhow::Result<D
         addresses: own,
         sends_from,
     };
-    let judged = tokio::task::spawn_blocking(move || judge(&work, &endpoints, &own, listed));
+    let judged = tokio::task::spawn_blocking(move || judge(&work, &newest, &own, listed));
     let Sentence {
         entries,
         denied,

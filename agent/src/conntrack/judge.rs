@@ -3,14 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use netfilter::{InterfaceName, Protocol};
 use policy::{Cut, Endpoint, Entry, Judge, Local, Tuple};
 use routes::conntrack::{ConntrackEntry, Place, Ports};
 use services::host_port::HostPort;
+use services::proxy::model::Served;
 use services::proxy::stale_flows::StaleFlows;
 
-use super::ledger::Work;
+use super::ledger::{UdpServices, Work};
 
 /// What is to be deleted.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -33,11 +35,19 @@ pub(super) struct Own {
     pub(super) sends_from: BTreeSet<IpAddr>,
 }
 
-/// Judges what was listed. `endpoints` are those known after the listing, so that the flows of a pod which came
-/// meanwhile aren't taken for an orphan's.
+/// What is known after the listing: the kernel may have rules by now that the looker has not heard of, and flows by these.
+#[derive(Debug, Default)]
+pub(super) struct Newest {
+    /// So that the flows of a pod which came meanwhile aren't taken for an orphan's.
+    pub(super) endpoints: Arc<BTreeMap<InterfaceName, Endpoint>>,
+    /// So that those to an endpoint which came meanwhile aren't taken for one's that is gone.
+    pub(super) services: Arc<UdpServices>,
+}
+
+/// Judges what was listed.
 pub(super) fn judge(
     work: &Work,
-    endpoints: &BTreeMap<InterfaceName, Endpoint>,
+    newest: &Newest,
     own: &Own,
     listed: Vec<ConntrackEntry>,
 ) -> Sentence {
@@ -45,14 +55,17 @@ pub(super) fn judge(
     let local = Local {
         addresses: &own.sends_from,
         pod_cidrs: &work.goal.pod_cidrs,
-        endpoints,
+        endpoints: &newest.endpoints,
     };
     let judge = Judge::new(&work.goal.compiled, local);
     let cuts: BTreeMap<usize, Cut> = judge
         .cuts(&entries, Some(&work.dirty))
         .into_iter()
         .collect();
-    let services = StaleFlows::of(work.services.iter().map(AsRef::as_ref));
+    let services = [
+        StaleFlows::of(work.services.iter().map(AsRef::as_ref)),
+        StaleFlows::of(work.services.iter().map(|service| newest.of(service))),
+    ];
     let mut sentence = Sentence::default();
     for (place, flow) in listed.into_iter().enumerate() {
         let is_gone = Place::ALL
@@ -69,6 +82,15 @@ pub(super) fn judge(
         sentence.entries.push(flow);
     }
     sentence
+}
+
+impl Newest {
+    /// A Service as it is known by now; one that is gone as it was.
+    fn of<'a>(&'a self, service: &'a Arc<Served>) -> &'a Served {
+        let port = service.ports.first();
+        let known = port.and_then(|port| self.services.get(&port.name.service));
+        known.unwrap_or(service)
+    }
 }
 
 /// Whether a flow to a host port goes elsewhere than the port leads now: to the node itself, or to an earlier pod (rule 105).
@@ -100,9 +122,14 @@ fn is_stale(work: &Work, own: &BTreeSet<IpAddr>, flow: &ConntrackEntry) -> bool 
             .any(|port| is_for(port) && leads(port))
 }
 
-/// Whether a UDP flow to a Service is answered by none of its endpoints (semantics 140).
-fn is_unanswered(services: &StaleFlows, own: &BTreeSet<IpAddr>, flow: &ConntrackEntry) -> bool {
-    if services.is_empty() || flow.protocol != Protocol::Udp.number() {
+/// Whether a UDP flow to a Service is answered by none of its endpoints (semantics 140), neither of those in force when the look
+/// was due nor of those known by now.
+fn is_unanswered(
+    services: &[StaleFlows; 2],
+    own: &BTreeSet<IpAddr>,
+    flow: &ConntrackEntry,
+) -> bool {
+    if services.iter().any(StaleFlows::is_empty) || flow.protocol != Protocol::Udp.number() {
         return false;
     }
     let Entry {
@@ -110,7 +137,8 @@ fn is_unanswered(services: &StaleFlows, own: &BTreeSet<IpAddr>, flow: &Conntrack
     } = entry(flow);
     let to = SocketAddr::new(original.destination, original.destination_port);
     let from = SocketAddr::new(reply.source, reply.source_port);
-    services.has(to, from, own.contains(&to.ip()))
+    let is_own = own.contains(&to.ip());
+    services.iter().all(|known| known.has(to, from, is_own))
 }
 
 /// Whether an end is a pod of another node that holds an address of this node's Pod CIDRs.
@@ -147,8 +175,6 @@ fn tuple(tuple: &routes::conntrack::Tuple) -> Tuple {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use routes::conntrack::Status;
     use services::host_port::{self, Claim};
 
@@ -228,7 +254,7 @@ mod tests {
             flow(Protocol::Tcp.number(), (node, 8053), (node, 8053)),
         ];
         let listed = stale.iter().chain(&stays).cloned().collect();
-        let sentence = judge(&work, &BTreeMap::new(), &own, listed);
+        let sentence = judge(&work, &Newest::default(), &own, listed);
         assert_eq!(sentence.entries, stale);
         assert_eq!((sentence.stale, sentence.denied), (4, 0));
         // What is not new was looked at when it was.
@@ -237,7 +263,71 @@ mod tests {
             ..work
         };
         let listed = stale.to_vec();
-        let sentence = judge(&known, &BTreeMap::new(), &own, listed);
+        let sentence = judge(&known, &Newest::default(), &own, listed);
         assert_eq!(sentence, Sentence::default());
+    }
+
+    /// The Service `dns` with endpoints at these addresses, and no others.
+    fn dns(endpoints: &[&str]) -> Arc<Served> {
+        let mut model = services::proxy::model::Model::default();
+        let mut index = services::proxy::index::Index::default();
+        let metadata = |name| serde_json::json!({"namespace": "kube-system", "name": name, "labels": {"kubernetes.io/service-name": "dns"}});
+        let service = serde_json::json!({"metadata": metadata("dns"),
+            "spec": {"clusterIPs": ["10.96.0.10"], "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]}});
+        let each = endpoints.iter();
+        let each =
+            each.map(|one| serde_json::json!({"addresses": [one], "conditions": {"ready": true}}));
+        let slice = serde_json::json!({"metadata": metadata("dns-1"), "addressType": "IPv4",
+            "endpoints": each.collect::<Vec<_>>(), "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]});
+        let mut touched = BTreeSet::new();
+        for (kind, version, manifest) in [
+            ("Service", "v1", service),
+            ("EndpointSlice", "discovery.k8s.io/v1", slice),
+        ] {
+            match api::parse(kind, version, manifest).unwrap().unwrap().1 {
+                api::Resource::Service(service) => {
+                    touched.extend(index.set_service(Arc::from(service)));
+                }
+                api::Resource::EndpointSlice(slice) => {
+                    touched.extend(index.set_slice(Arc::from(slice)));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        model.refresh(&index, &touched);
+        let name = api::NamespacedName::new("kube-system", "dns");
+        Arc::clone(model.service(&name).unwrap())
+    }
+
+    #[test]
+    fn rule_140_a_flow_to_an_endpoint_that_came_while_flows_were_listed_is_left_alone() {
+        let udp = Protocol::Udp.number();
+        let to = |answers: &str| flow(udp, ("10.96.0.10", 53), (answers, 53));
+        let work = |service: &Arc<Served>| Work {
+            goal: Goal::default(),
+            dirty: policy::Dirty::default(),
+            gone: BTreeSet::new(),
+            ports: BTreeSet::new(),
+            services: vec![Arc::clone(service)],
+        };
+        let cut = |before: &Arc<Served>, now: &[&Arc<Served>]| {
+            let name = api::NamespacedName::new("kube-system", "dns");
+            let services = now.iter().map(|one| (name.clone(), Arc::clone(one)));
+            let newest = Newest {
+                services: Arc::new(services.collect()),
+                ..Newest::default()
+            };
+            let listed = vec![to("10.1.0.1"), to("10.1.0.2"), to("10.1.0.3")];
+            let sentence = judge(&work(before), &newest, &Own::default(), listed);
+            sentence.entries
+        };
+        let (old, both) = (dns(&["10.1.0.1"]), dns(&["10.1.0.1", "10.1.0.2"]));
+        assert_eq!(cut(&old, &[&old]), [to("10.1.0.2"), to("10.1.0.3")]);
+        // The rules of the newest state may be in the kernel already.
+        assert_eq!(cut(&old, &[&both]), [to("10.1.0.3")]);
+        // Those of the one before may be there still.
+        assert_eq!(cut(&both, &[&old]), [to("10.1.0.3")]);
+        // It is gone.
+        assert_eq!(cut(&old, &[]), [to("10.1.0.2"), to("10.1.0.3")]);
     }
 }

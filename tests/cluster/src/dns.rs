@@ -15,7 +15,9 @@ pub fn manifests(addresses: &[IpAddr]) -> String {
         .replace("IMAGE", COREDNS)
 }
 
-/// The rest of the world is a server block of its own: within one, `template` comes before `kubernetes`.
+/// The rest of the world is a server block of its own: within one, `template` comes before `kubernetes`. `ready` stands beside
+/// `kubernetes`, for it asks the plugins of its own block. Who ends answers for five seconds more and says at once that it isn't
+/// ready: by the third look of the kubelet, some two seconds later, nobody is led there any more.
 const TEMPLATE: &str = r"
 apiVersion: v1
 kind: ServiceAccount
@@ -41,6 +43,10 @@ data:
   Corefile: |
     cluster.local:53 in-addr.arpa:53 ip6.arpa:53 {
         errors
+        health :8080 {
+            lameduck 5s
+        }
+        ready :8181
         kubernetes cluster.local in-addr.arpa ip6.arpa {
             pods insecure
             ttl 1
@@ -48,8 +54,6 @@ data:
     }
     .:53 {
         errors
-        health :8080
-        ready :8181
         template ANY ANY {
             rcode NXDOMAIN
         }
@@ -72,6 +76,7 @@ kind: Deployment
 metadata: {name: coredns, namespace: kube-system, labels: {k8s-app: kube-dns}}
 spec:
   replicas: 2
+  strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}
   selector: {matchLabels: {k8s-app: kube-dns}}
   template:
     metadata: {labels: {k8s-app: kube-dns}}
@@ -79,7 +84,7 @@ spec:
       serviceAccountName: coredns
       priorityClassName: system-cluster-critical
       dnsPolicy: Default
-      terminationGracePeriodSeconds: 1
+      terminationGracePeriodSeconds: 30
       topologySpreadConstraints:
       - maxSkew: 1
         topologyKey: kubernetes.io/hostname

@@ -12,19 +12,20 @@ use crate::Programs;
 
 /// The names that the images have on the nodes.
 pub const PAUSE: &str = "localhost/pause:test";
-/// Real curl, dig, nc, socat, agnhost, and a shell that isn't busybox's.
+/// Real curl, dig, getent, nc, socat, agnhost, and a shell that isn't busybox's.
 pub const TOOLS: &str = "localhost/tools:test";
 /// CoreDNS.
 pub const COREDNS: &str = "localhost/coredns:test";
 
 /// What the image of tools has of the machine's programs, each with its libraries.
-const PROGRAMS: [&str; 10] = [
+const PROGRAMS: [&str; 11] = [
     "/usr/bin/bash",
     "/usr/bin/cat",
     "/usr/bin/curl",
     "/usr/bin/dash",
     "/usr/bin/dig",
     "/usr/bin/env",
+    "/usr/bin/getent",
     "/usr/bin/nc.openbsd",
     "/usr/bin/sleep",
     "/usr/bin/socat",

@@ -1,6 +1,7 @@
 //! The test cluster: real Kubernetes programs, built by `scripts/build-kubernetes`, each run with folders and addresses of its own.
 
 pub mod agents;
+pub mod asking;
 mod certificates;
 pub mod cgroups;
 pub mod cluster;

@@ -9,6 +9,7 @@ use cluster::portolan::{AGENT, NAMESPACE};
 use serde_json::Value;
 use tests::wait::{eventually, pause};
 
+use crate::names::{Resolvers, assert_all_answered};
 use crate::overlays::{bfd_downs, detection_time, tor_per_rack, wait_bfd};
 use crate::traffic::{Traffic, within};
 use crate::workloads::{SHOP, answers_between_all};
@@ -73,21 +74,20 @@ pub(crate) fn bfd_of_its_own_outlives_the_agent(cluster: &mut Cluster) {
     command.args(["-9", &killed]);
     let traffic = Traffic::of_both(cluster);
     let title = "one agent deleted, the other by kill -9";
-    let (sent, lost) = traffic.send(
-        cluster,
-        title,
-        KILL,
-        within(KILL, || {
-            ensure!(command.status()?.success(), "kill -9 {killed}");
-            let agent = cluster.pod_on("n1", NAMESPACE, "app.kubernetes.io/component=agent")?;
-            cluster
-                .plane()
-                .try_kubectl(&["-n", NAMESPACE, "delete", "pod", &agent.name])?;
-            cluster.wait_rollout(NAMESPACE, AGENT);
-            Ok(())
-        }),
-    );
+    let resolvers = Resolvers::of_both(cluster);
+    let end = within(KILL, || {
+        ensure!(command.status()?.success(), "kill -9 {killed}");
+        let agent = cluster.pod_on("n1", NAMESPACE, "app.kubernetes.io/component=agent")?;
+        cluster
+            .plane()
+            .try_kubectl(&["-n", NAMESPACE, "delete", "pod", &agent.name])?;
+        cluster.wait_rollout(NAMESPACE, AGENT);
+        Ok(())
+    });
+    let during = || Ok(traffic.send(cluster, title, KILL, end));
+    let (names, (sent, lost)) = resolvers.ask_while(title, during).unwrap();
     assert_eq!(lost, 0, "of {sent}");
+    assert_all_answered(&names);
     assert_ne!(process(cluster, "n2", "portolan agent"), killed);
     detection_time();
     assert_eq!(bfd_downs(cluster).unwrap(), before, "BFD went down");

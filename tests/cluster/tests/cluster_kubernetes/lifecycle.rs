@@ -9,6 +9,7 @@ use cluster::portolan::{AGENT, NAMESPACE};
 use tests::wait::{eventually, pause};
 
 use crate::bgp::{pod_cidrs, route};
+use crate::names::{Resolvers, assert_all_answered};
 use crate::policies;
 use crate::traffic::Traffic;
 use crate::workloads::{PROBES, SHOP, client_on, curl};
@@ -35,7 +36,8 @@ const ROUTES_GO: Duration = Duration::from_secs(90);
 pub(crate) fn a_rolling_update_of_the_agent_loses_nothing(cluster: &mut Cluster) {
     let traffic = Traffic::of_both(cluster);
     traffic.prove(cluster);
-    let (sent, lost) = traffic.send(cluster, "rolling update", UPDATE, || {
+    let resolvers = Resolvers::of_both(cluster);
+    let update = || {
         let start = Instant::now();
         cluster.kubectl(&["-n", NAMESPACE, "rollout", "restart", AGENT]);
         cluster.wait_rollout(NAMESPACE, AGENT);
@@ -46,8 +48,11 @@ pub(crate) fn a_rolling_update_of_the_agent_loses_nothing(cluster: &mut Cluster)
             "the update took {took:?}, longer than it was measured"
         );
         Ok(())
-    });
+    };
+    let during = || Ok(traffic.send(cluster, "rolling update", UPDATE, update));
+    let (names, (sent, lost)) = resolvers.ask_while("agents are updated", during).unwrap();
     assert_eq!(lost, 0, "of {sent}");
+    assert_all_answered(&names);
 }
 
 pub(crate) fn an_api_server_that_is_away_for_a_minute_breaks_nothing(cluster: &mut Cluster) {

@@ -6,6 +6,7 @@ mod components;
 mod egress;
 mod installs;
 mod lifecycle;
+mod names;
 mod overlays;
 mod policies;
 mod proxies;
@@ -27,6 +28,8 @@ const TESTS: &[Test] = cluster::in_order![
     workloads::kubectl_exec_and_logs_reach_pods_of_both_nodes,
     workloads::names_lead_to_services_and_pods,
     workloads::services_are_reached_by_cluster_ip_and_node_port,
+    names::pods_find_services_and_each_other_by_name,
+    names::names_are_answered_while_the_dns_is_updated,
     egress::outside_sees_nodes_and_endpoints_of_services_see_pods,
     policies::probes_of_the_kubelet_pass_under_deny_all,
     policies::policies_by_kubectl_deny_and_allow,

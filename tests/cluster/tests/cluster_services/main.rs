@@ -1,6 +1,8 @@
 //! A cluster without kube-proxy whose agents serve Services: each function is a test, and all share the one cluster.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+#[path = "../cluster_kubernetes/names.rs"]
+mod names;
 mod served;
 #[path = "../cluster_kubernetes/workloads.rs"]
 mod workloads;
@@ -17,7 +19,10 @@ const TESTS: &[Test] = cluster::in_order![
     workloads::services_are_reached_by_cluster_ip_and_node_port,
     served::pods_reach_the_api_server_by_its_service,
     served::a_rollout_refuses_nobody,
+    names::pods_find_services_and_each_other_by_name,
+    names::names_are_answered_while_the_dns_is_updated,
     served::agents_killed_under_traffic_to_services_lose_nothing,
+    served::names_are_answered_while_agents_are_updated,
 ];
 
 fn main() -> ExitCode {

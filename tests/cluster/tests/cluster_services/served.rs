@@ -17,6 +17,7 @@ use tests::rack::sum;
 use tests::reach::Server;
 use tests::wait::{eventually, pause};
 
+use crate::names::{Resolvers, assert_all_answered, restart};
 use crate::workloads::{PROBES, SHOP, client_on, curl};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -236,6 +237,7 @@ fn wait_answer(from: &Netns, to: SocketAddr) {
 /// Both agents end by `kill -9` and come back: what is established, and what is new, goes on.
 pub(crate) fn agents_killed_under_traffic_to_services_lose_nothing(cluster: &mut Cluster) {
     let ip = cluster_ip(cluster, "echo").unwrap();
+    let resolvers = Resolvers::of_both(cluster);
     let clients = ["n1", "n2"].map(|node| {
         let pod = client_on(cluster, node);
         cluster.netns_of(&pod).unwrap()
@@ -296,9 +298,28 @@ pub(crate) fn agents_killed_under_traffic_to_services_lose_nothing(cluster: &mut
         ensure!(took < KILL, "{took:?}: measured for {KILL:?} only");
         Ok(())
     };
-    let outcomes = measure(&flows, KILL, kill).unwrap();
-    let (sent, lost) = sum("both agents killed", &flows, &outcomes).unwrap();
+    let title = "both agents killed";
+    let (names, outcomes) = resolvers
+        .ask_while(title, || measure(&flows, KILL, kill))
+        .unwrap();
+    let (sent, lost) = sum(title, &flows, &outcomes).unwrap();
     assert_eq!(lost, 0, "of {sent}");
+    assert_all_answered(&names);
+    for node in ["n1", "n2"] {
+        cluster.wait_ready(node).unwrap();
+    }
+}
+
+/// Their DaemonSet is updated, node after node, by which its pods are new ones.
+pub(crate) fn names_are_answered_while_agents_are_updated(cluster: &mut Cluster) {
+    let resolvers = Resolvers::of_both(cluster);
+    let (names, ()) = resolvers
+        .ask_while("agents are updated", || {
+            restart(cluster, NAMESPACE, AGENT);
+            pause(Duration::from_secs(1))
+        })
+        .unwrap();
+    assert_all_answered(&names);
     for node in ["n1", "n2"] {
         cluster.wait_ready(node).unwrap();
     }
