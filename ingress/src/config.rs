@@ -17,7 +17,7 @@ use crate::settings::{CONTROLLER, Settings};
 /// It follows Ingresses of the IngressClasses whose spec.controller is its own, and asks the endpoints of their Services directly.
 /// SIGTERM drains: readyz says no, new connections are taken for --drain-delay longer, requests under way are finished.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "portolan-ingress", version)]
+#[command(name = "portolan-ingress", version, args_override_self = true)]
 pub struct Args {
     /// Read objects from the manifests in this directory instead of a cluster; it is watched
     #[arg(long, value_name = "DIR")]

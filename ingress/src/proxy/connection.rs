@@ -1,21 +1,23 @@
 //! One connection of a client: TLS if it is that, then HTTP/1.1 or HTTP/2, until it ends or its worker ends it.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use http::HeaderValue;
 use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
-use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 
-use super::forward;
 use super::stream::Stream;
 use super::worker::{Local, Place, Verdict, Watched};
+use super::{Limits, forward};
 
 /// Requests of one HTTP/2 connection at once.
 const STREAMS: u32 = 128;
@@ -58,15 +60,20 @@ pub(super) async fn serve(
     let _ = stream.set_nodelay(true);
     let activity = place.watched.activity.clone();
     let mut protocol = None;
+    let mut begins_http2 = false;
     let stream = if is_tls {
         let handshake = tokio::time::timeout(local.shared.limits.head, local.tls().accept(stream));
         let Ok(Ok(stream)) = handshake.await else {
             local.numbers.handshake_failed();
             return;
         };
-        protocol = stream.get_ref().1.alpn_protocol().map(|name| name == b"h2");
+        protocol = Some(stream.get_ref().1.alpn_protocol() == Some(b"h2"));
         Stream::tls(stream, activity)
     } else {
+        let Some(Ok(begins)) = unless_judged(&place.watched, begins_as_http2(&stream)).await else {
+            return;
+        };
+        begins_http2 = begins;
         Stream::plain(stream, activity)
     };
     let address = peer.ip().to_canonical();
@@ -82,51 +89,107 @@ pub(super) async fn serve(
             .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
         watched: place.watched.clone(),
     });
-    let mut builder = builder(&local);
-    // In TLS the client has said what it speaks; who said nothing speaks HTTP/1.1.
-    match protocol {
-        Some(true) => builder = builder.http2_only(),
-        _ if is_tls => builder = builder.http1_only(),
-        _ => {}
-    }
+    let is_http2 = match protocol {
+        // Who says nothing of it speaks HTTP/1.1.
+        Some(is_http2) => is_http2,
+        None => begins_http2,
+    };
     let service = service_fn(|request| forward::answer(local.clone(), client.clone(), request));
-    let mut connection = pin!(builder.serve_connection_with_upgrades(stream, service));
-    let watched = &place.watched;
+    let limits = &local.shared.limits;
+    match is_http2 {
+        true => {
+            let connection = http2(limits).serve_connection(stream, service);
+            watch(connection, &client, http2::Connection::graceful_shutdown).await;
+        }
+        false => {
+            let connection = http1(limits)
+                .serve_connection(stream, service)
+                .with_upgrades();
+            watch(
+                connection,
+                &client,
+                http1::UpgradeableConnection::graceful_shutdown,
+            )
+            .await;
+        }
+    }
+}
+
+/// How a client of HTTP/2 that knows what it speaks to begins (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Whether a connection in plain text begins as HTTP/2 does; nothing is taken out of it.
+async fn begins_as_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut begin = [0; PREFACE.len()];
+    loop {
+        let count = stream.peek(&mut begin).await?;
+        let got = begin.get(..count).unwrap_or_default();
+        if count == 0 || !PREFACE.starts_with(got) {
+            return Ok(false);
+        }
+        if count == PREFACE.len() {
+            return Ok(true);
+        }
+        // What has come is not taken, so there is no notice of more.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits for something before the first request; none where the connection is to end meanwhile.
+async fn unless_judged<T>(watched: &Watched, waited: impl Future<Output = T>) -> Option<T> {
+    let mut waited = pin!(waited);
+    poll_fn(|cx| {
+        watched.note(cx);
+        match watched.verdict.get() {
+            Verdict::Stay => waited.as_mut().poll(cx).map(Some),
+            Verdict::Finish | Verdict::Cut => Poll::Ready(None),
+        }
+    })
+    .await
+}
+
+/// Moves a connection along until it ends, or its worker says that it is to.
+async fn watch<C: Future<Output = hyper::Result<()>>>(
+    connection: C,
+    client: &Client,
+    finish: impl Fn(Pin<&mut C>),
+) {
+    let mut connection = pin!(connection);
+    let watched = &client.watched;
     let mut is_finishing = false;
     poll_fn(|cx| {
-        if watched.waker.borrow().is_none() {
-            *watched.waker.borrow_mut() = Some(cx.waker().clone());
-        }
+        watched.note(cx);
         match watched.verdict.get() {
             Verdict::Cut => return Poll::Ready(()),
             Verdict::Finish if !is_finishing => {
                 is_finishing = true;
-                connection.as_mut().graceful_shutdown();
+                finish(connection.as_mut());
             }
             _ => {}
         }
         connection.as_mut().poll(cx).map(|ended| {
             if let Err(error) = ended {
-                tracing::debug!(peer = %client.peer, error = &*error, "a client's connection ended");
+                tracing::debug!(peer = %client.peer, %error, "a client's connection ended");
             }
         })
     })
     .await;
 }
 
-fn builder(local: &Local) -> auto::Builder<LocalExecutor> {
-    let limits = &local.shared.limits;
-    let mut builder = auto::Builder::new(LocalExecutor);
+fn http1(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
-        .half_close(false)
-        .max_buf_size(limits.head_size.max(8 * 1024))
+        .max_buf_size(limits.head_size.max(64 * 1024))
+        .max_header_size(limits.head_size)
         .max_headers(HEADERS)
         // The worker watches over heads and idle connections without a timer for each request.
-        .header_read_timeout(None)
-        .pipeline_flush(true);
+        .header_read_timeout(None);
     builder
-        .http2()
+}
+
+fn http2(limits: &Limits) -> http2::Builder<LocalExecutor> {
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))

@@ -161,7 +161,8 @@ impl Pool {
         }
         let stream = self.connect(endpoint).await?;
         let mut builder = http1::Builder::new();
-        builder.max_buf_size(self.limits.head_size.max(8 * 1024));
+        builder.max_buf_size(self.limits.head_size.max(64 * 1024));
+        builder.max_header_size(self.limits.head_size);
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, driver) = handshake.map_err(|_| Why::Connect)?;
         Ok(Box::new(Connection {

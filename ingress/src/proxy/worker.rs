@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Waker;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
@@ -282,6 +282,14 @@ impl Local {
 }
 
 impl Watched {
+    /// The task of a connection never changes: who is to be woken is noted once.
+    pub(super) fn note(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if waker.is_none() {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
     fn judge(&self, verdict: Verdict) {
         if self.verdict.get() == verdict || self.verdict.get() == Verdict::Cut {
             return;
