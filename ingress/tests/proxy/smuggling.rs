@@ -3,19 +3,12 @@
 use crate::backend::Backend;
 use crate::lab::{Lab, READY, ingress, raw, service};
 
-#[test]
-fn no_request_hides_in_another_and_doubtful_ones_are_refused() {
-    let a = Backend::start("a");
-    let lab = Lab::start(
-        &[
-            ingress("one", "a.com", "a", ""),
-            service("a", "", &[(a.address, READY)]),
-        ]
-        .concat(),
-        &[],
-    );
-    let hidden = "GET /hidden HTTP/1.1\r\nHost: a.com\r\n\r\n";
-    let refused: &[(&str, String)] = &[
+const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: a.com\r\n\r\n";
+
+/// What is answered by 400, and the connection ends.
+fn refused() -> Vec<(&'static str, String)> {
+    let hidden = HIDDEN;
+    vec![
         (
             "two lengths",
             format!(
@@ -78,13 +71,27 @@ fn no_request_hides_in_another_and_doubtful_ones_are_refused() {
             "a null",
             "GET /r\0 HTTP/1.1\r\nHost: a.com\r\n\r\n".to_owned(),
         ),
-    ];
-    for (what, request) in refused {
+    ]
+}
+
+#[test]
+fn no_request_hides_in_another_and_doubtful_ones_are_refused() {
+    let a = Backend::start("a");
+    let lab = Lab::start(
+        &[
+            ingress("one", "a.com", "a", ""),
+            service("a", "", &[(a.address, READY)]),
+        ]
+        .concat(),
+        &[],
+    );
+    for (what, request) in refused() {
         let answer = raw(lab.http, request.as_bytes());
         assert!(answer.starts_with("HTTP/1.1 400"), "{what}: {answer}");
         assert_eq!(a.requests(), 0, "{what}: the backend saw {:?}", a.last());
     }
     // RFC 9112 §6.1: chunked counts, and the connection ends with this request: what comes after it is nobody's.
+    let hidden = HIDDEN;
     let both = format!(
         "POST /both HTTP/1.1\r\nHost: a.com\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
     );
