@@ -7,6 +7,7 @@ mod kept;
 mod matrix;
 mod service;
 mod sessions;
+mod sites;
 mod stage;
 
 use std::path::PathBuf;
@@ -38,7 +39,7 @@ struct Run {
     /// Leave the lab up at the end.
     #[arg(long)]
     keep: bool,
-    /// The folder of `portolan` and `portolan-cni`.
+    /// The folder of `portolan`, `portolan-cni` and `portolan-ingress`.
     #[arg(long)]
     bin_dir: PathBuf,
     /// The folder of the project's examples.

@@ -1,6 +1,5 @@
 //! The order of the demo's steps, their progress and verdicts, and the comparison of before and after.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -8,6 +7,7 @@ use tests::lab::{Lab, Options};
 use tests::snapshot::{Snapshot, marked_processes, namespaces};
 use tests::wait::{eventually, interrupt};
 
+use crate::sites::{self, Sites};
 use crate::{Run, announced, crash, kept, matrix, service, sessions};
 
 /// All that an agent can do: nobody else serves Services here.
@@ -63,10 +63,12 @@ pub(crate) fn run(run: &Run) -> Result<bool> {
         || Lab::new(options),
     );
     if let Some(mut lab) = lab {
-        let shown = show(&mut stage, &mut lab, &run.examples);
-        if run.keep && shown.is_some() {
+        let shown = show(&mut stage, &mut lab, run);
+        if let (true, Some(sites)) = (run.keep, &shown) {
+            sites.iter().for_each(Sites::keep);
             kept::record(lab)?;
         } else {
+            drop(shown);
             take_down(&mut stage, lab, &before);
         }
     }
@@ -75,7 +77,8 @@ pub(crate) fn run(run: &Run) -> Result<bool> {
 }
 
 /// The steps while the lab stands. Without agents or pods there is nothing more to show: `None`.
-fn show(stage: &mut Stage, lab: &mut Lab, examples: &Path) -> Option<()> {
+fn show(stage: &mut Stage, lab: &mut Lab, run: &Run) -> Option<Option<Sites>> {
+    let examples = run.examples.as_path();
     stage.step("the agents: started, in sync, their sessions up", || {
         for node in &mut lab.nodes {
             node.agent.set_arguments(&["--features", FEATURES]);
@@ -127,11 +130,19 @@ fn show(stage: &mut Stage, lab: &mut Lab, examples: &Path) -> Option<()> {
     stage.step("the session comes back: so do the routes", || {
         sessions::show_return(lab)
     });
+    Some(show_announced(stage, lab, run))
+}
+
+/// What comes from outside to announced addresses.
+fn show_announced(stage: &mut Stage, lab: &mut Lab, run: &Run) -> Option<Sites> {
     stage.step(
         "a Service's address is announced by both nodes, and one of them dies",
-        || announced::show(lab, examples),
-    );
-    Some(())
+        || announced::show(lab, &run.examples),
+    )?;
+    stage.step(
+        "two sites by name over HTTPS, by portolan-ingress on both nodes",
+        || sites::show(lab, &run.examples, &run.bin_dir),
+    )
 }
 
 fn take_down(stage: &mut Stage, mut lab: Lab, before: &Snapshot) {
