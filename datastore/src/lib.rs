@@ -24,7 +24,8 @@ pub use kubernetes::{NodeWrites, PodReader, watch_kubernetes};
 pub use refresh::Refresher;
 pub use source::{ClusterSettings, Source};
 pub use status::{
-    EventRecord, EventType, NodeHealth, ObjectCondition, PodStatus, Regarding, StatusWriter,
+    AddressVerdict, AllocatedAddresses, EventRecord, EventType, NodeHealth, ObjectCondition,
+    PodStatus, Regarding, ServiceAddresses, StatusWriter, print_of,
 };
 pub use text::{TextDocument, TextError, read_documents, write_document};
 pub use watch::watch_manifests;

@@ -134,13 +134,14 @@ impl Lens<'_> {
             }),
             Err(error) => Err(error),
         };
-        let facts = match kind.is_noted() {
-            false => ObjectFacts::default(),
-            true => ObjectFacts {
-                problem: resource.as_ref().err().map(ToString::to_string),
-                ..ObjectFacts::read(kind.name(), text)
-            },
-        };
+        let mut facts = ObjectFacts::default();
+        if kind.is_noted() {
+            facts = ObjectFacts::read(kind.name(), text);
+            match &resource {
+                Ok(resource) => facts.set_read(resource),
+                Err(error) => facts.problem = Some(error.to_string()),
+            }
+        }
         Object {
             kind,
             name,

@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use api::{Key, NamespacedName};
+use api::{Key, NamespacedName, Resource};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSpec, NodeStatus, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::sync::watch;
+
+use super::balanced::{self, Balanced};
+use crate::status::print_of;
 
 /// Of every object that status or Events may be about (all kinds but pods), as it was when its last change was sent; cheap
 /// to clone.
@@ -61,6 +64,8 @@ pub(crate) enum Rest {
     },
     /// A Node: its uid, taints and conditions. Kept of this node alone.
     Node(Box<Node>),
+    /// A Service that has addresses of a load balancer, should have some, or is told about them.
+    Balanced(Box<Balanced>),
 }
 
 /// The fields of which [`ObjectFacts`] are made.
@@ -139,10 +144,24 @@ impl ObjectFacts {
                 };
                 Self::of(read.metadata, Rest::Node(Box::new(node)))
             }
+            "Service" => {
+                let read: Fields<balanced::Spec, balanced::Status> = fields(text);
+                let version = read.metadata.resource_version.clone();
+                let balanced = Balanced::read(version, read.spec, read.status);
+                let rest = balanced.map_or(Rest::Nothing, |one| Rest::Balanced(Box::new(one)));
+                Self::of(read.metadata, rest)
+            }
             _ => Self::of(
                 fields::<IgnoredAny, IgnoredAny>(text).metadata,
                 Rest::Nothing,
             ),
+        }
+    }
+
+    /// Notes as what the object was understood.
+    pub(in crate::kubernetes) fn set_read(&mut self, resource: &Resource) {
+        if let (Rest::Balanced(balanced), Resource::Service(service)) = (&mut self.rest, resource) {
+            balanced.print = Some(print_of(service));
         }
     }
 
@@ -218,6 +237,22 @@ impl Facts {
         blocks.collect()
     }
 
+    /// Looks at each Service whose status says something of load balancers, or should; short, as all that is read waits.
+    pub(crate) fn look_at_balanced(
+        &self,
+        mut look: impl FnMut(&NamespacedName, &ObjectFacts, &Balanced),
+    ) {
+        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+        let from = Key::Service(NamespacedName::new("", ""));
+        for (key, facts) in known.range(from..) {
+            match (key, &facts.rest) {
+                (Key::Service(name), Rest::Balanced(balanced)) => look(name, facts, balanced),
+                (Key::Service(_), _) => {}
+                _ => break,
+            }
+        }
+    }
+
     /// Whether every kind has been listed whole.
     pub(crate) fn are_whole(&self) -> bool {
         *self.0.whole.borrow()
@@ -259,12 +294,14 @@ impl Facts {
                 | Key::Service(_)
                 | Key::EndpointSlice(_)
         );
+        let is_balanced = |facts: &Option<ObjectFacts>| matches!(facts, Some(facts) if matches!(facts.rest, Rest::Balanced(_)));
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
         let before = match facts.clone() {
             Some(facts) => known.insert(key, facts),
             None => known.remove(&key),
         };
         drop(known);
+        let hangs_on_it = hangs_on_it || is_balanced(&before) || is_balanced(&facts);
         if hangs_on_it && before != facts {
             self.0.whole.send_modify(|_| {});
         }
@@ -301,6 +338,19 @@ mod tests {
         let cidr = "10.1.0.0/26".parse().expect("a CIDR");
         let node = "n1".to_owned();
         assert_eq!(rest, Rest::Block { cidr, node });
+        let service = br#"{"metadata":{"uid":"u","resourceVersion":"4"},"spec":{"type":"ClusterIP"},"status":{}}"#;
+        assert_eq!(ObjectFacts::read("Service", service).rest, Rest::Nothing);
+        let service = br#"{"metadata":{"uid":"u","resourceVersion":"4"},"spec":{"type":"LoadBalancer"},
+            "status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.1","ipMode":"VIP"},{"hostname":"lb.example"}]},
+            "conditions":[{"type":"others","status":"True"}]}}"#;
+        let Rest::Balanced(balanced) = ObjectFacts::read("Service", service).rest else {
+            panic!("it is of a load balancer");
+        };
+        assert_eq!(
+            balanced.addresses,
+            ["192.0.2.1".parse::<std::net::IpAddr>().expect("one")]
+        );
+        assert!(balanced.has_others && balanced.condition.is_none() && balanced.print.is_none());
         let block = br#"{"metadata":{"uid":"u"},"spec":{"cidr":"x","node":"n1"}}"#;
         assert_eq!(ObjectFacts::read("IPAMBlock", block).rest, Rest::Nothing);
         assert_eq!(ObjectFacts::read("Node", b"{").uid, "");

@@ -1,6 +1,7 @@
 //! The Kubernetes API as a source, and as the place where status goes.
 
 mod backoff;
+mod balanced;
 mod connection;
 mod decode;
 mod facts;
@@ -16,6 +17,7 @@ mod told;
 mod world;
 mod write;
 
+pub(crate) use balanced::Balanced;
 pub(crate) use connection::Connection;
 pub(crate) use facts::{Facts, ObjectFacts, Rest};
 pub use pods::PodReader;

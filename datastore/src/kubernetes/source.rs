@@ -49,7 +49,7 @@ pub async fn watch_kubernetes(settings: &ClusterSettings) -> Result<Source, Erro
         events,
         status: StatusWriter::of_cluster(Writer::new(
             connection.clone(),
-            facts,
+            (facts, refresh.clone()),
             settings.node_writes.clone(),
         )),
         refresh,

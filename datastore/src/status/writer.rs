@@ -1,11 +1,13 @@
 //! What the agent says, wherever its source is.
 
+use std::sync::Arc;
+
 use api::crd::BgpNodeStatusStatus;
 use api::resources::{BgpNodeStatus, WireGuardKeys};
 use ipnet::IpNet;
 
 use super::directory::DirectoryWriter;
-use super::{EventRecord, NodeHealth, ObjectCondition, PodStatus};
+use super::{AllocatedAddresses, EventRecord, NodeHealth, ObjectCondition, PodStatus};
 use crate::blocks::Claim;
 use crate::{Error, kubernetes};
 
@@ -99,6 +101,15 @@ impl StatusWriter {
         match &self.target {
             Target::Directory(_) => Ok(()),
             Target::Kubernetes(writer) => writer.publish_conditions(conditions).await,
+        }
+    }
+
+    /// Says which Service is to have which addresses of a load balancer: of all agents that say so one writes it. In a
+    /// directory nobody has to: every agent comes to the same.
+    pub fn publish_addresses(&self, allocated: Arc<AllocatedAddresses>) {
+        match &self.target {
+            Target::Directory(_) => {}
+            Target::Kubernetes(writer) => writer.publish_addresses(allocated),
         }
     }
 

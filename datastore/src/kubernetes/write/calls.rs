@@ -16,6 +16,8 @@ pub(crate) const FIELD_MANAGER: &str = "portolan-agent";
 
 /// How long one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(10);
+/// How long a request may take that is sent only once.
+pub(crate) const ONCE: Duration = Duration::from_secs(5);
 /// How often a request is sent before its caller is told.
 const ATTEMPTS: u32 = 3;
 /// The pause after a first failed attempt; it doubles.
@@ -122,6 +124,23 @@ impl Calls {
     pub(crate) async fn strategic_merge(&self, path: &str, patch: &Value) -> Result<(), Failure> {
         self.patch(path, "application/strategic-merge-patch+json", patch)
             .await
+    }
+
+    /// A strategic merge patch, sent once and given up after [`ONCE`]: for what must not be carried out much later, by the
+    /// server neither.
+    pub(crate) async fn strategic_merge_once(
+        &self,
+        path: &str,
+        patch: &Value,
+    ) -> Result<(), Failure> {
+        let seconds = ONCE.as_secs();
+        let path = format!("{path}?fieldManager={FIELD_MANAGER}&timeout={seconds}s");
+        let json = Some(("application/strategic-merge-patch+json", patch));
+        let sent = self.once(request(Method::PATCH, &path, json));
+        let answer = tokio::time::timeout(ONCE, sent).await;
+        answer
+            .unwrap_or_else(|_| Err(Failure::Unanswered(format!("no answer within {seconds} s"))))
+            .map(drop)
     }
 
     /// A JSON patch (RFC 6902).

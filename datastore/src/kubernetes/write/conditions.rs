@@ -105,7 +105,8 @@ pub(crate) async fn apply(calls: &Calls, patch: &Patch) -> Result<(), Failure> {
     calls.apply(&patch.path, &patch.object).await
 }
 
-fn condition(
+/// The condition as it is to stand; its transition is of now only where it flips.
+pub(crate) fn condition(
     wanted: &ObjectCondition,
     present: Option<&Condition>,
     generation: i64,

@@ -1,29 +1,32 @@
-//! What is done once for the whole cluster: conditions of our kinds, and blocks of nodes that are gone. All nodes see
-//! what is to be done; the one that takes the Lease does it. While there is nothing to do nothing is asked of the server.
+//! What is done once for the whole cluster: conditions of our kinds, blocks of nodes that are gone, and addresses of load
+//! balancers. All nodes see what is to be done; the one that takes the Lease does it. While there is nothing to do nothing is
+//! asked of the server.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::Key;
+use api::{Key, NamespacedName};
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::addresses::{Addresses, Ready};
 use super::calls::{Calls, Retry, up_to};
 use super::conditions::{self, Patch, Wanted};
 use super::lease::{Hold, Lease};
 use super::orphans::{self, Orphan, Orphans};
-use crate::ObjectCondition;
+use super::paced::Paced;
 use crate::kubernetes::failure::Failure;
 use crate::kubernetes::{Connection, Facts};
+use crate::{AllocatedAddresses, ObjectCondition, Refresher};
 
 /// How long the holder waits for more, and for its own view to settle, before it writes.
 const SETTLE: Duration = Duration::from_millis(300);
 /// How long another waits at least, so that the holder is first.
 const DEFER: Duration = Duration::from_secs(1);
-/// After a write of an object, how long its next is not before; it doubles while the same is to be written again.
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
-const LAST_PAUSE: Duration = Duration::from_secs(600);
+/// How long the server's newest state may take to be read before addresses are given.
+const READ: Duration = Duration::from_secs(30);
 
 /// Over how long so many nodes spread what they all would do at once.
 pub(crate) fn spread(nodes: usize) -> Duration {
@@ -33,26 +36,50 @@ pub(crate) fn spread(nodes: usize) -> Duration {
         .min(Duration::from_secs(30))
 }
 
-/// Runs until the sender of what is wanted is gone.
+/// What agents find that one of them is to write.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Conditions of objects of our kinds.
+    pub(crate) conditions: watch::Receiver<Vec<ObjectCondition>>,
+    /// Addresses of Services.
+    pub(crate) addresses: watch::Receiver<Arc<AllocatedAddresses>>,
+}
+
+impl Found {
+    /// Waits for something new; an error when the agent stops.
+    async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        tokio::select! {
+            changed = self.conditions.changed() => changed.map(|()| self.conditions.mark_changed()),
+            changed = self.addresses.changed() => changed.map(|()| self.addresses.mark_changed()),
+        }
+    }
+}
+
+/// Runs until the senders of what is found are gone.
 pub(crate) async fn run(
     connection: Connection,
     facts: Facts,
-    mut wanted: watch::Receiver<Vec<ObjectCondition>>,
+    refresher: Refresher,
+    mut found: Found,
 ) {
     let calls = Calls::new(connection.client.clone());
     let mut lease = Lease::new(calls.clone(), &connection.namespace, &connection.node);
     let mut changes = facts.changes();
     let (mut duties, mut retry) = (Duties::default(), Retry::default());
+    let shell = Shell {
+        calls,
+        facts,
+        refresher,
+        node: connection.node,
+    };
+    let facts = &shell.facts;
     loop {
-        duties.look(now(), &facts, &mut wanted);
+        duties.look(now(), facts, &mut found);
         if duties.jobs.is_empty() {
             let next = duties.next;
             tokio::select! {
-                changed = wanted.changed() => match changed {
-                    // It is read when this node looks.
-                    Ok(()) => wanted.mark_changed(),
-                    Err(_) => return,
-                },
+                // It is read when this node looks.
+                changed = found.changed() => if changed.is_err() { return },
                 _ = changes.changed() => {}
                 () = until(next) => {}
             }
@@ -64,24 +91,32 @@ pub(crate) async fn run(
             false => DEFER + up_to(spread(facts.nodes().len())),
         };
         tokio::time::sleep(patience).await;
-        duties.look(now(), &facts, &mut wanted);
-        let pause = match duties.carry_out(&calls, &mut lease).await {
+        duties.look(now(), facts, &mut found);
+        let pause = match duties.carry_out(&shell, &mut lease).await {
             Ok(Hold::Ours) => {
                 retry.succeeded();
                 continue;
             }
             Ok(Hold::Theirs(left)) => left + up_to(spread(facts.nodes().len())),
             Err(failure) => {
-                warn!(%failure, "cannot take the Lease to write conditions; trying again");
+                warn!(%failure, "cannot take the Lease to write conditions and addresses; trying again");
                 retry.failed(&failure)
             }
         };
         // Whoever publishes is gone when the agent stops: no need to wait for the others' Lease then.
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = gone(&mut wanted) => return,
+            () = gone(&mut found.conditions) => return,
         }
     }
+}
+
+/// With what it is done.
+struct Shell {
+    calls: Calls,
+    facts: Facts,
+    refresher: Refresher,
+    node: String,
 }
 
 async fn gone(wanted: &mut watch::Receiver<Vec<ObjectCondition>>) {
@@ -106,24 +141,18 @@ pub(crate) async fn until(at: Option<Instant>) {
 enum Job {
     Say(Key, Patch, Essence),
     Release(Orphan),
+    Give(NamespacedName),
 }
 
 /// What makes a write of an object's conditions another one: what is said, and of which generation.
 type Essence = (Vec<ObjectCondition>, i64);
 
-/// What was last written of an object, and when the next write may be.
-#[derive(Debug)]
-struct Written {
-    essence: Essence,
-    times: u32,
-    due: Instant,
-}
-
 #[derive(Debug, Default)]
 struct Duties {
     wanted: Wanted,
-    written: BTreeMap<Key, Written>,
+    written: Paced<Key, Essence>,
     orphans: Orphans,
+    addresses: Addresses,
     jobs: Vec<Job>,
     /// When there is something to do that must wait.
     next: Option<Instant>,
@@ -131,14 +160,14 @@ struct Duties {
 
 impl Duties {
     /// Finds what is to be done now.
-    fn look(
-        &mut self,
-        now: Instant,
-        facts: &Facts,
-        wanted: &mut watch::Receiver<Vec<ObjectCondition>>,
-    ) {
+    fn look(&mut self, now: Instant, facts: &Facts, found: &mut Found) {
+        let wanted = &mut found.conditions;
         if wanted.has_changed().unwrap_or(false) {
             self.wanted = conditions::by_object(wanted.borrow_and_update().clone());
+        }
+        if found.addresses.has_changed().unwrap_or(false) {
+            let wanted = found.addresses.borrow_and_update().clone();
+            self.addresses.set(wanted);
         }
         self.jobs.clear();
         self.next = None;
@@ -151,28 +180,31 @@ impl Duties {
             self.jobs
                 .extend(self.orphans.due(now).into_iter().map(Job::Release));
             self.next = earlier(self.next, self.orphans.next(now));
+            let (services, next) = self.addresses.look(now, facts);
+            self.jobs.extend(services.into_iter().map(Job::Give));
+            self.next = earlier(self.next, next);
         }
     }
 
     fn look_at_conditions(&mut self, now: Instant, facts: &Facts) {
         let clock = Timestamp::now();
-        self.written.retain(|key, _| facts.get(key).is_some());
+        self.written.retain(|key| facts.get(key).is_some());
         for (key, known) in facts.judged() {
             let wanted = conditions::of_object(&key, self.wanted.get(&key), &known);
             let Some(patch) = conditions::patch(&key, &wanted, &known, clock) else {
                 continue;
             };
             let essence = (wanted, known.generation);
-            let earlier_write = self.written.get(&key);
-            match earlier_write.filter(|written| written.essence == essence && written.due > now) {
-                Some(written) => self.next = earlier(self.next, Some(written.due)),
+            match self.written.wait(now, &key, &essence) {
+                Some(due) => self.next = earlier(self.next, Some(due)),
                 None => self.jobs.push(Job::Say(key, patch, essence)),
             }
         }
     }
 
     /// Does what there is to do while this node has the Lease.
-    async fn carry_out(&mut self, calls: &Calls, lease: &mut Lease) -> Result<Hold, Failure> {
+    async fn carry_out(&mut self, shell: &Shell, lease: &mut Lease) -> Result<Hold, Failure> {
+        let calls = &shell.calls;
         for job in std::mem::take(&mut self.jobs) {
             let hold = lease.take(now(), Timestamp::now()).await?;
             if hold != Hold::Ours {
@@ -181,7 +213,7 @@ impl Duties {
             match job {
                 Job::Say(key, patch, essence) => {
                     let said = conditions::apply(calls, &patch).await;
-                    self.note(now(), &key, essence);
+                    self.written.note(now(), &key, essence);
                     match said {
                         // It has changed meanwhile, and is told to us again, or others hold the field.
                         Err(failure) if failure.is_conflict() || failure.is_not_found() => {
@@ -204,23 +236,33 @@ impl Duties {
                         self.orphans.postpone(now(), &orphan);
                     }
                 },
+                Job::Give(service) => {
+                    if !self.may_give(shell, lease).await {
+                        break;
+                    }
+                    let (node, facts) = (&shell.node, &shell.facts);
+                    self.addresses
+                        .write(now(), calls, node, facts, &service)
+                        .await;
+                }
             }
         }
         Ok(Hold::Ours)
     }
 
-    fn note(&mut self, now: Instant, key: &Key, essence: Essence) {
-        let before = self.written.get(key);
-        let times = before
-            .filter(|written| written.essence == essence)
-            .map_or(0, |written| written.times.saturating_add(1));
-        let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(times.min(16)));
-        let written = Written {
-            essence,
-            times,
-            due: now + pause.min(LAST_PAUSE),
-        };
-        self.written.insert(key.clone(), written);
+    /// Whether addresses may be given by what was found; if not, this node is to look anew.
+    async fn may_give(&mut self, shell: &Shell, lease: &Lease) -> bool {
+        match self.addresses.readiness(now(), lease, &shell.facts) {
+            Ready::Yes => return true,
+            Ready::Wait => {}
+            Ready::Unread => {
+                let read = tokio::time::timeout(READ, shell.refresher.refresh()).await;
+                if read.is_ok() {
+                    self.addresses.set_ready(lease.tenure());
+                }
+            }
+        }
+        false
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
+use api::Key;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -45,6 +46,16 @@ pub(crate) struct Warning {
 }
 
 impl Warning {
+    /// Of one object.
+    pub(crate) fn of(object: &Key, uid: &str, reason: &str, message: &str) -> Self {
+        Self {
+            regarding: object.into(),
+            reason: text::cut(reason, LONGEST_WORD, ""),
+            uid: uid.to_owned(),
+            note: text::shortened(message),
+        }
+    }
+
     fn namespace(&self) -> &str {
         self.regarding.namespace.as_deref().unwrap_or("default")
     }
@@ -248,8 +259,6 @@ pub(crate) async fn repeat(calls: &Calls, warning: &Warning, count: u32) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use api::Key;
-
     use super::*;
 
     fn record(name: &str, message: &str, count: u32) -> EventRecord {

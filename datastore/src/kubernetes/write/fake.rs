@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use api::Key;
+use api::{Key, NamespacedName};
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use kube_client::client::Body;
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::kubernetes::{Connection, Facts, ObjectFacts};
+use crate::refresh::{self, Refresher};
 
 /// A request that came.
 #[derive(Clone, Debug)]
@@ -35,6 +37,8 @@ pub(crate) enum Fault {
     Hang,
     /// Carried out, but the answer is lost.
     AnswerLost,
+    /// Carried out so much later; who asked may have given up by then.
+    Late(Duration),
     /// Before it is carried out someone else does this.
     Meanwhile(String, Value),
 }
@@ -48,7 +52,17 @@ struct State {
     faults: VecDeque<(When, Fault)>,
     away: bool,
     asked: Vec<Asked>,
-    watchers: Vec<Facts>,
+    watchers: Vec<Watcher>,
+    /// Paths of objects that are gone.
+    gone: Vec<String>,
+    /// Every state of two Services with one address.
+    doubles: Vec<String>,
+}
+
+/// Someone who is told of changes, but not of those whose paths contain one of these texts.
+struct Watcher {
+    facts: Facts,
+    lags_on: Vec<String>,
 }
 
 /// The server; clones are the same.
@@ -75,8 +89,52 @@ impl Fake {
             tell(&facts, path, Some(object));
         }
         facts.set_whole();
-        state.watchers.push(facts.clone());
+        state.watchers.push(Watcher {
+            facts: facts.clone(),
+            lags_on: Vec::new(),
+        });
         (connection, facts)
+    }
+
+    /// What asks for a read of all now, by whoever connected as the how manieth; and how often it was asked.
+    pub(crate) fn refresher(&self, watcher: usize) -> (Refresher, Arc<AtomicUsize>) {
+        let (refresher, mut requests) = refresh::channel_of_a_watch();
+        let count = Arc::new(AtomicUsize::new(0));
+        let (server, counter) = (self.clone(), count.clone());
+        tokio::spawn(async move {
+            while let Some(reply) = requests.recv().await {
+                server.catch_up(watcher);
+                counter.fetch_add(1, Ordering::Relaxed);
+                let _ = reply.send(());
+            }
+        });
+        (refresher, count)
+    }
+
+    /// From now on a watcher is not told of objects whose paths contain this.
+    pub(crate) fn lag(&self, watcher: usize, part: &str) {
+        let lags_on = &mut self.state().watchers[watcher].lags_on;
+        lags_on.push(part.to_owned());
+    }
+
+    /// A watcher is told all that it was not told, and goes on as any other.
+    pub(crate) fn catch_up(&self, watcher: usize) {
+        let mut state = self.state();
+        state.watchers[watcher].lags_on.clear();
+        let facts = state.watchers[watcher].facts.clone();
+        for path in &state.gone {
+            if !state.objects.contains_key(path) {
+                tell(&facts, path, None);
+            }
+        }
+        for (path, object) in &state.objects {
+            tell(&facts, path, Some(object));
+        }
+    }
+
+    /// Every state in which two Services had one address.
+    pub(crate) fn doubles(&self) -> Vec<String> {
+        self.state().doubles.clone()
     }
 
     /// Puts an object at a path, whoever does it.
@@ -144,6 +202,14 @@ impl Fake {
                 let _ = self.state().answer(&asked);
                 return Err(std::io::ErrorKind::ConnectionReset.into());
             }
+            Some(Fault::Late(by)) => {
+                let (server, asked) = (self.clone(), asked.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(by).await;
+                    let _ = server.state().answer(&asked);
+                });
+                std::future::pending().await
+            }
             Some(Fault::Meanwhile(path, object)) => self.state().put(&path, object),
             None => {}
         }
@@ -188,16 +254,31 @@ impl State {
         object["metadata"]["generation"] = json!(generation + i64::from(is_newer));
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         for watcher in &self.watchers {
-            tell(watcher, path, Some(&object));
+            watcher.tell(path, Some(&object));
         }
         self.objects.insert(path.to_owned(), object);
+        self.look_for_doubles();
+    }
+
+    fn look_for_doubles(&mut self) {
+        let mut holders: BTreeMap<String, &str> = BTreeMap::new();
+        for (path, object) in &self.objects {
+            let points = object.pointer("/status/loadBalancer/ingress");
+            for point in points.and_then(Value::as_array).into_iter().flatten() {
+                let address = point["ip"].as_str().unwrap_or_default().to_owned();
+                if let Some(other) = holders.insert(address.clone(), path) {
+                    self.doubles.push(format!("{address}: {other} and {path}"));
+                }
+            }
+        }
     }
 
     fn remove(&mut self, path: &str) {
         if self.objects.remove(path).is_some() {
             for watcher in &self.watchers {
-                tell(watcher, path, None);
+                watcher.tell(path, None);
             }
+            self.gone.push(path.to_owned());
         }
     }
 
@@ -259,7 +340,16 @@ impl State {
         }
         match asked.how.as_str() {
             "application/json-patch+json" => json_patch(&mut object, &asked.body)?,
-            "application/strategic-merge-patch+json" => merge_conditions(&mut object, &asked.body),
+            "application/strategic-merge-patch+json" => {
+                merge_conditions(&mut object, &asked.body);
+                let balancer = asked.body.pointer("/status/loadBalancer/ingress");
+                if let Some(points) = balancer {
+                    object["status"]["loadBalancer"] = match points {
+                        Value::Null => json!({}),
+                        points => json!({"ingress": points}),
+                    };
+                }
+            }
             _ if is_apply && !is_status => {
                 object["metadata"]["ownerReferences"] =
                     asked.body["metadata"]["ownerReferences"].clone();
@@ -312,6 +402,10 @@ fn merge_conditions(object: &mut Value, patch: &Value) {
             object["status"]["conditions"] = json!([]);
         }
         let present = object["status"]["conditions"].as_array_mut().expect("one");
+        if new["$patch"] == "delete" {
+            present.retain(|old| old["type"] != new["type"]);
+            continue;
+        }
         let old = present.iter_mut().find(|old| old["type"] == new["type"]);
         let Some(old) = old else {
             present.push(new.clone());
@@ -319,6 +413,14 @@ fn merge_conditions(object: &mut Value, patch: &Value) {
         };
         for (key, value) in new.as_object().expect("a condition") {
             old[key] = value.clone();
+        }
+    }
+}
+
+impl Watcher {
+    fn tell(&self, path: &str, object: Option<&Value>) {
+        if !self.lags_on.iter().any(|part| path.contains(part)) {
+            tell(&self.facts, path, object);
         }
     }
 }
@@ -332,8 +434,27 @@ fn tell(facts: &Facts, path: &str, object: Option<&Value>) {
         "nodes" => (Key::Node(name), "Node"),
         "bgppeers" => (Key::BgpPeer(name), "BGPPeer"),
         "ipamblocks" => (Key::IpamBlock(name), "IPAMBlock"),
+        "services" => {
+            let (_, namespace) = collection
+                .trim_end_matches("/services")
+                .rsplit_once('/')
+                .expect("one");
+            (
+                Key::Service(NamespacedName::new(namespace, name)),
+                "Service",
+            )
+        }
         _ => return,
     };
-    let read = |object: &Value| ObjectFacts::read(kind, object.to_string().as_bytes());
-    facts.set(key, object.map(read));
+    let read = |object: &Value| {
+        let mut facts = ObjectFacts::read(kind, object.to_string().as_bytes());
+        if let (Key::Service(_), Ok(Some((_, read)))) =
+            (&key, api::parse(kind, "v1", object.clone()))
+        {
+            facts.set_read(&read);
+        }
+        facts
+    };
+    let told = object.map(read);
+    facts.set(key, told);
 }

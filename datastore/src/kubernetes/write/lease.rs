@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::calls::Calls;
+use super::calls::{Calls, ONCE};
 use crate::kubernetes::failure::Failure;
 
 /// The Lease's name.
@@ -17,6 +17,9 @@ pub(crate) const NAME: &str = "portolan-status";
 pub(crate) const DURATION: Duration = Duration::from_secs(40);
 /// How old a renewal is before the holder, if it has more to do, renews again.
 const RENEW: Duration = Duration::from_secs(10);
+/// How long after a renewal requests that it allowed may still be under way, at the most: one is sent until [`RENEW`] after it and
+/// takes [`ONCE`]; the rest is for the way. A holder on another node has waited for longer.
+const UNDER_WAY: Duration = Duration::from_secs(20);
 /// By how much the nodes' clocks may differ.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(300);
 
@@ -38,6 +41,12 @@ pub(crate) struct Lease {
     node: String,
     /// When this node last renewed it.
     renewed: Option<Instant>,
+    /// How often it became this process's.
+    tenure: u64,
+    /// From when on no request is under way of who had it before.
+    quiet_from: Option<Instant>,
+    /// Whether there was none before.
+    is_first: bool,
     /// The state of another's Lease, and since when it has been seen so.
     seen: Option<(String, Instant)>,
 }
@@ -50,8 +59,26 @@ impl Lease {
             namespace: namespace.to_owned(),
             node: node.to_owned(),
             renewed: None,
+            tenure: 0,
+            quiet_from: None,
+            is_first: false,
             seen: None,
         }
+    }
+
+    /// The how manieth time it is that this process has it: between two of them others may have acted.
+    pub(crate) fn tenure(&self) -> u64 {
+        self.tenure
+    }
+
+    /// From when on no request is under way that whoever had it before was allowed to send.
+    pub(crate) fn quiet_from(&self) -> Option<Instant> {
+        self.quiet_from
+    }
+
+    /// Whether there was none when this process took it: nobody has had it yet, or it was deleted.
+    pub(crate) fn is_first(&self) -> bool {
+        self.is_first
     }
 
     /// Whether this node held it lately: who did the last work does the next, if it comes soon.
@@ -73,7 +100,12 @@ impl Lease {
             Err(failure) if failure.is_not_found() => {
                 let first = self.first(clock);
                 let made = self.calls.create::<Value>(&self.collection, &first).await;
-                return self.outcome(now, made);
+                let is_made = made.is_ok();
+                let outcome = self.outcome(now, made);
+                if is_made {
+                    self.begin_tenure(now + UNDER_WAY, true);
+                }
+                return outcome;
             }
             Err(failure) => return Err(failure),
         };
@@ -81,9 +113,37 @@ impl Lease {
         if wait > Duration::ZERO {
             return Ok(Hold::Theirs(wait));
         }
+        let (was_ours, age) = self.before(&present, clock);
         let next = self.next(present, clock);
         let replaced = self.calls.replace::<Value>(&path, &next).await;
-        self.outcome(now, replaced)
+        let is_taken = replaced.is_ok() && !was_ours;
+        let outcome = self.outcome(now, replaced);
+        if is_taken {
+            self.begin_tenure(now + UNDER_WAY.saturating_sub(age), false);
+        }
+        outcome
+    }
+
+    fn begin_tenure(&mut self, quiet_from: Instant, is_first: bool) {
+        self.tenure += 1;
+        self.quiet_from = Some(quiet_from);
+        self.is_first = is_first;
+    }
+
+    /// Whether this process has it already, and how long ago it was renewed, at least: another node's has been seen unchanged for
+    /// its duration, and an earlier process's on this node goes by the same clock.
+    fn before(&self, present: &Object, clock: Timestamp) -> (bool, Duration) {
+        let spec = present.spec.as_ref();
+        let holder = spec.and_then(|spec| spec.holder_identity.as_deref());
+        let holder = holder.unwrap_or_default();
+        if !holder.is_empty() && holder != self.node {
+            return (false, DURATION);
+        }
+        let renewed = spec.and_then(|spec| spec.renew_time.as_ref());
+        let age = renewed
+            .and_then(|MicroTime(renewed)| Duration::try_from(clock.duration_since(*renewed)).ok());
+        let is_ours = holder == self.node && self.tenure > 0;
+        (is_ours, age.unwrap_or_default())
     }
 
     fn outcome(&mut self, now: Instant, written: Result<Value, Failure>) -> Result<Hold, Failure> {
@@ -157,3 +217,8 @@ impl Lease {
         json!(present)
     }
 }
+
+const _: () = assert!(
+    RENEW.as_secs() + ONCE.as_secs() < UNDER_WAY.as_secs()
+        && UNDER_WAY.as_secs() < DURATION.as_secs()
+);

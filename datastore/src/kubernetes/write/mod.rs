@@ -1,5 +1,6 @@
 //! What this node writes into the cluster: few things, and each only when it changes.
 
+mod addresses;
 mod bgp_status;
 mod blocks;
 mod calls;
@@ -11,6 +12,7 @@ mod fake;
 mod lease;
 mod node;
 mod orphans;
+mod paced;
 mod text;
 mod writer;
 

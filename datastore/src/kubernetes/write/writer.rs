@@ -10,14 +10,16 @@ use tracing::warn;
 use super::bgp_status::{self, Pace};
 use super::blocks::{self, Release};
 use super::calls::{Calls, Retry, up_to};
-use super::duties::{self, now, spread, until};
+use super::duties::{self, Found, now, spread, until};
 use super::events::{self, Ledger, Next};
 use super::node::{NodeWrites, Teller};
 use crate::blocks::Claim;
 use crate::kubernetes::failure::Failure;
 use crate::kubernetes::{Connection, Facts};
 use crate::status::bounded_events;
-use crate::{Error, EventRecord, NodeHealth, ObjectCondition, Regarding};
+use crate::{
+    AllocatedAddresses, Error, EventRecord, NodeHealth, ObjectCondition, Refresher, Regarding,
+};
 
 /// Writes what one node has to say; cheap to clone. Its tasks end with the last clone.
 #[derive(Clone, Debug)]
@@ -34,6 +36,7 @@ struct Told {
     bgp: watch::Sender<Option<BgpNodeStatusStatus>>,
     events: watch::Sender<Vec<EventRecord>>,
     conditions: watch::Sender<Vec<ObjectCondition>>,
+    addresses: watch::Sender<Arc<AllocatedAddresses>>,
     /// The how manieth health this is, and it.
     health: watch::Sender<(u64, Option<NodeHealth>)>,
     health_outcome: watch::Receiver<Outcome>,
@@ -44,12 +47,17 @@ type Outcome = (u64, Result<(), Failure>);
 
 impl Writer {
     /// Must be called inside a tokio runtime.
-    pub(crate) fn new(connection: Connection, facts: Facts, node_writes: NodeWrites) -> Self {
+    pub(crate) fn new(
+        connection: Connection,
+        (facts, refresher): (Facts, Refresher),
+        node_writes: NodeWrites,
+    ) -> Self {
         let calls = Calls::new(connection.client.clone());
         let node = connection.node.clone();
         let (bgp, bgp_reader) = watch::channel(None);
         let (events, event_reader) = watch::channel(Vec::new());
         let (conditions, condition_reader) = watch::channel(Vec::new());
+        let (addresses, address_reader) = watch::channel(Arc::default());
         let (health, health_reader) = watch::channel((0, None));
         let (outcome, health_outcome) = watch::channel((0, Ok(())));
         tokio::spawn(write_bgp(
@@ -64,7 +72,11 @@ impl Writer {
             facts.clone(),
             event_reader,
         ));
-        tokio::spawn(duties::run(connection, facts.clone(), condition_reader));
+        let found = Found {
+            conditions: condition_reader,
+            addresses: address_reader,
+        };
+        tokio::spawn(duties::run(connection, facts.clone(), refresher, found));
         let teller = Teller::new(calls.clone(), &node, node_writes);
         tokio::spawn(teller.run(facts.clone(), health_reader, outcome));
         Self {
@@ -72,6 +84,7 @@ impl Writer {
                 bgp,
                 events,
                 conditions,
+                addresses,
                 health,
                 health_outcome,
             }),
@@ -112,6 +125,11 @@ impl Writer {
             is_new
         });
         Ok(())
+    }
+
+    /// Returns at once; whoever has the Lease writes it.
+    pub(crate) fn publish_addresses(&self, allocated: Arc<AllocatedAddresses>) {
+        self.told.addresses.send_replace(allocated);
     }
 
     /// Returns when it has been written, or could not be at the first try: then it is tried again until it is, or

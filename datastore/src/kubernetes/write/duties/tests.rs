@@ -37,8 +37,15 @@ fn start(server: &Fake, node: &str) -> watch::Sender<Vec<ObjectCondition>> {
         json!({"metadata": {"name": node}}),
     );
     let (connection, facts) = server.connect(node);
-    let (wanted, reader) = watch::channel(Vec::new());
-    tokio::spawn(run(connection, facts, reader));
+    let (wanted, conditions) = watch::channel(Vec::new());
+    let (none, addresses) = watch::channel(Arc::default());
+    let (refresher, _) = server.refresher(0);
+    let found = Found {
+        conditions,
+        addresses,
+    };
+    tokio::spawn(run(connection, facts, refresher, found));
+    tokio::spawn(async move { none.closed().await });
     wanted
 }
 

@@ -47,7 +47,8 @@ fn writer(server: &Fake) -> Writer {
         condition: true,
         remove_taints: vec![TAINT.to_owned()],
     };
-    Writer::new(connection, facts, writes)
+    let (refresher, _) = server.refresher(0);
+    Writer::new(connection, (facts, refresher), writes)
 }
 
 fn established(established: u32) -> BgpNodeStatusStatus {
