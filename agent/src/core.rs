@@ -1,6 +1,7 @@
 //! The state of the agent: what the sources say and which pods are attached, turned into what is to be. No await in here.
 
 mod addresses;
+mod balancing;
 mod bgp;
 mod blocks;
 mod conditions;
@@ -34,6 +35,7 @@ use crate::attachments::{self, Leases, Settings, host_interface};
 use crate::dns::Domains;
 use crate::speaker;
 use crate::{conntrack, firewall, mtu, routing, service, service_proxy};
+use balancing::Balancing;
 use bgp::is_of_bgp;
 use early::EarlyPods;
 use egress::Egress;
@@ -149,6 +151,8 @@ pub(crate) struct Core {
     overlays: Overlays,
     egress: Egress,
     services: Option<Services>,
+    /// Addresses of load balancers; nothing without that feature.
+    balancing: Option<Balancing>,
     /// This node's CIDRs and blocks, and what pods of other nodes hold of them; `None` once that may be something else.
     elsewhere: Option<(BTreeSet<IpNet>, BTreeSet<IpNet>)>,
 }
@@ -181,6 +185,7 @@ impl Core {
             overlays: Overlays::default(),
             egress: Egress::default(),
             services: None,
+            balancing: None,
             elsewhere: None,
         }
     }
@@ -188,6 +193,7 @@ impl Core {
     /// Takes one event of a source.
     pub(crate) fn handle_event(&mut self, event: Event) {
         self.oldest.get_or_insert_with(Instant::now);
+        self.note_sync_of_balancing(&event);
         match event {
             Event::InSync => self.in_sync = true,
             Event::Change(change) => {
@@ -199,6 +205,7 @@ impl Core {
     }
 
     fn apply(&mut self, change: Change) {
+        self.note_balancing(&change);
         let Some(change) = self.take_of_services(change) else {
             return;
         };
@@ -429,6 +436,7 @@ impl Core {
         let compiled = self.policy.compile();
         let elsewhere = self.elsewhere();
         let (host_ports, egress) = (self.compile_host_ports(), self.compile_egress());
+        self.serve_balanced();
         let (services, proxy) = self.compile_services();
         let (udp, service) = self.beside_services();
         self.unsupported = compiled.problems.iter().map(ToString::to_string).collect();

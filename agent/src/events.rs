@@ -11,6 +11,7 @@ use tracing::warn;
 
 use crate::bgp_status::time;
 use crate::dns::due;
+use crate::load_balancer::{self, Unserved};
 use crate::service::HealthReport;
 
 /// The least time between two writes that only say that a problem was seen again, or is gone again.
@@ -21,11 +22,14 @@ const RETRY: Duration = Duration::from_secs(1);
 const GONE: usize = 1_000;
 
 /// Writes the node's events: news at once. Ends with the sender of problems.
-/// `health`: ports of Services that cannot be had; none where none are served.
+/// `health`: ports of Services that cannot be had; none where none are served. `unserved`: who has no address of a load balancer.
 pub(crate) async fn run_task(
     status: StatusWriter,
     mut problems: watch::Receiver<Vec<Problem>>,
-    mut health: Option<watch::Receiver<HealthReport>>,
+    (mut health, mut unserved): (
+        Option<watch::Receiver<HealthReport>>,
+        Option<load_balancer::Told>,
+    ),
 ) {
     let mut events = Events::default();
     let mut pace = Pace::default();
@@ -40,6 +44,10 @@ pub(crate) async fn run_task(
                 .iter_mut()
                 .flat_map(|health| refused(&health.borrow_and_update())),
         );
+        if let Some((state, left_alone)) = &mut unserved {
+            let unserved = state.borrow_and_update().unserved(*left_alone);
+            all.extend(unserved.into_iter().map(Told::of_service));
+        }
         let news = events.take(SystemTime::now(), &all);
         pace.change(Instant::now(), news);
         tokio::select! {
@@ -49,6 +57,7 @@ pub(crate) async fn run_task(
                 }
             }
             () = changed(&mut health) => {}
+            () = changed_addresses(&mut unserved) => {}
             () = due(pace.next) => match status.publish_events(events.records()).await {
                 Ok(()) => pace.written(Instant::now()),
                 Err(error) => {
@@ -73,6 +82,27 @@ impl Told {
             reason: "PolicyNotEnforced",
             problem: problem.clone(),
         }
+    }
+
+    fn of_service(unserved: Unserved) -> Self {
+        Self {
+            reason: unserved.reason,
+            problem: Problem {
+                key: Key::Service(unserved.name),
+                message: unserved.message,
+            },
+        }
+    }
+}
+
+/// Waits for news; for ever where none come.
+async fn changed_addresses(unserved: &mut Option<load_balancer::Told>) {
+    let is_there = match unserved {
+        Some((state, _)) => state.changed().await.is_ok(),
+        None => false,
+    };
+    if !is_there {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -23,6 +23,7 @@ mod flags;
 mod http;
 mod ipam;
 mod leave;
+mod load_balancer;
 mod message;
 mod metrics;
 mod mtu;

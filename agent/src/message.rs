@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::NamespacedName;
@@ -14,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::core::{Asked, Endpoint, Seen};
 use crate::drops::DropsAnswer;
 use crate::ipam::IpamState;
+use crate::load_balancer::State;
 use crate::policy::PolicyState;
 use crate::report::Report;
 use crate::service::{HealthReport, ServiceState};
@@ -97,6 +99,8 @@ pub(crate) struct Serving {
     pub(crate) not_served: Option<String>,
     /// What became of ports for health checks.
     pub(crate) health: HealthReport,
+    /// Who has which address of a load balancer; none without that feature.
+    pub(crate) balanced: Option<Arc<State>>,
 }
 
 /// Who waits for an attachment, and for the generation with its chains.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::dns::DnsReport;
 use crate::drops::DropsReport;
 use crate::firewall::Histogram;
+use crate::load_balancer::LoadBalancerReport;
 use crate::service::ServicesReport;
 use crate::wireguard::WireGuardState;
 
@@ -38,6 +39,9 @@ pub(crate) struct Report {
     /// Services that this node serves; none without that feature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) services: Option<ServicesReport>,
+    /// Addresses of load balancers; none without that feature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) load_balancer: Option<LoadBalancerReport>,
     /// What of addresses and host ends was taken back.
     #[serde(default)]
     pub(crate) ipam: IpamReport,
@@ -488,6 +492,7 @@ pub(crate) mod tests {
             },
             host_ports: example_host_ports(),
             services: Some(ServicesReport::example()),
+            load_balancer: None,
             dns: example_dns(),
             ipam: IpamReport::default(),
             drops: DropsReport::default(),

@@ -20,7 +20,10 @@ use crate::message::{Attached, Message, Refused, Reply, When};
 use crate::service_proxy::ProxyMode;
 use crate::shell::Shell;
 use crate::sockets::listen;
-use crate::{capabilities, cni, control, dns, firewall, http, ipam, service_proxy, source, status};
+use crate::{
+    capabilities, cni, control, dns, firewall, http, ipam, load_balancer, service_proxy, source,
+    status,
+};
 
 /// Runs the agent until it is told to stop.
 ///
@@ -185,6 +188,7 @@ async fn run(args: &AgentArgs) -> anyhow::Result<()> {
     }
     if args.has(Feature::LoadBalancer) {
         core.announce_services();
+        core.balance_services(source.pods.is_some());
     }
     if source.pods.is_some() {
         core.ask_for_pods();
@@ -327,6 +331,7 @@ impl Loop {
                 self.publish().await;
             }
             self.publish_conditions();
+            self.shell.balance(&mut self.core).await;
             let generation = self.shell.firewall.borrow().generation;
             for reply in replies {
                 reply.answer(generation, || self.shell.policy_state(&self.core));
@@ -403,7 +408,13 @@ impl Loop {
                 let serving = self.shell.serving(&self.core, asked.as_ref());
                 drop(reply.send(Box::new(serving)));
             }
-            Message::Ipam(reply) => drop(reply.send(Box::new(self.core.ipam_state()))),
+            Message::Ipam(reply) => {
+                let mut state = self.core.ipam_state();
+                let balanced = self.shell.balanced();
+                state.balancer_pools =
+                    balanced.map_or_else(Vec::new, |balanced| load_balancer::pools(&balanced));
+                drop(reply.send(Box::new(state)));
+            }
             Message::Barrier(reply) => replies.push(Reply::Generation(reply)),
             Message::Link {
                 interface,

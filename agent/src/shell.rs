@@ -15,6 +15,7 @@ use crate::cli::{AgentArgs, BfdPlace, Feature, TunnelChecksums};
 use crate::core::{Core, Goal, Outputs};
 use crate::drops::{DropsAnswer, Ring};
 use crate::ipam::Reclaimed;
+use crate::load_balancer::Balancing;
 use crate::message::{Message, Serving};
 use crate::policy::PolicyState;
 use crate::report::IpamReport;
@@ -22,8 +23,8 @@ use crate::run::BFD_SOCKET;
 use crate::source::{self, Whereabouts};
 use crate::speaker::{self, Compiled};
 use crate::{
-    bgp_status, blocks, conntrack, dns, drops, events, firewall, mtu, nexthops, node_health,
-    routing, service, service_proxy, status, wireguard,
+    bgp_status, blocks, conntrack, dns, drops, events, firewall, load_balancer, mtu, nexthops,
+    node_health, routing, service, service_proxy, status, wireguard,
 };
 
 /// The tasks that carry things out, seen from the core.
@@ -60,6 +61,8 @@ pub(crate) struct Shell {
     pub(crate) service: Option<service::Handle>,
     /// How often new WireGuard keys were asked for.
     rotations: watch::Sender<u64>,
+    /// Where load balancers' addresses are worked out; none without that feature.
+    balancing: Option<Balancing>,
     /// What was taken back; none where no pods are attached.
     pub(crate) reclaimed: Option<watch::Receiver<Reclaimed>>,
     forwarding: Forwarding,
@@ -118,7 +121,9 @@ impl Shell {
         }
         let drops = start_drops(args, &firewall);
         let service = start_services(args, &firewall, &in_force);
-        start_events(&source.status, known_problems, service.as_ref());
+        let balancing = Balancing::start(args.has(Feature::LoadBalancer), source);
+        let told = (service.as_ref(), balancing.as_ref());
+        start_events(&source.status, known_problems, told);
         Self {
             node: args.node.clone(),
             source: whereabouts,
@@ -149,6 +154,7 @@ impl Shell {
             drops,
             service,
             rotations,
+            balancing,
             reclaimed: None,
             forwarding,
             bgp: args.has(Feature::Bgp),
@@ -211,6 +217,22 @@ impl Shell {
             mode: core.proxy_mode(),
             not_served: status::other_proxy(&self.firewall_applied.borrow()),
             health: health.unwrap_or_default(),
+            balanced: self.balanced(),
+        }
+    }
+
+    /// Who has which address of a load balancer, as it was worked out last; none without that feature.
+    pub(crate) fn balanced(&self) -> Option<Arc<load_balancer::State>> {
+        let balancing = self.balancing.as_ref();
+        balancing.map(|balancing| balancing.state.borrow().clone())
+    }
+
+    /// Hands on what load balancers' addresses depend on, and what the core has worked out itself.
+    pub(crate) async fn balance(&self, core: &mut Core) {
+        if let Some(balancing) = &self.balancing {
+            balancing
+                .take(core.balancing_notes(), core.balancing_news())
+                .await;
         }
     }
 
@@ -384,10 +406,12 @@ fn start_services(
 fn start_events(
     status: &StatusWriter,
     problems: watch::Receiver<Vec<Problem>>,
-    service: Option<&service::Handle>,
+    (service, balancing): (Option<&service::Handle>, Option<&Balancing>),
 ) {
+    let unserved = balancing.map(Balancing::unserved);
     let refused = service.map(|service| service.health.clone());
-    tokio::spawn(events::run_task(status.clone(), problems, refused));
+    let task = events::run_task(status.clone(), problems, (refused, unserved));
+    tokio::spawn(task);
 }
 
 /// Brings chains and sets into the kernel; without policy those that pods need all the same.

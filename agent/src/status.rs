@@ -9,6 +9,7 @@ use bgp_proto::speaker::PeerStatus;
 use tokio::sync::oneshot;
 
 use crate::core::{Core, Endpoint};
+use crate::load_balancer::LoadBalancerReport;
 use crate::message::Message;
 use crate::report::{self, Report};
 use crate::shell::Shell;
@@ -177,6 +178,7 @@ pub(crate) fn report(
             unsupported: core.unsupported().to_vec(),
         },
         services,
+        load_balancer: shell.balanced().as_deref().map(LoadBalancerReport::of),
         ipam: shell.ipam_report(),
         dns: core.domains.report(),
         drops: shell

@@ -16,6 +16,7 @@ use api::resources::{AddressRequest, IpPool, Service, ServiceType};
 use ipnet::IpNet;
 
 use crate::range::{Range, Span};
+use crate::runs::Runs;
 use book::Book;
 pub use problem::{Problem, Unshared};
 
@@ -59,7 +60,9 @@ pub fn allocate(view: &View<'_>) -> BTreeMap<NamespacedName, Allocation> {
     let (mut ours, mut others): (Vec<&Service>, Vec<&Service>) = Default::default();
     let pools = Pools::new(view);
     for service in &view.services {
-        if !is_ours(service) {
+        if pools.has_nothing_for(service) {
+            others.push(service);
+        } else if !is_ours(service) {
             others.push(service);
             if service.is_allocated_here {
                 told.insert(service.name.clone(), Allocation::default());
@@ -92,6 +95,48 @@ pub fn allocate(view: &View<'_>) -> BTreeMap<NamespacedName, Allocation> {
     told
 }
 
+/// How full a pool is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolUsage {
+    /// Its name.
+    pub name: String,
+    /// Its CIDR.
+    pub cidr: IpNet,
+    /// Addresses of it that somebody has, or is to have.
+    pub held: u128,
+    /// Addresses that the next Service could be given; none of a disabled pool.
+    pub free: u128,
+}
+
+/// How full each pool for load balancers is, by name, once everybody has what was worked out of the same view.
+pub fn usage(view: &View<'_>, told: &BTreeMap<NamespacedName, Allocation>) -> Vec<PoolUsage> {
+    let mut held: BTreeSet<IpAddr> = told
+        .values()
+        .flat_map(|allocation| allocation.addresses.iter().copied())
+        .collect();
+    let services = view.services.iter();
+    held.extend(services.flat_map(|service| service.load_balancer_ips.iter().copied()));
+    let reserved = view.reserved.iter().map(|cidr| Span::whole(*cidr));
+    let excluded = view.excluded.iter().map(|address| Span::one(*address));
+    let mut busy: Runs = reserved.chain(excluded).collect();
+    for address in &held {
+        busy.insert(*address);
+    }
+    let usage = |pool: &Pool<'_>| {
+        let span = pool.range.span();
+        let free = span.len().saturating_sub(busy.count_in(span));
+        let held = held.iter().filter(|ip| pool.pool.cidr.contains(*ip));
+        PoolUsage {
+            name: pool.pool.name.clone(),
+            cidr: pool.pool.cidr,
+            // A set has at most `usize::MAX` entries, which fit.
+            held: held.count() as u128,
+            free: if pool.pool.disabled { 0 } else { free },
+        }
+    };
+    Pools::new(view).pools.iter().map(usage).collect()
+}
+
 /// One pool, and its addresses that can be given.
 struct Pool<'a> {
     pool: &'a IpPool,
@@ -121,6 +166,12 @@ impl<'a> Pools<'a> {
             pools,
             excluded: view.excluded.iter().copied().collect(),
         }
+    }
+
+    /// Whether nothing is said of it: it names no class, and there is nothing to give. Somebody else may be about to.
+    fn has_nothing_for(&self, service: &Service) -> bool {
+        let is_spoken_of = service.is_allocated_here || service.load_balancer_class.is_some();
+        self.pools.is_empty() && !is_spoken_of
     }
 
     /// Whether another has written its status, although it names no class.

@@ -229,6 +229,7 @@ impl Core {
                 .collect(),
             elsewhere: elsewhere.collect(),
             own: self.blocks.own(),
+            balancer_pools: Vec::new(),
         }
     }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use api::resources::Node;
+use api::resources::{Node, Service};
 use api::{Change, Key, NamespacedName, Resource};
 use ipnet::IpNet;
 use netfilter::Family;
@@ -215,6 +215,11 @@ impl Services {
         };
         self.touched.extend(touched);
         None
+    }
+
+    /// Serves a Service otherwise than its source says.
+    pub(super) fn replace(&mut self, service: Arc<Service>) {
+        self.touched.extend(self.index.set_service(service));
     }
 
     fn compile(&mut self, place: Place, pods: &[IpNet], announce: announce::Settings) {

@@ -1,5 +1,6 @@
 //! The core's state, without any shell.
 
+mod balancing;
 mod cluster;
 
 mod egress;

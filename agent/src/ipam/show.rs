@@ -26,6 +26,7 @@ pub(super) fn show(
     ShowView {
         node: state.node.clone(),
         cidrs: state.ipam.usage(now).map(usage).collect(),
+        load_balancer_pools: state.balancer_pools.clone(),
         addresses,
         pending_deletions: seen.pending.len(),
     }

@@ -8,6 +8,8 @@ use ::ipam::{Holder, Ipam};
 use api::NamespacedName;
 use ipnet::IpNet;
 
+use crate::load_balancer::PoolReport;
+
 /// Copies of what the core knows.
 #[derive(Clone, Debug)]
 pub(crate) struct IpamState {
@@ -22,6 +24,8 @@ pub(crate) struct IpamState {
     pub(crate) elsewhere: BTreeMap<IpAddr, (NamespacedName, String)>,
     /// This node's own CIDRs and blocks.
     pub(crate) own: BTreeSet<IpNet>,
+    /// Pools for Services of type LoadBalancer.
+    pub(crate) balancer_pools: Vec<PoolReport>,
 }
 
 /// What is there besides: links, routes and files.

@@ -20,6 +20,14 @@ pub(super) fn show(view: &ShowView) -> String {
         }
         columns(&mut out, &rows);
     }
+    if !view.load_balancer_pools.is_empty() {
+        let mut rows = vec![row(["LOAD BALANCERS' POOL", "CIDR", "HELD", "FREE"])];
+        rows.extend(view.load_balancer_pools.iter().map(|pool| {
+            let numbers = [pool.held, pool.free].map(number);
+            [vec![pool.name.clone(), pool.cidr.clone()], numbers.into()].concat()
+        }));
+        columns(&mut out, &rows);
+    }
     if !view.addresses.is_empty() {
         let head = [
             "ADDRESS",

@@ -38,6 +38,7 @@ fn all_is_well() -> (IpamState, Seen) {
         ipam.allocate(&request).unwrap();
     }
     let state = IpamState {
+        balancer_pools: Vec::new(),
         node: "n1".to_owned(),
         in_sync: true,
         ipam,

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use ::ipam::Holder;
 use serde::{Deserialize, Serialize};
 
+use crate::load_balancer::PoolReport;
+
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "camelCase")]
@@ -45,6 +47,9 @@ pub(crate) enum IpamAnswer {
 pub(crate) struct ShowView {
     pub(crate) node: String,
     pub(crate) cidrs: Vec<CidrView>,
+    /// IPPools for Services of type LoadBalancer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) load_balancer_pools: Vec<PoolReport>,
     pub(crate) addresses: Vec<AddressView>,
     /// Deletions that the plugin wrote down and the agent has not carried out yet.
     pub(crate) pending_deletions: usize,

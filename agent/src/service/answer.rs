@@ -18,6 +18,7 @@ use super::view::{
     ServiceAnswer, ServiceQuestion, ServiceRow, ServiceView,
 };
 use super::words;
+use crate::load_balancer::State;
 use crate::message::{Message, Serving};
 use crate::service_proxy::ProxyMode;
 
@@ -54,7 +55,8 @@ pub(crate) async fn answer(
         ServiceQuestion::List { namespace } => {
             off_task(move || {
                 let state = serving.state.as_ref();
-                let services = state.map(|state| rows(state, namespace.as_deref()));
+                let services = state
+                    .map(|state| rows(state, serving.balanced.as_deref(), namespace.as_deref()));
                 Ok(ServiceAnswer::List(ListView {
                     not_served: serving.not_served.clone(),
                     services: services.unwrap_or_default(),
@@ -113,12 +115,21 @@ async fn off_task<T: Send + 'static>(
         .map_err(|_| "the question could not be worked out: the agent's log says why".to_owned())?
 }
 
-pub(super) fn rows(state: &ServiceState, namespace: Option<&str>) -> Vec<ServiceRow> {
+pub(super) fn rows(
+    state: &ServiceState,
+    balanced: Option<&State>,
+    namespace: Option<&str>,
+) -> Vec<ServiceRow> {
     let is_asked = |service: &Service| namespace.is_none_or(|name| service.name.namespace == name);
     let services = state.services.iter();
     let services = services.filter(|(service, _)| is_asked(service));
     services
-        .map(|(service, served)| row(service, served.as_deref()))
+        .map(|(service, served)| {
+            let mut row = row(service, served.as_deref());
+            row.notes
+                .extend(balanced.map_or_else(Vec::new, |state| state.notes(service)));
+            row
+        })
         .collect()
 }
 
@@ -217,6 +228,10 @@ fn view(
         not_served: not_proxied.or(not_served),
         internal_traffic_policy: words::policy(service.internal_traffic_policy).to_owned(),
         external_traffic_policy: words::policy(service.external_traffic_policy).to_owned(),
+        addresses: serving
+            .balanced
+            .as_ref()
+            .map_or_else(Vec::new, |state| state.notes(service)),
         session_affinity_seconds: service.session_affinity.map(|time| time.as_secs()),
         load_balancer_source_ranges: service
             .load_balancer_source_ranges

@@ -62,6 +62,9 @@ pub(super) fn show(view: &ServiceView) -> String {
         "traffic policy: internal {}, external {}\n",
         view.internal_traffic_policy, view.external_traffic_policy
     );
+    if !view.addresses.is_empty() {
+        out += &format!("load balancer: {}\n", view.addresses.join("; "));
+    }
     if let Some(seconds) = view.session_affinity_seconds {
         out += &format!("a client keeps its endpoint for {seconds} s\n");
     }

@@ -57,7 +57,7 @@ fn state(count: usize) -> ServiceState {
 #[test]
 fn ten_thousand_services_are_listed_in_a_few_mebibytes() {
     let state = state(10_000);
-    let services = rows(&state, None);
+    let services = rows(&state, None, None);
     assert_eq!(services.len(), 10_000);
     assert!(services.iter().all(|row| row.endpoints == 5));
     let not_served = None;

@@ -69,6 +69,9 @@ pub(crate) struct ServiceView {
     pub(crate) not_served: Option<String>,
     pub(crate) internal_traffic_policy: String,
     pub(crate) external_traffic_policy: String,
+    /// Its addresses of a load balancer, each with its pool; and why it lacks one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) addresses: Vec<String>,
     /// For how long a client keeps its endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) session_affinity_seconds: Option<u64>,

@@ -80,7 +80,7 @@ impl Balanced {
             });
         let condition = ours.next();
         let is_of_its_type = spec.unwrap_or_default().type_.as_deref() == Some("LoadBalancer");
-        (is_of_its_type || !points.is_empty() || condition.is_some()).then(|| Self {
+        (is_of_its_type || !points.is_empty() || condition.is_some()).then_some(Self {
             version,
             print: None,
             has_others: addresses.len() < points.len(),

@@ -300,6 +300,25 @@ fn account(plane: &ControlPlane) -> Result<PathBuf> {
     Ok(plane.service_account_kubeconfig("portolan", "portolan-agent"))
 }
 
+/// Lets agents watch Services and write their statuses, as deploy/components/load-balancer does.
+///
+/// # Errors
+/// When the API server refuses.
+pub fn grant_load_balancers(plane: &ControlPlane) -> Result<()> {
+    let rule = |group: &str, resource: &str, verbs: &[&str]| {
+        let value = json!({"apiGroups": [group], "resources": [resource], "verbs": verbs});
+        json!({"op": "add", "path": "/rules/-", "value": value})
+    };
+    let rules = json!([
+        rule("", "services", &["list", "watch"]),
+        rule("discovery.k8s.io", "endpointslices", &["list", "watch"]),
+        rule("", "services/status", &["patch"]),
+    ]);
+    let role = "clusterrole/portolan-agent";
+    let patch = ["patch", role, "--type=json", "-p", &rules.to_string()];
+    plane.try_kubectl(&patch).map(drop)
+}
+
 /// How many of so many attempts of one pod to reach another end so.
 ///
 /// # Errors

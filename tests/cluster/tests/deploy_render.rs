@@ -95,6 +95,7 @@ fn the_chart_and_the_kustomization_make_the_same_objects() {
         ("api-server", "apiServer.host=192.0.2.10"),
         ("own-node-writes", "ownNodeWrites=true"),
         ("services", "services.enabled=true"),
+        ("load-balancer", "loadBalancer.enabled=true"),
     ] {
         let text = format!(
             "resources: [deploy/kubernetes]\ncomponents: [deploy/components/{component}]\n{IMAGE}"

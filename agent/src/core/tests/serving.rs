@@ -9,7 +9,7 @@ use super::*;
 use crate::core::Serve;
 use crate::service_proxy::ProxyMode;
 
-fn serving() -> (tempfile::TempDir, Core) {
+pub(super) fn serving() -> (tempfile::TempDir, Core) {
     serving_by(ProxyMode::Iptables, &[])
 }
 
@@ -24,7 +24,7 @@ fn serving_by(mode: ProxyMode, ranges: &[&str]) -> (tempfile::TempDir, Core) {
     (folder, core)
 }
 
-fn change(kind: &str, version: &str, manifest: serde_json::Value) -> Event {
+pub(super) fn change(kind: &str, version: &str, manifest: serde_json::Value) -> Event {
     let (key, resource) = api::parse(kind, version, manifest).unwrap().unwrap();
     event(key, Some(resource))
 }

@@ -352,17 +352,16 @@ impl<'a> Write<'a> {
 
     /// A strategic merge patch: other conditions are others'.
     fn patch(&self, generation: i64, known: &Balanced, clock: Timestamp) -> Value {
-        let mut patch = json!({
-            "metadata": {"resourceVersion": known.version},
-            "status": {"conditions": [self.condition(generation, known, clock)]},
-        });
+        let condition = self.condition(generation, known, clock);
+        let mut status = json!({"conditions": [condition]});
         if self.moves {
             let addresses = self.addresses().iter();
             let points: Vec<Value> = addresses.map(|ip| json!({"ip": ip})).collect();
             let points = Some(points).filter(|points| !points.is_empty());
-            patch["status"]["loadBalancer"] = json!({"ingress": points});
+            let balancer = json!({"ingress": points});
+            status = json!({"conditions": [condition], "loadBalancer": balancer});
         }
-        patch
+        json!({"metadata": {"resourceVersion": known.version}, "status": status})
     }
 
     fn condition(&self, generation: i64, known: &Balanced, clock: Timestamp) -> Value {
