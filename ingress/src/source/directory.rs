@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -62,9 +63,11 @@ impl Directory {
     /// The directory cannot be listed or watched at the start.
     pub async fn run(mut self, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
         let (notices, mut noticed) = mpsc::channel::<()>(1);
-        let mut watcher: RecommendedWatcher = notify::recommended_watcher(move |_| {
-            // One that waits stands for all that come meanwhile.
-            let _ = notices.try_send(());
+        let mut watcher: RecommendedWatcher = notify::recommended_watcher(move |notice| {
+            if is_of_interest(&notice) {
+                // One that waits stands for all that come meanwhile.
+                let _ = notices.try_send(());
+            }
         })?;
         let name = self.path.display().to_string();
         watcher
@@ -206,6 +209,13 @@ impl File {
     }
 }
 
+/// Reading a file gives notices, too: whoever minded those would read for ever.
+fn is_of_interest(notice: &notify::Result<notify::Event>) -> bool {
+    let Ok(event) = notice else { return true };
+    let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+    !event.kind.is_access() || event.kind == written
+}
+
 /// None of what is no file, or is gone.
 fn text_of(path: &Path) -> Result<Option<(String, u32)>, String> {
     let metadata = match fs::metadata(path) {
@@ -301,6 +311,16 @@ mod tests {
         fs::remove_file(folder.path().join("a.yaml")).unwrap();
         let gone = Event::Change(Change::Gone(Key::IngressClass("a".to_owned())));
         assert_eq!(directory.read().unwrap(), [gone]);
+    }
+
+    #[test]
+    fn what_a_reader_does_is_no_notice() {
+        let is = |kind| is_of_interest(&Ok(notify::Event::new(kind)));
+        assert!(!is(EventKind::Access(AccessKind::Open(AccessMode::Any))));
+        assert!(!is(EventKind::Access(AccessKind::Close(AccessMode::Read))));
+        assert!(is(EventKind::Access(AccessKind::Close(AccessMode::Write))));
+        assert!(is(EventKind::Modify(notify::event::ModifyKind::Any)));
+        assert!(is_of_interest(&Err(notify::Error::generic("lost"))));
     }
 
     #[test]

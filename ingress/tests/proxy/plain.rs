@@ -261,3 +261,38 @@ fn plain_requests_are_redirected_only_where_that_is_asked_for() {
     assert_eq!(lab.curl("http://plain.com/", &[]).status, 200);
     assert_eq!(a.requests(), 1);
 }
+
+/// The example of docs/ingress.md, as it is.
+#[test]
+fn the_example_of_the_documentation_is_served() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap();
+    let text = std::fs::read_to_string(root.join("examples/ingress/shop.yaml")).unwrap();
+    let a = Backend::start("a");
+    assert!(text.contains("port: 8080"));
+    let lab = Lab::start(
+        &text.replace("port: 8080", &format!("port: {}", a.address.port())),
+        &[],
+    );
+    assert_eq!(lab.metric("portolan_ingress_problems"), 0);
+    assert_eq!(lab.curl("http://shop.example.com/x", &[]).body, "a /x\n");
+    assert_eq!(lab.curl("http://eu.shop.example.com/", &[]).body, "a /\n");
+    assert_eq!(lab.curl("http://shop.example.com/chat/1", &[]).status, 503);
+    let page = std::fs::read_to_string(root.join("docs/ingress.md")).unwrap();
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_portolan-ingress"))
+        .arg("--help")
+        .output()
+        .unwrap();
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    let words = page.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+    let flags: std::collections::BTreeSet<&str> = words
+        .filter(|word| word.starts_with("--") && !word.starts_with("---"))
+        .collect();
+    let foreign = ["--namespace", "--cert", "--key", "--dry-run", "--bind"];
+    let unknown: Vec<&&str> = flags
+        .iter()
+        .filter(|flag| !foreign.contains(flag) && !help.contains(**flag))
+        .collect();
+    assert!(flags.len() > 12 && unknown.is_empty(), "{unknown:?}");
+}
