@@ -4,6 +4,7 @@ mod attach;
 pub mod daemon;
 pub mod figures;
 mod fleet;
+mod ingress;
 pub mod interrupt;
 pub mod kernel_routes;
 pub mod machine;

@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::figures::Figures;
-use crate::{attach, fleet, overlay, services};
+use crate::{attach, fleet, ingress, overlay, services};
 
 /// A row of policy, of attaching pods, of a whole cluster, of Services, or of ways between nodes and to outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -67,6 +67,10 @@ pub enum NodeRow {
     #[value(name = "services")]
     #[serde(rename = "services")]
     Services,
+    /// Our ingress beside nginx and haproxy.
+    #[value(name = "ingress")]
+    #[serde(rename = "ingress")]
+    Ingress,
 }
 
 impl NodeRow {
@@ -86,6 +90,7 @@ impl NodeRow {
             Self::OverlayPacket => "overlay-packet",
             Self::EgressConnect => "egress-connect",
             Self::Services => "services",
+            Self::Ingress => "ingress",
         }
     }
 
@@ -121,6 +126,9 @@ impl NodeRow {
             Self::Services => {
                 "our proxy and kube-proxy with 1, 1,000 and 10,000 Services of 5 endpoints each, on the real API server"
             }
+            Self::Ingress => {
+                "requests through portolan-ingress, Debian's nginx and Debian's haproxy, before the same backends"
+            }
         }
     }
 
@@ -141,6 +149,7 @@ impl NodeRow {
             Self::OverlayPacket => overlay::packet(self, effort),
             Self::EgressConnect => overlay::egress(self, effort),
             Self::Services => services::measure(self, effort),
+            Self::Ingress => ingress::measure(self, effort),
         }
     }
 }
