@@ -57,7 +57,7 @@ fn documents(text: &str) -> Vec<Value> {
     documents.map(|document| document.value).collect()
 }
 
-/// Every right of the base, and of the components that take a taint off nodes and give load balancers' addresses.
+/// Every right of the base, and of the component that takes a taint off nodes.
 pub(crate) fn all() -> Vec<Right> {
     let mut rights = Vec::new();
     for role in read("kubernetes/rbac.yaml") {
@@ -74,11 +74,8 @@ pub(crate) fn all() -> Vec<Right> {
             rights.extend(of_rule(rule, is_of_namespace));
         }
     }
-    let patches = ["not-ready-taint", "load-balancer"].map(|component| {
-        let component = read(&format!("components/{component}/kustomization.yaml")).remove(0);
-        component["patches"].as_array().unwrap().clone()
-    });
-    let patches = patches.iter().flatten();
+    let component = read("components/not-ready-taint/kustomization.yaml").remove(0);
+    let patches = component["patches"].as_array().unwrap().iter();
     for patch in patches.filter(|patch| patch["target"]["kind"] == "ClusterRole") {
         for operation in documents(patch["patch"].as_str().unwrap())
             .iter()
