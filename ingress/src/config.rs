@@ -8,6 +8,7 @@ use anyhow::{Context as _, ensure};
 use api::{GoDuration, NamespacedName};
 use clap::Parser;
 
+use crate::kubernetes::{self, Publish};
 use crate::objects::BackendPort;
 use crate::proxy::{Limits, TrustedRange};
 use crate::settings::{CONTROLLER, Settings};
@@ -21,7 +22,30 @@ use crate::settings::{CONTROLLER, Settings};
 pub struct Args {
     /// Read objects from the manifests in this directory instead of a cluster; it is watched
     #[arg(long, value_name = "DIR")]
-    pub manifests: PathBuf,
+    pub manifests: Option<PathBuf>,
+    /// Reach the API server as this file says; in a pod the service account does
+    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Write the addresses of this Service, by which the controller is reached, into the statuses of Ingresses
+    #[arg(long, value_name = "NAMESPACE/SERVICE", conflicts_with = "manifests")]
+    pub publish_service: Option<String>,
+    /// Write these addresses or names there instead
+    #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',', conflicts_with_all = ["manifests", "publish_service"])]
+    pub publish_address: Vec<String>,
+    /// The Lease, in the namespace of the controller's pod, of the replica that writes; another one for each --controller
+    #[arg(long, value_name = "NAME", default_value = "portolan-ingress")]
+    pub lease: String,
+    /// The namespace of the controller's pod
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        env = "POD_NAMESPACE",
+        default_value = "portolan-ingress"
+    )]
+    pub namespace: String,
+    /// The name of the controller's pod: the Lease's holder; else the host's name
+    #[arg(long, value_name = "NAME", env = "POD_NAME")]
+    pub pod: Option<String>,
     /// Listen here for HTTP/1.1 and HTTP/2 in plain text; may be repeated
     #[arg(long, value_name = "ADDR:PORT", default_values = ["[::]:80"])]
     pub http: Vec<SocketAddr>,
@@ -111,6 +135,36 @@ impl Args {
             settings.default_certificate = Some(named(text).with_context(wrong)?);
         }
         Ok(settings)
+    }
+
+    /// How the API server is reached, and what is written there.
+    ///
+    /// # Errors
+    /// A name that is none, or no name for this replica.
+    pub fn kubernetes(&self) -> anyhow::Result<kubernetes::Settings> {
+        let publish = match &self.publish_service {
+            Some(text) => {
+                let wrong = || format!("--publish-service {text:?} should be NAMESPACE/SERVICE");
+                Publish::Service(named(text).with_context(wrong)?)
+            }
+            None if self.publish_address.is_empty() => Publish::Nothing,
+            None => Publish::Addresses(self.publish_address.clone()),
+        };
+        let identity = match &self.pod {
+            Some(pod) => pod.clone(),
+            None => {
+                let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
+                host.context("--pod is not given, and the host has no name")?
+            }
+        };
+        Ok(kubernetes::Settings {
+            kubeconfig: self.kubeconfig.clone(),
+            namespace: self.namespace.clone(),
+            lease: self.lease.clone(),
+            identity: identity.trim().to_owned(),
+            controller: self.controller.clone(),
+            publish,
+        })
     }
 
     /// What a connection or request may not exceed.
@@ -213,6 +267,22 @@ mod tests {
                 .contains("--keep-alive")
         );
         assert!(args(&["--tries", "0"]).limits().is_err());
+    }
+
+    #[test]
+    fn what_is_published_is_a_services_addresses_or_those_given() {
+        let of = |words: &[&str]| {
+            let base = ["portolan-ingress", "--pod", "a"];
+            Args::parse_from(base.iter().chain(words)).kubernetes()
+        };
+        assert_eq!(of(&[]).unwrap().publish, Publish::Nothing);
+        let service = Publish::Service(NamespacedName::new("a", "b"));
+        assert_eq!(of(&["--publish-service", "a/b"]).unwrap().publish, service);
+        let given = Publish::Addresses(vec!["192.0.2.1".to_owned(), "lb.example.org".to_owned()]);
+        let words = ["--publish-address", "192.0.2.1,lb.example.org"];
+        assert_eq!(of(&words).unwrap().publish, given);
+        let error = of(&["--publish-service", "b"]).unwrap_err().to_string();
+        assert!(error.contains("--publish-service"), "{error}");
     }
 
     #[test]

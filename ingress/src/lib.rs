@@ -6,6 +6,7 @@ pub mod certificate;
 pub mod compile;
 pub mod config;
 pub mod host;
+pub mod kubernetes;
 pub mod objects;
 pub mod path;
 pub mod problem;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 use ingress::config::Args;
+use ingress::kubernetes;
 use ingress::run::run;
 use ingress::source::Source;
 use ingress::source::directory::Directory;
@@ -28,9 +29,18 @@ fn serve() -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    let source = Source::Directory(Directory::new(args.manifests.clone()));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(run(args, source))
+    runtime.block_on(async {
+        if let Some(folder) = args.manifests.clone() {
+            let source = Source::Directory(Directory::new(folder));
+            return run(args, source, None).await;
+        }
+        let (watches, duties) = kubernetes::start(&args.kubernetes()?).await?;
+        let source = Source::Kubernetes(watches);
+        let outcome = run(args, source, Some(duties.verdicts())).await;
+        duties.stop().await;
+        outcome
+    })
 }

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Args;
+use crate::kubernetes::Verdict;
 use crate::objects::Objects;
 use crate::problem::Problem;
 use crate::proxy::{
@@ -25,6 +26,9 @@ use crate::source::{self, Event, Source};
 use crate::status::{self, Status};
 use crate::{Compiled, compile};
 
+/// Where it goes what came of a compilation.
+pub type Verdicts = watch::Sender<Option<Arc<Verdict>>>;
+
 /// Changes that come together are compiled together.
 const SETTLE: Duration = Duration::from_millis(10);
 /// Connections that wait to be accepted.
@@ -34,7 +38,7 @@ const BACKLOG: i32 = 4096;
 ///
 /// # Errors
 /// A flag, a socket or the source is wrong.
-pub async fn run(args: Args, source: Source) -> anyhow::Result<()> {
+pub async fn run(args: Args, source: Source, verdicts: Option<Verdicts>) -> anyhow::Result<()> {
     let settings = args.settings()?;
     let (delay, patience) = args.drain()?;
     let (orders, received) = watch::channel(Order::Wait);
@@ -76,6 +80,7 @@ pub async fn run(args: Args, source: Source) -> anyhow::Result<()> {
         orders.clone(),
         resolver,
         status.clone(),
+        verdicts,
     ));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -107,6 +112,7 @@ async fn follow(
     orders: watch::Sender<Order>,
     resolver: Arc<Resolver>,
     status: Arc<Status>,
+    verdicts: Option<Verdicts>,
 ) {
     let mut objects = Objects::default();
     let mut problems = Vec::new();
@@ -132,6 +138,12 @@ async fn follow(
         }
         let compiled = compile(&objects, &settings);
         tell(&compiled, &mut problems, &status);
+        if let Some(verdicts) = &verdicts {
+            verdicts.send_replace(Some(Arc::new(Verdict {
+                served: compiled.served.clone(),
+                problems: compiled.problems.clone(),
+            })));
+        }
         resolver.swap(compiled.certificates.clone());
         let snapshot = Snapshot {
             table: compiled.table,

@@ -4,6 +4,7 @@ pub mod directory;
 
 use tokio::sync::mpsc;
 
+use crate::kubernetes::{Told, Watches};
 use crate::objects::Change;
 
 /// Events that wait for whoever compiles.
@@ -23,6 +24,8 @@ pub enum Event {
 /// The ways to be told.
 #[derive(Debug)]
 pub enum Source {
+    /// The Kubernetes API.
+    Kubernetes(Watches),
     /// A directory of manifests.
     Directory(directory::Directory),
 }
@@ -34,7 +37,26 @@ impl Source {
     /// It cannot be watched at all.
     pub async fn run(self, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
         match self {
+            Self::Kubernetes(watches) => {
+                follow(watches, &events).await;
+                Ok(())
+            }
             Self::Directory(directory) => directory.run(events).await,
+        }
+    }
+}
+
+/// Until nobody listens any more.
+async fn follow(mut watches: Watches, events: &mpsc::Sender<Event>) {
+    while let Some(told) = watches.next().await {
+        let all = match told {
+            Told::Changes(changes) => changes.into_iter().map(Event::Change).collect(),
+            Told::InSync => vec![Event::InSync],
+        };
+        for event in all {
+            if events.send(event).await.is_err() {
+                return;
+            }
         }
     }
 }

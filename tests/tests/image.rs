@@ -131,7 +131,10 @@ fn nothing_is_in_it_but_what_the_agent_runs_and_what_that_needs() {
             .filter_map(|entry| entry.strip_prefix(folder));
         inside.filter(|name| !name.contains('/')).collect()
     };
-    assert_eq!(in_folder("usr/bin/"), ["portolan", "portolan-cni"]);
+    assert_eq!(
+        in_folder("usr/bin/"),
+        ["portolan", "portolan-cni", "portolan-ingress"]
+    );
     for name in in_folder("usr/sbin/") {
         assert!(name.contains("tables") || name == "ipset", "{name}");
     }

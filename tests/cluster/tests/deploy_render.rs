@@ -96,6 +96,7 @@ fn the_chart_and_the_kustomization_make_the_same_objects() {
         ("own-node-writes", "ownNodeWrites=true"),
         ("services", "services.enabled=true"),
         ("load-balancer", "loadBalancer.enabled=true"),
+        ("ingress", "ingress.enabled=true"),
     ] {
         let text = format!(
             "resources: [deploy/kubernetes]\ncomponents: [deploy/components/{component}]\n{IMAGE}"
@@ -104,6 +105,45 @@ fn the_chart_and_the_kustomization_make_the_same_objects() {
         assert_ne!(with_component, plain, "{component}");
         assert_equal(&helm(settings), &with_component);
     }
+}
+
+#[test]
+fn the_ingress_controller_needs_no_agent_and_no_right_on_its_node() {
+    let text = format!("components: [deploy/components/ingress]\n{IMAGE}");
+    let rendered = kustomization(&text);
+    assert_eq!(rendered.len(), 10, "{:?}", rendered.keys());
+    let namespace = &rendered["Namespace - portolan-ingress"]["metadata"]["labels"];
+    assert_eq!(
+        namespace["pod-security.kubernetes.io/enforce"],
+        "restricted"
+    );
+    let deployment = &rendered["Deployment portolan-ingress portolan-ingress"]["spec"];
+    let pod = &deployment["template"]["spec"];
+    for word in ["hostNetwork", "hostPID", "hostIPC", "volumes"] {
+        assert!(pod[word].is_null(), "{word}");
+    }
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    let container = &pod["containers"][0];
+    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+    assert_eq!(
+        container["securityContext"]["capabilities"],
+        json!({"drop": ["ALL"]})
+    );
+    for port in container["ports"].as_array().unwrap() {
+        assert!(port["containerPort"].as_u64().unwrap() > 1024, "{port}");
+    }
+    // A pod has the time to end that its own flags take.
+    let seconds = |flag: &str| -> u64 {
+        let args = container["args"].as_array().unwrap().iter();
+        let mut values = args.filter_map(|arg| arg.as_str()?.strip_prefix(flag));
+        let value = values.next().unwrap().trim_end_matches('s');
+        value.parse().unwrap()
+    };
+    let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+    assert!(grace > seconds("--drain-delay=") + seconds("--drain-timeout="));
+    let service = &rendered["Service portolan-ingress portolan-ingress"]["spec"];
+    assert_eq!(service["externalTrafficPolicy"], "Local");
+    assert_eq!(service["selector"], deployment["selector"]["matchLabels"]);
 }
 
 #[test]
@@ -342,4 +382,13 @@ fn the_page_says_of_every_right_what_stops_without_it() {
     let rendered = kustomize(&root().join("deploy/kubernetes"));
     assert_eq!(tables[0], rights(&rendered["ClusterRole - portolan-agent"]));
     assert_eq!(tables[1], rights(&rendered["Role portolan portolan-agent"]));
+    let text = format!("components: [deploy/components/ingress]\n{IMAGE}");
+    let rendered = kustomization(&text);
+    let [.., everywhere, at_home] = &tables[..] else {
+        panic!("{tables:?}");
+    };
+    let role = &rendered["ClusterRole - portolan-ingress"];
+    assert_eq!(*everywhere, rights(role));
+    let role = &rendered["Role portolan-ingress portolan-ingress"];
+    assert_eq!(*at_home, rights(role));
 }

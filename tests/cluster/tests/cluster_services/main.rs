@@ -1,6 +1,7 @@
 //! A cluster without kube-proxy whose agents serve Services: each function is a test, and all share the one cluster.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+mod ingress;
 #[path = "../cluster_kubernetes/names.rs"]
 mod names;
 mod served;
@@ -19,6 +20,9 @@ const TESTS: &[Test] = cluster::in_order![
     workloads::services_are_reached_by_cluster_ip_and_node_port,
     served::pods_reach_the_api_server_by_its_service,
     served::a_rollout_refuses_nobody,
+    ingress::sites_are_reached_from_outside_by_name_over_https,
+    ingress::an_ingress_fails_no_request_while_all_behind_it_changes,
+    ingress::the_ingress_is_updated_and_fails_no_request,
     names::pods_find_services_and_each_other_by_name,
     names::names_are_answered_while_the_dns_is_updated,
     served::agents_killed_under_traffic_to_services_lose_nothing,

@@ -169,7 +169,7 @@ pub(crate) fn a_rollout_refuses_nobody(cluster: &mut Cluster) {
         (outside, (node, NODE_PORT).into()),
     ];
     let before = uids(cluster);
-    let counts = asked_while(&asking, || {
+    let counts = asked_while(&asking, "rolled", || {
         cluster.kubectl(&["-n", SHOP, "rollout", "restart", "deployment/rolled"]);
         cluster.wait_rollout(SHOP, "deployment/rolled");
         // Those that end do so after it is said to be over.
@@ -188,12 +188,16 @@ pub(crate) fn a_rollout_refuses_nobody(cluster: &mut Cluster) {
 
 /// Asks web servers again and again as long as `during` runs, each from its place, and says how often each did. Answers may be
 /// late, for pods that start have the machine to themselves; a connection that is refused or leads nowhere is an error.
-fn asked_while(asking: &[(&Netns, SocketAddr)], during: impl FnOnce()) -> Vec<usize> {
+pub(crate) fn asked_while(
+    asking: &[(&Netns, SocketAddr)],
+    host: &str,
+    during: impl FnOnce(),
+) -> Vec<usize> {
     let is_over = AtomicBool::new(false);
     let ask = |to: SocketAddr| -> Result<usize> {
         let mut count = 0;
         while !is_over.load(Ordering::Relaxed) {
-            get(to).with_context(|| format!("{to}, after {count} answers"))?;
+            get(to, host).with_context(|| format!("{to}, after {count} answers"))?;
             count += 1;
             pause(Duration::from_millis(10))?;
         }
@@ -211,10 +215,10 @@ fn asked_while(asking: &[(&Netns, SocketAddr)], during: impl FnOnce()) -> Vec<us
     })
 }
 
-fn get(to: SocketAddr) -> Result<()> {
+fn get(to: SocketAddr, host: &str) -> Result<()> {
     let mut stream = TcpStream::connect_timeout(&to, ANSWER)?;
     stream.set_read_timeout(Some(ANSWER))?;
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    write!(stream, "GET / HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     ensure!(text.contains(" 200 "), "{text}");
