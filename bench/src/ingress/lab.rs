@@ -234,7 +234,7 @@ fn backend_conf(folder: &Path) -> String {
     let [first, second] = BACKENDS;
     let body = "0123456789".repeat(10);
     format!(
-        "worker_processes 1; daemon off; pid {0}/backend.pid; error_log {0}/backend.err warn;\n\
+        "master_process off; daemon off; pid {0}/backend.pid; error_log {0}/backend.err warn;\n\
          events {{ worker_connections 4096; }}\n\
          http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 600s;\n\
          server {{ listen 127.0.0.1:{first}; listen 127.0.0.1:{second}; location / {{ return 200 \"{body}\"; }} }} }}\n",
