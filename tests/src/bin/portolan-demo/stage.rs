@@ -11,7 +11,7 @@ use crate::sites::{self, Sites};
 use crate::{Run, announced, crash, kept, matrix, service, sessions};
 
 /// All that an agent can do: nobody else serves Services here.
-const FEATURES: &str = "bgp,policy,cni,services";
+const FEATURES: &str = "bgp,policy,cni,services,load-balancer";
 
 /// Counts verdicts and prints progress.
 pub(crate) struct Stage {
