@@ -33,6 +33,7 @@ pub(crate) use known::belongs_here;
 
 use crate::attachments::{self, Leases, Settings, host_interface};
 use crate::dns::Domains;
+use crate::layer2;
 use crate::speaker;
 use crate::{conntrack, firewall, mtu, routing, service, service_proxy};
 use balancing::Balancing;
@@ -114,6 +115,8 @@ pub(crate) struct Outputs {
     pub(crate) speaker: Option<speaker::Compiled>,
     /// Services, where they are not served by iptables.
     pub(crate) proxy: service_proxy::Goal,
+    /// Addresses to answer for by ARP and neighbour discovery.
+    pub(crate) layer2: layer2::Goal,
     /// Blocks to claim and to give back.
     pub(crate) blocks: Goal,
 }
@@ -439,6 +442,7 @@ impl Core {
         self.serve_balanced();
         let (services, proxy) = self.compile_services();
         let (udp, service) = self.beside_services();
+        let layer2 = self.layer2();
         self.unsupported = compiled.problems.iter().map(ToString::to_string).collect();
         self.unsupported.extend(self.domains.problems());
         self.unsupported.extend(host_ports::refused(&host_ports));
@@ -495,6 +499,7 @@ impl Core {
             ways: mtu::ways(self.own_node(), self.nodes(), speaker.as_ref()),
             speaker,
             proxy,
+            layer2,
             blocks: self.blocks.goal(),
         })
     }

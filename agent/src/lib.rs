@@ -22,6 +22,7 @@ mod firewall;
 mod flags;
 mod http;
 mod ipam;
+mod layer2;
 mod leave;
 mod load_balancer;
 mod message;

@@ -1,5 +1,6 @@
 //! What `/metrics` says: the present state as gauges, and what adds up as counters; docs/metrics.md lists them.
 
+mod layer2;
 mod load_balancer;
 mod service;
 
@@ -38,6 +39,7 @@ pub(crate) fn render(report: &Report) -> Result<String, fmt::Error> {
     shown(report, &mut registry);
     service::register(report, &mut registry);
     load_balancer::register(report, &mut registry);
+    layer2::register(report, &mut registry);
     let listeners = || report.listeners.iter();
     gauges(
         &mut registry,

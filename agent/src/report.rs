@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::dns::DnsReport;
 use crate::drops::DropsReport;
 use crate::firewall::Histogram;
+use crate::layer2::Layer2Report;
 use crate::load_balancer::LoadBalancerReport;
 use crate::service::ServicesReport;
 use crate::wireguard::WireGuardState;
@@ -42,6 +43,9 @@ pub(crate) struct Report {
     /// Addresses of load balancers; none without that feature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) load_balancer: Option<LoadBalancerReport>,
+    /// Who answers for addresses of Services on the link; none without that feature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) layer2: Option<Layer2Report>,
     /// What of addresses and host ends was taken back.
     #[serde(default)]
     pub(crate) ipam: IpamReport,
@@ -367,6 +371,10 @@ impl Report {
         if let Some(services) = &self.services {
             line(out, &services.line());
         }
+        let layer2 = self.layer2.as_ref();
+        if let Some(said) = layer2.and_then(|layer2| layer2.line(&self.node)) {
+            line(out, &said);
+        }
     }
 }
 
@@ -493,6 +501,7 @@ pub(crate) mod tests {
             host_ports: example_host_ports(),
             services: Some(ServicesReport::example()),
             load_balancer: None,
+            layer2: Some(Layer2Report::default()),
             dns: example_dns(),
             ipam: IpamReport::default(),
             drops: DropsReport::default(),

@@ -338,6 +338,9 @@ impl Loop {
             }
         }
         info!("stopping; what is in the kernel keeps forwarding");
+        if let Some(layer2) = &self.shell.layer2 {
+            layer2.stop().await;
+        }
         if let Some(speaker) = &self.shell.speaker {
             // No NOTIFICATION: peers hold our routes as RFC 4724 says.
             let _ = speaker.shutdown(bgp_speaker::Shutdown::Graceful).await;

@@ -23,8 +23,8 @@ use crate::run::BFD_SOCKET;
 use crate::source::{self, Whereabouts};
 use crate::speaker::{self, Compiled};
 use crate::{
-    bgp_status, blocks, conntrack, dns, drops, events, firewall, load_balancer, mtu, nexthops,
-    node_health, routing, service, service_proxy, status, wireguard,
+    bgp_status, blocks, conntrack, dns, drops, events, firewall, layer2, load_balancer, mtu,
+    nexthops, node_health, routing, service, service_proxy, status, wireguard,
 };
 
 /// The tasks that carry things out, seen from the core.
@@ -59,6 +59,8 @@ pub(crate) struct Shell {
     pub(crate) drops: Option<Arc<Ring>>,
     /// What is around the rules of Services; none without that feature.
     pub(crate) service: Option<service::Handle>,
+    /// Who answers for addresses of Services on the link; none without that feature.
+    pub(crate) layer2: Option<layer2::Handle>,
     /// How often new WireGuard keys were asked for.
     rotations: watch::Sender<u64>,
     /// Where load balancers' addresses are worked out; none without that feature.
@@ -121,6 +123,7 @@ impl Shell {
         }
         let drops = start_drops(args, &firewall);
         let service = start_services(args, &firewall, &in_force);
+        let layer2 = start_layer2(args, source, &running, in_force);
         let balancing = Balancing::start(args.has(Feature::LoadBalancer), source);
         let told = (service.as_ref(), balancing.as_ref());
         start_events(&source.status, known_problems, told);
@@ -153,6 +156,7 @@ impl Shell {
             messages,
             drops,
             service,
+            layer2,
             rotations,
             balancing,
             reclaimed: None,
@@ -265,6 +269,9 @@ impl Shell {
         });
         if let Some(service) = &self.service {
             service.publish(outputs.service);
+        }
+        if let Some(layer2) = &self.layer2 {
+            layer2.publish(outputs.layer2);
         }
         // What is not the firewall's may be later: until both are done, /healthz asks since when a change waits.
         let applied = self.firewall_applied.borrow().generation;
@@ -400,6 +407,23 @@ fn start_services(
     let at = args.service_healthz;
     args.has(Feature::Services)
         .then(|| service::Handle::start(at, firewall.subscribe(), in_force))
+}
+
+/// Answers for addresses on the link, where Services are known.
+fn start_layer2(
+    args: &AgentArgs,
+    source: &Source,
+    speaker: &watch::Sender<Option<bgp_speaker::Handle>>,
+    in_force: service::InForce,
+) -> Option<layer2::Handle> {
+    let parts = layer2::Parts {
+        node: args.node.clone(),
+        leases: source.address_leases.clone(),
+        speaker: speaker.subscribe(),
+        in_force,
+    };
+    (args.has(Feature::Services) || args.has(Feature::LoadBalancer))
+        .then(|| layer2::Handle::start(parts))
 }
 
 /// Says what is wrong with objects on them.

@@ -31,7 +31,7 @@ pub use bgp_peer::{
     AddPath, BGPPeer, Bfd, BgpPeerSpec, BgpPeerStatus, MaxPrefixes, NextHopMode, Password, Role,
     SecretKeyRef,
 };
-pub use ip_pool::{AllowedUse, Encapsulation, IPPool, IpPoolSpec, IpPoolStatus};
+pub use ip_pool::{AllowedUse, Encapsulation, IPPool, IpPoolSpec, IpPoolStatus, Layer2};
 pub use ip_reservation::{IPReservation, IpReservationSpec, IpReservationStatus};
 pub use ipam_block::{IPAMBlock, IpamBlockSpec, IpamBlockStatus};
 

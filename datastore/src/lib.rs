@@ -20,7 +20,10 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 pub use blocks::Claim;
-pub use kubernetes::{NodeWrites, PodReader, watch_kubernetes};
+pub use kubernetes::{
+    AddressLease, AddressLeaseEvent, AddressLeases, LeaseNotWritten, NodeWrites, PodReader,
+    watch_kubernetes,
+};
 pub use refresh::Refresher;
 pub use source::{ClusterSettings, Source};
 pub use status::{

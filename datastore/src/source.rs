@@ -6,7 +6,7 @@ use std::time::Instant;
 use api::Event;
 use tokio::sync::{mpsc, watch};
 
-use crate::kubernetes::{NodeWrites, PodReader};
+use crate::kubernetes::{AddressLeases, NodeWrites, PodReader};
 use crate::{Problem, Refresher, StatusWriter};
 
 /// A source that is watched until `events` is dropped.
@@ -24,6 +24,8 @@ pub struct Source {
     pub away: watch::Receiver<Option<Instant>>,
     /// Reads one pod now; a directory has nobody to ask.
     pub pods: Option<PodReader>,
+    /// Who answers for which address; in a directory there is nobody to ask.
+    pub address_leases: Option<AddressLeases>,
 }
 
 /// Which cluster, and as whom.

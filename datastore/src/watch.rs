@@ -75,6 +75,7 @@ pub fn watch_manifests(dir: &Path, node: &str) -> Result<Source, Error> {
         problems: problem_reader,
         away: watch::Sender::default().subscribe(),
         pods: None,
+        address_leases: None,
     })
 }
 

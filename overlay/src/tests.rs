@@ -43,6 +43,7 @@ fn pool(cidr: &str, encapsulation: Encapsulation) -> IpPool {
         non_masquerade_cidrs: BTreeSet::new(),
         node_selector: Selector::all(),
         allowed_uses: [AllowedUse::Workload].into(),
+        layer2: None,
         disabled: false,
     }
 }

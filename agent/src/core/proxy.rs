@@ -2,9 +2,10 @@
 
 mod announced;
 mod itself;
+mod layer2;
 mod watched;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,6 +14,7 @@ use api::resources::{Node, Service};
 use api::{Change, Key, NamespacedName, Resource};
 use ipnet::IpNet;
 use netfilter::Family;
+use services::layer2::Wanted;
 use services::proxy::announce::{self, Announcements};
 use services::proxy::index::{Index, Place, Touched};
 use services::proxy::iptables::{self, Leads, Options};
@@ -63,6 +65,8 @@ pub(super) struct Services {
     touched: Touched,
     /// What tasks beside the rules hang on.
     watched: Watched,
+    /// What is to be answered for by ARP and neighbour discovery.
+    layer2: Arc<BTreeMap<IpAddr, Wanted>>,
     /// When this began: of changes from before, nobody waits.
     since: SystemTime,
     /// When the changes happened that are in no output yet.
@@ -191,6 +195,7 @@ impl Services {
             node_port_addresses: Vec::new(),
             touched: Touched::new(),
             watched: Watched::default(),
+            layer2: Arc::default(),
             since: SystemTime::now(),
             changes: Vec::new(),
         }

@@ -27,6 +27,7 @@ use super::rules;
     validation = Rule::new("!has(self.spec.blockSize) || (self.spec.cidr.contains(':') ? self.spec.blockSize >= 116 && self.spec.blockSize <= 128 : self.spec.blockSize >= 20 && self.spec.blockSize <= 32)").message("blockSize is from 20 to 32, of an IPv6 pool from 116 to 128"),
     validation = Rule::new("!isCIDR(self.spec.cidr) || cidr(self.spec.cidr).prefixLength() <= (has(self.spec.blockSize) ? self.spec.blockSize : (self.spec.cidr.contains(':') ? 122 : 26))").message("a block is larger than the whole cidr: set blockSize to the length of the cidr's prefix or more"),
     validation = Rule::new("!has(self.spec.nonMasqueradeCIDRs) || self.spec.nonMasqueradeCIDRs.all(other, other.contains(':') == self.spec.cidr.contains(':'))").message("nonMasqueradeCIDRs are of the family of cidr: write those of the other one into the other pool"),
+    validation = Rule::new("!has(self.spec.layer2) || 'LoadBalancer' in self.spec.allowedUses").message("layer2 is for addresses of Services: allowedUses must have LoadBalancer"),
     validation = Rule::new("self.spec.cidr == oldSelf.spec.cidr").message("cidr cannot be changed: pods hold addresses of it. Make another IPPool, and disable this one"),
     validation = Rule::new("has(self.spec.blockSize) == has(oldSelf.spec.blockSize) && (!has(self.spec.blockSize) || self.spec.blockSize == oldSelf.spec.blockSize)").message("blockSize cannot be changed: nodes hold blocks of that size. Make another IPPool, and disable this one"),
     derive = "PartialEq"
@@ -62,9 +63,24 @@ pub struct IpPoolSpec {
     #[schemars(length(min = 1, max = 3))]
     #[serde(default = "usual_uses")]
     pub allowed_uses: Vec<AllowedUse>,
+    /// One node answers ARP and neighbour discovery for each address of a Service that is in the pool: for networks without
+    /// a BGP router. nodeSelector says which nodes may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer2: Option<Layer2>,
     /// No new address and no new block come from it; what is held stays.
     #[serde(default)]
     pub disabled: bool,
+}
+
+/// How a pool's addresses are answered for by ARP and neighbour discovery.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Layer2 {
+    /// The interfaces that answer. Without any: those with an address of the subnet that the Service's address is in; if there
+    /// is none, the one with the node's InternalIP.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 15)))]
+    pub interfaces: Vec<String>,
 }
 
 fn every_node() -> String {

@@ -31,6 +31,8 @@ pub struct IpPool {
     pub node_selector: Selector,
     /// `allowedUses`.
     pub allowed_uses: BTreeSet<AllowedUse>,
+    /// `layer2.interfaces`, if its addresses are answered for by ARP and neighbour discovery.
+    pub layer2: Option<BTreeSet<String>>,
     /// `disabled`.
     pub disabled: bool,
 }
@@ -115,7 +117,16 @@ impl TryFrom<IPPool> for IpPool {
             return Err(subject
                 .error("spec.allowedUses is empty: it names Workload, Tunnel or LoadBalancer"));
         }
+        let allowed_uses: BTreeSet<_> = spec.allowed_uses.into_iter().collect();
+        let layer2 = spec.layer2.map(|layer2| read_interfaces(layer2.interfaces));
+        let layer2 = layer2.transpose().map_err(wrong)?;
+        if layer2.is_some() && !allowed_uses.contains(&AllowedUse::LoadBalancer) {
+            return Err(subject.error(
+                "spec.layer2 is for addresses of Services: add LoadBalancer to spec.allowedUses",
+            ));
+        }
         Ok(Self {
+            layer2,
             block_size: read_block_size(spec.block_size, &cidr).map_err(wrong)?,
             non_masquerade_cidrs: read_exceptions(&spec.non_masquerade_cidrs, &cidr)
                 .map_err(wrong)?,
@@ -123,7 +134,7 @@ impl TryFrom<IPPool> for IpPool {
             encapsulation: spec.encapsulation,
             nat_outgoing: spec.nat_outgoing,
             node_selector: selector,
-            allowed_uses: spec.allowed_uses.into_iter().collect(),
+            allowed_uses,
             disabled: spec.disabled,
             name: subject.name().to_owned(),
         })
@@ -158,6 +169,29 @@ fn read_exceptions(written: &[String], cidr: &IpNet) -> Result<BTreeSet<IpNet>, 
         Ok(exception.trunc())
     };
     written.iter().map(read).collect()
+}
+
+fn read_interfaces(written: Vec<String>) -> Result<BTreeSet<String>, String> {
+    const MOST: usize = 16;
+    if written.len() > MOST {
+        return Err(format!(
+            "spec.layer2.interfaces has more than {MOST} entries"
+        ));
+    }
+    // As dev_valid_name() of the kernel.
+    let is_name = |name: &String| {
+        let is_strange = |octet: u8| octet == b'/' || octet == b':' || !octet.is_ascii_graphic();
+        (1..16).contains(&name.len())
+            && name != "."
+            && name != ".."
+            && !name.bytes().any(is_strange)
+    };
+    match written.iter().find(|name| !is_name(name)) {
+        Some(name) => Err(format!(
+            "spec.layer2.interfaces: {name:?} is no interface's name"
+        )),
+        None => Ok(written.into_iter().collect()),
+    }
 }
 
 fn read_block_size(written: Option<u8>, cidr: &IpNet) -> Result<u8, String> {

@@ -165,6 +165,11 @@ impl Actor {
                 self.speaker.handle_next_hops(states);
                 let _ = done.send(());
             }
+            Command::WatchPaths(paths, done) => {
+                self.bfd.set_paths(paths);
+                self.bfd.configure(&self.config, &self.peers);
+                let _ = done.send(());
+            }
             Command::Reset(peer, text, answer) => {
                 let known = self.speaker.reset(now, &peer, &text);
                 self.follow();

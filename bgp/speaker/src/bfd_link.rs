@@ -5,10 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 
 use crate::bfd::{self, BfdEvent, BfdHandle, BfdPeer, BfdSettings};
+use crate::bfd_paths::{PathState, Paths};
 use crate::config::{Config, Target};
 use crate::peer::Peer;
 
@@ -20,6 +21,8 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(crate) struct BfdLink {
     running: Option<Running>,
     watched: BTreeMap<String, BfdPeer>,
+    /// Those that are watched for others than the speaker.
+    paths: Paths,
     /// When the process that is waited for is looked for again.
     look_at: Option<Instant>,
 }
@@ -34,10 +37,11 @@ struct Running {
 impl BfdLink {
     /// Watches every peer that asks for it and whose address is known.
     pub(crate) fn configure(&mut self, config: &Config, peers: &BTreeMap<Arc<str>, Peer>) {
-        let watched: BTreeMap<_, _> = peers
+        let mut watched: BTreeMap<_, _> = peers
             .iter()
             .filter_map(|(name, peer)| Some((name.to_string(), watch(config, name, peer)?)))
             .collect();
+        self.paths.join(&mut watched);
         if watched.is_empty() {
             self.look_at = None;
         }
@@ -65,6 +69,21 @@ impl BfdLink {
         }
         self.watched = watched;
         self.tell();
+    }
+
+    /// Watches these paths, too, for others than the speaker.
+    pub(crate) fn set_paths(&mut self, paths: BTreeMap<String, BfdPeer>) {
+        self.paths.set(paths);
+    }
+
+    /// What is known of them.
+    pub(crate) fn path_states(&self) -> watch::Receiver<BTreeMap<String, PathState>> {
+        self.paths.states()
+    }
+
+    /// Notes an event; whether it is of the speaker's business.
+    pub(crate) fn note(&mut self, event: &BfdEvent) -> bool {
+        self.paths.note(event)
     }
 
     /// Stops watching a peer that is gone.
@@ -99,6 +118,7 @@ impl BfdLink {
             tracing::error!("BFD has ended; it is started again");
             self.running = None;
             self.watched.clear();
+            self.paths.clear();
         }
         event
     }

@@ -10,6 +10,8 @@ use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::actor::Actor;
+use crate::bfd::BfdPeer;
+use crate::bfd_paths::PathState;
 use crate::config::Config;
 use crate::route_events::{self, RouteEvents};
 
@@ -75,6 +77,7 @@ pub struct Stopped;
 pub struct Handle {
     commands: mpsc::Sender<Command>,
     next_hops: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    paths: watch::Receiver<BTreeMap<String, PathState>>,
 }
 
 /// What the handle asks of the task.
@@ -88,6 +91,7 @@ pub(crate) enum Command {
     Advertised(String, usize, oneshot::Sender<Option<Vec<Advertised>>>),
     Explain(IpNet, oneshot::Sender<Explanation>),
     NextHops(BTreeMap<IpAddr, NextHopState>, oneshot::Sender<()>),
+    WatchPaths(BTreeMap<String, BfdPeer>, oneshot::Sender<()>),
     Reset(String, String, oneshot::Sender<bool>),
     Refresh(String, oneshot::Sender<bool>),
     Shutdown(Shutdown, oneshot::Sender<()>),
@@ -108,10 +112,13 @@ pub fn spawn_after(config: Config, forwarding: Forwarding) -> (Handle, RouteEven
     let (commands, receiver) = mpsc::channel(COMMANDS);
     let (sender, events) = route_events::channel();
     let (tracked, next_hops) = watch::channel(Arc::default());
-    tokio::spawn(Actor::new(config, forwarding, sender, tracked).run(receiver));
+    let actor = Actor::new(config, forwarding, sender, tracked);
+    let paths = actor.bfd.path_states();
+    tokio::spawn(actor.run(receiver));
     let handle = Handle {
         commands,
         next_hops,
+        paths,
     };
     (handle, events)
 }
@@ -204,6 +211,20 @@ impl Handle {
     #[must_use]
     pub fn next_hops(&self) -> watch::Receiver<Arc<BTreeSet<IpAddr>>> {
         self.next_hops.clone()
+    }
+
+    /// Has BFD watch these single-hop paths, too: the whole set, by names of the caller's.
+    ///
+    /// # Errors
+    /// When the speaker has ended.
+    pub async fn watch_paths(&self, paths: BTreeMap<String, BfdPeer>) -> Result<(), Stopped> {
+        self.ask(|answer| Command::WatchPaths(paths, answer)).await
+    }
+
+    /// What BFD says of the paths of [`Self::watch_paths`], by name; of one that was not Up yet nothing.
+    #[must_use]
+    pub fn paths(&self) -> watch::Receiver<BTreeMap<String, PathState>> {
+        self.paths.clone()
     }
 
     /// Ends a session and tries it again at once, with a text for the other side's people; false: no such peer.

@@ -3,6 +3,7 @@
 mod actor;
 pub mod bfd;
 mod bfd_link;
+mod bfd_paths;
 mod config;
 mod configure;
 pub mod connection;
@@ -16,6 +17,7 @@ mod sessions;
 pub mod socket;
 pub mod unnumbered;
 
+pub use bfd_paths::PathState;
 pub use config::{Bfd, Config, Peer, Target};
 pub use handle::{
     Forwarding, Handle, ListenerStatus, RouteChange, RouteEvent, Shutdown, Stopped, spawn,

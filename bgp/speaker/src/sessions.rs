@@ -84,6 +84,9 @@ impl Actor {
 
     /// What BFD says of a path, told to the session over it.
     pub(crate) fn handle_bfd(&mut self, event: BfdEvent) {
+        if !self.bfd.note(&event) {
+            return;
+        }
         let now = Instant::now();
         match event {
             BfdEvent::Up { peer } if self.bfd.is_adopted() => {

@@ -22,5 +22,5 @@ pub(crate) use connection::Connection;
 pub(crate) use facts::{Facts, ObjectFacts, Rest};
 pub use pods::PodReader;
 pub use source::watch_kubernetes;
-pub use write::NodeWrites;
 pub(crate) use write::Writer;
+pub use write::{AddressLease, AddressLeaseEvent, AddressLeases, LeaseNotWritten, NodeWrites};

@@ -8,7 +8,7 @@ use super::kind::Kind;
 use super::reflect::{Reflector, Request};
 use super::told::{self, Told};
 use super::world::{Wants, World};
-use super::{Connection, PodReader, Writer};
+use super::{AddressLeases, Connection, PodReader, Writer};
 use crate::refresh::{self, Refreshes};
 use crate::{ClusterSettings, Error, Problem, Source, StatusWriter};
 
@@ -55,7 +55,8 @@ pub async fn watch_kubernetes(settings: &ClusterSettings) -> Result<Source, Erro
         refresh,
         problems: problem_reader,
         away: away.subscribe(),
-        pods: Some(PodReader::new(connection)),
+        pods: Some(PodReader::new(connection.clone())),
+        address_leases: Some(AddressLeases::new(connection)),
     })
 }
 

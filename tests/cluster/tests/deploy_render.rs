@@ -97,6 +97,7 @@ fn the_chart_and_the_kustomization_make_the_same_objects() {
         ("services", "services.enabled=true"),
         ("load-balancer", "loadBalancer.enabled=true"),
         ("ingress", "ingress.enabled=true"),
+        ("layer2", "layer2.enabled=true"),
     ] {
         let text = format!(
             "resources: [deploy/kubernetes]\ncomponents: [deploy/components/{component}]\n{IMAGE}"

@@ -14,7 +14,7 @@ use super::report::join;
 
 const GROUP: &str = "metallb.io";
 
-const LAYER_2: &str = "Portolan answers no ARP or neighbour discovery for addresses of Services: announce them by BGP, or keep MetalLB's speaker for them";
+const LAYER_2: &str = "not carried over: write `layer2: {}` into the IPPools of these addresses (docs/l2.md), or announce them by BGP";
 
 /// Converts an object of MetalLB's group.
 pub(super) fn convert(reader: &mut Reader<'_>, cluster: &Cluster<'_>, output: &mut Output) {

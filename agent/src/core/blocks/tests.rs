@@ -46,6 +46,7 @@ impl Lab {
                 non_masquerade_cidrs: BTreeSet::new(),
                 node_selector: Selector::all(),
                 allowed_uses: [AllowedUse::Workload].into(),
+                layer2: None,
                 disabled: false,
             },
             claimed: Vec::new(),

@@ -20,6 +20,7 @@ fn pool(name: &str, of: &str, block_size: u8) -> IpPool {
         non_masquerade_cidrs: BTreeSet::new(),
         node_selector: Selector::all(),
         allowed_uses: [AllowedUse::Workload].into(),
+        layer2: None,
         disabled: false,
     }
 }

@@ -39,6 +39,11 @@ fn a_pool_is_for_pods_of_every_node_in_blocks_of_64_unless_it_says_otherwise() {
     assert!(!all.is_for_pods() && all.nat_outgoing && all.disabled);
     assert_eq!(all.allowed_uses, [AllowedUse::LoadBalancer].into());
     assert!(!all.node_selector.matches(&crate::Labels::new()));
+    assert_eq!(all.layer2, None);
+    let layer2 = json!({"interfaces": ["eth1"]});
+    let layer2 = json!({"cidr": "10.48.0.0/20", "allowedUses": ["LoadBalancer"], "layer2": layer2});
+    let layer2 = pool(layer2).expect("a pool").layer2;
+    assert_eq!(layer2, Some(["eth1".to_owned()].into()));
 }
 
 #[test]
@@ -179,6 +184,15 @@ fn wrong_pools_are_refused_by_name_and_field() {
         (
             json!({"cidr": "10.48.0.0/16", "encapsulation": "Vxlan"}),
             "Vxlan",
+        ),
+        (
+            json!({"cidr": "10.48.0.0/16", "layer2": {}}),
+            "add LoadBalancer to spec.allowedUses",
+        ),
+        (
+            json!({"cidr": "10.48.0.0/16", "allowedUses": ["LoadBalancer"],
+                "layer2": {"interfaces": ["eth0", "a name/of:none"]}}),
+            "is no interface's name",
         ),
         (
             json!({"cidr": "10.48.0.0/16", "blocksize": 26}),

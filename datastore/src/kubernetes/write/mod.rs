@@ -9,6 +9,7 @@ mod duties;
 mod events;
 #[cfg(test)]
 mod fake;
+mod layer2;
 mod lease;
 mod node;
 mod orphans;
@@ -16,5 +17,6 @@ mod paced;
 mod text;
 mod writer;
 
+pub use layer2::{AddressLease, AddressLeaseEvent, AddressLeases, LeaseNotWritten};
 pub use node::NodeWrites;
 pub(crate) use writer::Writer;

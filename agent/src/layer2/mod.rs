@@ -1,0 +1,91 @@
+//! Answers ARP and neighbour discovery for addresses of Services: which node does is decided by `services::layer2`, here it is
+//! carried out. Only this speaks by packet sockets, but for `trace`.
+
+mod links;
+mod report;
+mod responder;
+mod socket;
+mod task;
+mod watching;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use datastore::AddressLeases;
+use services::layer2::Wanted;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub(crate) use report::Layer2Report;
+
+use crate::service::InForce;
+
+/// How long the agent's end waits for addresses to be handed over.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What is to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Goal {
+    /// The addresses that are to be answered for, and by whom.
+    pub(crate) wanted: Arc<BTreeMap<IpAddr, Wanted>>,
+    /// The InternalIPs of the nodes that may, and of this one.
+    pub(crate) nodes: BTreeMap<String, Vec<IpAddr>>,
+}
+
+/// What the task needs of others.
+pub(crate) struct Parts {
+    /// This node.
+    pub(crate) node: String,
+    /// Where nodes agree; in a directory nowhere.
+    pub(crate) leases: Option<AddressLeases>,
+    /// The speaker, once there is one.
+    pub(crate) speaker: watch::Receiver<Option<bgp_speaker::Handle>>,
+    /// What the kernel holds: before Services are in it, nobody is to send their packets here.
+    pub(crate) in_force: InForce,
+}
+
+/// The task, seen from the core.
+pub(crate) struct Handle {
+    goal: watch::Sender<Goal>,
+    stop: mpsc::Sender<oneshot::Sender<()>>,
+    report: watch::Receiver<Layer2Report>,
+}
+
+impl Handle {
+    /// Starts it.
+    pub(crate) fn start(parts: Parts) -> Self {
+        let (goal, goals) = watch::channel(Goal::default());
+        let (stop, stops) = mpsc::channel(1);
+        let (report, reports) = watch::channel(Layer2Report::default());
+        tokio::spawn(task::run(parts, goals, stops, report));
+        Self {
+            goal,
+            stop,
+            report: reports,
+        }
+    }
+
+    /// Tells it what is to be.
+    pub(crate) fn publish(&self, goal: Goal) {
+        self.goal.send_if_modified(|old| {
+            let is_new = *old != goal;
+            *old = goal;
+            is_new
+        });
+    }
+
+    /// Gives up what this node holds, so that others take it now; returns when that is done, or has taken too long.
+    pub(crate) async fn stop(&self) {
+        let (done, is_done) = oneshot::channel();
+        if self.stop.send(done).await.is_ok() {
+            // What is not given up by then runs out.
+            let _ = tokio::time::timeout(FAREWELL, is_done).await;
+        }
+    }
+
+    /// Where this node stands with each address.
+    pub(crate) fn report(&self) -> Layer2Report {
+        self.report.borrow().clone()
+    }
+}
