@@ -17,7 +17,7 @@ use datastore::AddressLeases;
 use services::layer2::Wanted;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(crate) use report::Layer2Report;
+pub(crate) use report::{Answering, Layer2Report};
 
 use crate::service::InForce;
 
@@ -25,12 +25,38 @@ use crate::service::InForce;
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What is to be.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Goal {
+    /// The first generation that says so.
+    pub(crate) since: u64,
     /// The addresses that are to be answered for, and by whom.
     pub(crate) wanted: Arc<BTreeMap<IpAddr, Wanted>>,
     /// The InternalIPs of the nodes that may, and of this one.
     pub(crate) nodes: BTreeMap<String, Vec<IpAddr>>,
+}
+
+impl Goal {
+    fn says_the_same(&self, other: &Self) -> bool {
+        self.wanted == other.wanted && self.nodes == other.nodes
+    }
+
+    /// What may be done of it before the kernel has its Services: nothing comes to `node` that did not before.
+    fn held_back(&self, before: &Self, node: &str) -> Self {
+        let has = |wanted: &Wanted| wanted.order.iter().any(|one| one == node);
+        let of = |(address, wanted): (&IpAddr, &Wanted)| {
+            let mut wanted = wanted.clone();
+            if !before.wanted.get(address).is_some_and(has) {
+                let others = wanted.order.iter().filter(|one| *one != node);
+                wanted.order = others.cloned().collect();
+            }
+            (*address, wanted)
+        };
+        Self {
+            since: self.since,
+            wanted: Arc::new(self.wanted.iter().map(of).collect()),
+            nodes: self.nodes.clone(),
+        }
+    }
 }
 
 /// What the task needs of others.
@@ -69,8 +95,10 @@ impl Handle {
     /// Tells it what is to be.
     pub(crate) fn publish(&self, goal: Goal) {
         self.goal.send_if_modified(|old| {
-            let is_new = *old != goal;
-            *old = goal;
+            let is_new = !old.says_the_same(&goal);
+            if is_new {
+                *old = goal;
+            }
             is_new
         });
     }
@@ -87,5 +115,46 @@ impl Handle {
     /// Where this node stands with each address.
     pub(crate) fn report(&self) -> Layer2Report {
         self.report.borrow().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn goal(addresses: &[(&str, &[&str])]) -> Goal {
+        let of = |(address, order): &(&str, &[&str])| {
+            let wanted = Wanted {
+                order: order.iter().map(|node| (*node).to_owned()).collect(),
+                pool: "front".to_owned(),
+                interfaces: Default::default(),
+            };
+            (address.parse().unwrap(), wanted)
+        };
+        Goal {
+            wanted: Arc::new(addresses.iter().map(of).collect()),
+            ..Goal::default()
+        }
+    }
+
+    #[test]
+    fn before_the_kernel_has_its_services_a_node_gives_up_addresses_and_takes_none() {
+        let before = goal(&[
+            ("192.0.2.1", &["n1", "n2"]),
+            ("192.0.2.2", &["n1"]),
+            ("192.0.2.3", &["n2"]),
+        ]);
+        let after = goal(&[
+            ("192.0.2.1", &["n1"]),
+            ("192.0.2.3", &["n1", "n2"]),
+            ("192.0.2.4", &["n2", "n1"]),
+        ]);
+        let held = goal(&[
+            ("192.0.2.1", &["n1"]),
+            ("192.0.2.3", &["n2"]),
+            ("192.0.2.4", &["n2"]),
+        ]);
+        assert!(after.held_back(&before, "n1").says_the_same(&held));
+        assert!(after.held_back(&after, "n1").says_the_same(&after));
     }
 }

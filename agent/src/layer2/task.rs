@@ -64,20 +64,27 @@ pub(super) async fn run(
     let mut task = Task::new(&parts, (claims, wish, report));
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut is_in_force = false;
+    // The generation whose Services the kernel has, once it has any; and what waits for a later one.
+    let (mut in_force, mut waiting) = (None::<u64>, None::<Goal>);
     loop {
         let next = task.election.poll_timeout();
         tokio::select! {
             Some(done) = stops.recv() => task.stop(done),
-            changed = goals.changed(), if is_in_force => match changed {
-                Ok(()) => task.set_goal(goals.borrow_and_update().clone()),
+            changed = goals.changed(), if in_force.is_some() => match changed {
+                Ok(()) => waiting = task.take(goals.borrow_and_update().clone(), in_force),
                 Err(_) => return,
             },
-            changed = parts.in_force.changed(), if !is_in_force => match changed {
+            changed = parts.in_force.changed() => match changed {
                 Ok(()) => {
                     let (rules, served) = parts.in_force.look();
-                    is_in_force = rules > 0 && served.is_none_or(|generation| generation > 0);
-                    goals.mark_changed();
+                    let is_first = in_force.is_none();
+                    in_force = Some(served.map_or(rules, |served| served.min(rules)))
+                        .filter(|generation| *generation > 0)
+                        .or(in_force);
+                    if is_first {
+                        goals.mark_changed();
+                    }
+                    waiting = waiting.and_then(|goal| task.take(goal, in_force));
                 }
                 Err(_) => return,
             },
@@ -153,6 +160,19 @@ impl Task {
     fn stop(&mut self, done: oneshot::Sender<()>) {
         self.election.handle_stop(now());
         self.stopping = Some(done);
+    }
+
+    /// Takes a goal as far as it may be carried out now; what is left of it waits.
+    fn take(&mut self, goal: Goal, in_force: Option<u64>) -> Option<Goal> {
+        if in_force >= Some(goal.since) {
+            self.set_goal(goal);
+            return None;
+        }
+        let held = goal.held_back(&self.goal, &self.node);
+        if !held.says_the_same(&self.goal) {
+            self.set_goal(held);
+        }
+        Some(goal)
     }
 
     fn set_goal(&mut self, goal: Goal) {

@@ -104,7 +104,21 @@ impl Segment {
             station.start()?;
         }
         segment.wait_synced()?;
+        segment.wait_for_addresses()?;
         Ok(segment)
+    }
+
+    /// A node that forwards asks for neighbours by its link-local address, and not before that one is its own for sure.
+    fn wait_for_addresses(&self) -> Result<()> {
+        let nodes = self.stations.iter().map(|station| &station.netns);
+        let all: Vec<&Netns> = nodes.chain([&self.client, &self.backend.netns]).collect();
+        eventually(PATIENCE, "addresses without a doubt", || {
+            for netns in &all {
+                let tentative = netns.ip("-6 addr show tentative")?;
+                ensure!(tentative.trim().is_empty(), "{tentative}");
+            }
+            Ok(())
+        })
     }
 
     /// Whether the Service has an endpoint.

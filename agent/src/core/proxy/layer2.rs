@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::Resource;
 use api::resources::{IpPool, Node};
+use api::{Key, Resource};
 use services::layer2::wanted;
 
 use crate::core::Core;
@@ -13,10 +13,11 @@ use crate::layer2::Goal;
 impl Core {
     /// As of the last [`Self::compile_services`]: the same allocation if that is what it was.
     pub(in crate::core) fn layer2(&mut self) -> Goal {
+        let after_pools = Key::IpReservation(String::new());
         let pools: Vec<&IpPool> = self
             .store
-            .values()
-            .filter_map(|resource| match resource {
+            .range(Key::IpPool(String::new())..after_pools)
+            .filter_map(|(_, resource)| match resource {
                 Resource::IpPool(pool) => Some(pool),
                 _ => None,
             })
@@ -49,6 +50,7 @@ impl Core {
             services.layer2 = Arc::new(found);
         }
         Goal {
+            since: self.generation,
             wanted: services.layer2.clone(),
             nodes,
         }

@@ -232,6 +232,8 @@ impl AddressLeases {
         });
         if let (Some(seen), Some(metadata)) = (seen, object.pointer_mut("/metadata")) {
             metadata["resourceVersion"] = seen.version.to_string().into();
+            // The server makes a Lease of a write to one that is gone, unless it says which one it means.
+            metadata["uid"] = seen.uid.as_str().into();
         }
         object
     }
