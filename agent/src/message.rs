@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::core::{Asked, Endpoint, Seen};
 use crate::drops::DropsAnswer;
 use crate::ipam::IpamState;
+use crate::layer2::Layer2Report;
 use crate::load_balancer::State;
 use crate::policy::PolicyState;
 use crate::report::Report;
@@ -101,6 +102,8 @@ pub(crate) struct Serving {
     pub(crate) health: HealthReport,
     /// Who has which address of a load balancer; none without that feature.
     pub(crate) balanced: Option<Arc<State>>,
+    /// Who answers ARP and neighbour discovery for addresses.
+    pub(crate) layer2: Layer2Report,
 }
 
 /// Who waits for an attachment, and for the generation with its chains.

@@ -112,14 +112,9 @@ impl Shell {
             failed,
         ));
         if source.pods.is_some() {
-            tokio::spawn(node_health::run_task(node_health::Parts {
-                status: source.status.clone(),
-                goal: health.subscribe(),
-                firewall: firewall_applied.clone(),
-                routing: routing_applied.clone(),
-                speaker: args.has(Feature::Bgp).then(|| running.subscribe()),
-                was_forwarding: forwarding == Forwarding::Preserved,
-            }));
+            let speaker = args.has(Feature::Bgp).then(|| running.subscribe());
+            let applied = (&firewall_applied, &routing_applied);
+            start_health(source, &health, applied, speaker, forwarding);
         }
         let drops = start_drops(args, &firewall);
         let service = start_services(args, &firewall, &in_force);
@@ -222,6 +217,11 @@ impl Shell {
             not_served: status::other_proxy(&self.firewall_applied.borrow()),
             health: health.unwrap_or_default(),
             balanced: self.balanced(),
+            layer2: self
+                .layer2
+                .as_ref()
+                .map(layer2::Handle::report)
+                .unwrap_or_default(),
         }
     }
 
@@ -407,6 +407,27 @@ fn start_services(
     let at = args.service_healthz;
     args.has(Feature::Services)
         .then(|| service::Handle::start(at, firewall.subscribe(), in_force))
+}
+
+/// Has the Node's conditions follow what is applied.
+fn start_health(
+    source: &Source,
+    health: &watch::Sender<node_health::Goal>,
+    (firewall, routing): (
+        &watch::Receiver<firewall::Applied>,
+        &watch::Receiver<routing::Applied>,
+    ),
+    speaker: Option<watch::Receiver<Option<bgp_speaker::Handle>>>,
+    forwarding: Forwarding,
+) {
+    tokio::spawn(node_health::run_task(node_health::Parts {
+        status: source.status.clone(),
+        goal: health.subscribe(),
+        firewall: firewall.clone(),
+        routing: routing.clone(),
+        speaker,
+        was_forwarding: forwarding == Forwarding::Preserved,
+    }));
 }
 
 /// Answers for addresses on the link, where Services are known.

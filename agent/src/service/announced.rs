@@ -9,6 +9,7 @@ use services::proxy::model::FrontendKind;
 
 use super::state::Announced;
 use super::words;
+use crate::layer2::Answering;
 use crate::report::columns;
 
 /// So many nodes of one verdict are named before eyes.
@@ -110,6 +111,33 @@ pub(super) fn table(views: &[AnnouncedView], out: &mut String) {
     columns(out, &rows);
 }
 
+/// Who answers ARP and neighbour discovery, a line an address.
+pub(super) fn answering(addresses: &BTreeMap<IpAddr, Answering>, out: &mut String) {
+    if addresses.is_empty() {
+        return;
+    }
+    *out += "answered for by ARP and neighbour discovery, as this node knows it\n";
+    let head = ["  ADDRESS", "POOL", "ANSWERED-BY", "MAY", "NOTE"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for (address, one) in addresses {
+        let order: Vec<&str> = one.order.iter().map(String::as_str).collect();
+        let note = match (&one.node, order.is_empty(), one.is_overdue) {
+            (_, true, _) => "no node may: of the pool's nodes none has a reason to",
+            (None, ..) => "nobody yet",
+            (Some(_), _, true) => "although its Lease has ended: the API server cannot be asked",
+            (Some(_), _, false) => "",
+        };
+        rows.push(vec![
+            format!("  {address}"),
+            one.pool.clone(),
+            one.node.clone().unwrap_or_else(|| "-".to_owned()),
+            named(&order),
+            note.to_owned(),
+        ]);
+    }
+    columns(out, &rows);
+}
+
 fn named(nodes: &[&str]) -> String {
     let shown = nodes.iter().take(MOST_NAMED).copied();
     let shown: Vec<&str> = shown.collect();
@@ -129,6 +157,27 @@ mod tests {
             prefix: prefix.map(str::to_owned),
             silent: silent.map(str::to_owned),
         }
+    }
+
+    #[test]
+    fn each_address_says_who_answers_for_it_and_why_nobody_does() {
+        let one = |node: Option<&str>, order: &[&str]| Answering {
+            node: node.map(str::to_owned),
+            is_overdue: false,
+            order: order.iter().map(|node| (*node).to_owned()).collect(),
+            pool: "front".to_owned(),
+            interfaces: Default::default(),
+        };
+        let addresses = BTreeMap::from([
+            (IpAddr::from([192, 0, 2, 1]), one(Some("n2"), &["n2", "n1"])),
+            (IpAddr::from([192, 0, 2, 2]), one(None, &[])),
+        ]);
+        let mut out = String::new();
+        answering(&addresses, &mut out);
+        let line = |address: &str| out.lines().find(|line| line.contains(address)).unwrap();
+        assert!(line("192.0.2.1").contains("n2           n2,n1"), "{out}");
+        assert!(line("192.0.2.2").ends_with("none has a reason to"), "{out}");
+        assert_eq!(out.lines().filter(|line| !line.is_empty()).count(), 4);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Answers `portolan service`: asks the core for copies, reads the kernel's counters, and works off the core's task.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::NamespacedName;
@@ -18,6 +19,7 @@ use super::view::{
     ServiceAnswer, ServiceQuestion, ServiceRow, ServiceView,
 };
 use super::words;
+use crate::layer2::{Answering, Layer2Report};
 use crate::load_balancer::State;
 use crate::message::{Message, Serving};
 use crate::service_proxy::ProxyMode;
@@ -96,6 +98,16 @@ async fn counted(
         }
         _ => counters::of_iptables(name.to_string()).await,
     }
+}
+
+/// Who answers for the addresses of a Service.
+fn answering(service: &Service, report: &Layer2Report) -> BTreeMap<IpAddr, Answering> {
+    let both = [&service.load_balancer_ips, &service.external_ips];
+    let known = both.into_iter().flatten().filter_map(|address| {
+        let answering = report.addresses.get(address)?;
+        Some((*address, answering.clone()))
+    });
+    known.collect()
 }
 
 /// Who announces the Service that was asked for.
@@ -244,6 +256,7 @@ fn view(
             error: serving.health.refused.get(&service.name).cloned(),
         }),
         announced: Vec::new(),
+        layer2: answering(service, &serving.layer2),
         ports: ports
             .map(|one| port(one, &state.node_port_addresses))
             .collect(),

@@ -82,6 +82,7 @@ pub(super) fn show(view: &ServiceView) -> String {
         };
     }
     announced::table(&view.announced, &mut out);
+    announced::answering(&view.layer2, &mut out);
     ports(view, &mut out);
     counters(view, &mut out);
     out

@@ -1,8 +1,12 @@
 //! What `portolan service` asks and is told: for programs as it is, for people as tables.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::announced::AnnouncedView;
+use crate::layer2::Answering;
 
 /// What is asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -81,6 +85,9 @@ pub(crate) struct ServiceView {
     /// Who announces its addresses.
     #[serde(default)]
     pub(crate) announced: Vec<AnnouncedView>,
+    /// Who answers ARP and neighbour discovery for them.
+    #[serde(default)]
+    pub(crate) layer2: BTreeMap<IpAddr, Answering>,
     pub(crate) ports: Vec<PortView>,
     /// What the kernel counted: first packets of connections, as a rule.
     pub(crate) counters: Vec<CounterView>,
