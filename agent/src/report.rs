@@ -464,16 +464,7 @@ pub(crate) mod tests {
                 error: None,
                 refused: 7,
             }],
-            routes: Routes {
-                desired: 4,
-                in_kernel: 4,
-                learned: 3,
-                failed: vec![],
-                clashes: 0,
-                kept_out: BTreeMap::new(),
-                gateway_downs: 1,
-                initial_sync: true,
-            },
+            routes: example_routes(),
             endpoints: vec![Endpoint {
                 namespace: "shop".to_owned(),
                 name: "web".to_owned(),
@@ -500,7 +491,7 @@ pub(crate) mod tests {
             },
             host_ports: example_host_ports(),
             services: Some(ServicesReport::example()),
-            load_balancer: None,
+            load_balancer: Some(LoadBalancerReport::example()),
             layer2: Some(Layer2Report::default()),
             dns: example_dns(),
             ipam: IpamReport::default(),
@@ -513,6 +504,19 @@ pub(crate) mod tests {
                 problems: vec!["a.yaml:3: no".to_owned()],
             }],
             errors: vec![],
+        }
+    }
+
+    fn example_routes() -> Routes {
+        Routes {
+            desired: 4,
+            in_kernel: 4,
+            learned: 3,
+            failed: vec![],
+            clashes: 0,
+            kept_out: BTreeMap::new(),
+            gateway_downs: 1,
+            initial_sync: true,
         }
     }
 

@@ -122,6 +122,8 @@ pub fn parse(
         ("portolan.io/v1alpha1", "IPPool" | "IPReservation" | "IPAMBlock") => {
             parse_addresses(kind, value)?
         }
+        // `portolan-ingress` reads these, of the same directory.
+        ("networking.k8s.io/v1", "Ingress" | "IngressClass") => return Ok(None),
         _ => return Err(unknown(kind, api_version)),
     };
     Ok(Some(found))

@@ -90,6 +90,54 @@ async fn the_demo_service_has_both_protocols_at_both_kinds_of_address() {
 }
 
 #[tokio::test]
+async fn the_demo_announces_addresses_of_a_pool_and_its_ingress_asks_for_one() {
+    let announced = load("demo-announced").await;
+    let ranges = &configuration(&announced).service_load_balancer_ips;
+    let [range] = ranges.as_slice() else {
+        panic!("{ranges:?}")
+    };
+    assert!(!range.is_aggregated);
+    for name in ["tor-node1", "tor-node2"] {
+        assert!(peer(&announced, name).bfd.is_some(), "{name}");
+    }
+    let Resource::IpPool(pool) = &announced[&Key::IpPool("outside".to_owned())] else {
+        panic!()
+    };
+    assert!(pool.is_for_load_balancers());
+    assert_eq!(pool.cidr, range.cidr);
+    let ingress = load("demo-ingress").await;
+    for (state, namespace, name) in [(&announced, "shop", "site"), (&ingress, "ingress", "front")] {
+        let key = Key::Service(NamespacedName::new(namespace, name));
+        let Resource::Service(service) = &state[&key] else {
+            panic!()
+        };
+        let asked = &service.address_request.as_ref().unwrap().addresses;
+        assert!(range.cidr.contains(&asked[0]) && asked.len() == 1);
+    }
+    // What is behind the ingress is in no agent's way: kinds that are another's are passed over.
+    let names: Vec<String> = ingress.keys().map(ToString::to_string).collect();
+    let expected = [
+        "Service ingress/front",
+        "Service shop/docs",
+        "Service shop/shop",
+        "Service team/wiki",
+    ];
+    assert_eq!(names, expected);
+}
+
+#[tokio::test]
+async fn the_site_behind_the_ingress_is_in_no_agents_way() {
+    let state = load("ingress").await;
+    let names: Vec<String> = state.keys().map(ToString::to_string).collect();
+    let expected = [
+        "Service shop/chat",
+        "Service shop/web",
+        "EndpointSlice shop/web-1",
+    ];
+    assert_eq!(names, expected);
+}
+
+#[tokio::test]
 async fn the_demo_policy_loads_whole_and_every_part_of_it_can_be_compiled() {
     let state = load("demo-policy").await;
     let names: Vec<String> = state.keys().map(ToString::to_string).collect();
@@ -268,8 +316,11 @@ fn every_folder_of_examples_is_loaded_here() {
         folders,
         [
             "demo",
+            "demo-announced",
+            "demo-ingress",
             "demo-policy",
             "demo-service",
+            "ingress",
             "ip-pools",
             "lab-tor",
             "policy",

@@ -30,6 +30,24 @@ pub(crate) struct PoolReport {
     pub(crate) free: u64,
 }
 
+#[cfg(test)]
+impl LoadBalancerReport {
+    /// One with something of everything.
+    pub(crate) fn example() -> Self {
+        Self {
+            services: 3,
+            allocated: 2,
+            problems: BTreeMap::from([("PoolExhausted".to_owned(), 1)]),
+            pools: vec![PoolReport {
+                name: "outside".to_owned(),
+                cidr: "198.51.100.0/24".to_owned(),
+                held: 2,
+                free: 252,
+            }],
+        }
+    }
+}
+
 impl LoadBalancerReport {
     pub(crate) fn of(state: &State) -> Self {
         let mut report = Self {

@@ -124,6 +124,7 @@ fn every_field_of_the_design_is_in_the_schema() {
         "nonMasqueradeCIDRs",
         "nodeSelector",
         "allowedUses",
+        "layer2",
         "disabled",
     ];
     expected.sort_unstable();

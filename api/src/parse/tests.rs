@@ -59,11 +59,13 @@ fn peer_with(field: &str, value: Value) -> Result<BgpPeer, ParseError> {
 
 #[test]
 fn unknown_kinds_are_named_and_a_status_that_agents_write_is_accepted() {
-    let error = parse("Ingress", "networking.k8s.io/v1", json!({})).expect_err("unknown");
+    let error = parse("Deployment", "apps/v1", json!({})).expect_err("unknown");
     assert_eq!(
         error.to_string(),
-        "networking.k8s.io/v1 Ingress is not a kind that Portolan knows"
+        "apps/v1 Deployment is not a kind that Portolan knows"
     );
+    let ingress = parse("Ingress", "networking.k8s.io/v1", json!({}));
+    assert_eq!(ingress, Ok(None), "the ingress controller's");
     assert!(parse("Pod", "v2", json!({})).is_err());
     assert!(parse("NetworkPolicy", "extensions/v1beta1", json!({})).is_err());
     let status = json!({"metadata": {"name": "n1"}, "spec": {"node": "n1"}, "status": {

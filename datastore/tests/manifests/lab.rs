@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -108,7 +109,15 @@ impl Lab {
 pub(crate) fn put(folder: &Path, name: &str, text: &str) {
     let path = folder.join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, text).unwrap();
+    // Not cut to nothing first: who reads at that moment would see an empty file.
+    let options = fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
+    let mut file = options.unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file.set_len(text.len() as u64).unwrap();
 }
 
 /// Writes beside and renames, as careful editors do.

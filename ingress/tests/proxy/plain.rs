@@ -268,7 +268,8 @@ fn the_example_of_the_documentation_is_served() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap();
-    let text = std::fs::read_to_string(root.join("examples/ingress/shop.yaml")).unwrap();
+    let file = |name| std::fs::read_to_string(root.join("examples/ingress").join(name)).unwrap();
+    let text = [file("shop.yaml"), file("endpoints.yaml")].join("---\n");
     let a = Backend::start("a");
     assert!(text.contains("port: 8080"));
     let lab = Lab::start(

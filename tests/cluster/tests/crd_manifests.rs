@@ -23,6 +23,12 @@ fn plane() -> &'static ControlPlane {
     plane
 }
 
+/// An example for one machine alone, and why an API server refuses it.
+const NOT_FOR_A_CLUSTER: (&str, &str) = (
+    "examples/ingress/endpoints.yaml",
+    "may not be in the loopback range",
+);
+
 #[test]
 fn every_manifest_of_the_examples_and_the_documentation_is_taken() {
     let plane = plane();
@@ -48,6 +54,9 @@ fn every_manifest_of_the_examples_and_the_documentation_is_taken() {
     for (file, text) in manifests {
         match plane.kubectl_with(&["apply", "--dry-run=server", "-f", "-"], &text) {
             Ok(said) => taken += said.matches("(server dry run)").count(),
+            Err(error)
+                if file.ends_with(NOT_FOR_A_CLUSTER.0)
+                    && format!("{error:#}").contains(NOT_FOR_A_CLUSTER.1) => {}
             Err(error) => refused.push(format!("{}: {error:#}\n{text}", file.display())),
         }
     }

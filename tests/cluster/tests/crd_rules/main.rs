@@ -265,6 +265,12 @@ fn addresses() -> Vec<Case> {
         ),
         case(
             "IPPool",
+            "{cidr: 192.0.2.0/26, allowedUses: [LoadBalancer], layer2: {}}",
+            "{cidr: 192.0.2.0/26, allowedUses: [Workload], layer2: {}}",
+            "layer2 is for addresses of Services: allowedUses must have LoadBalancer",
+        ),
+        case(
+            "IPPool",
             "{cidr: 10.48.0.0/16}",
             "{}",
             "spec.cidr: Required value",
