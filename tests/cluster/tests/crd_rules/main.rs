@@ -229,6 +229,15 @@ fn bgp_filters() -> Vec<Case> {
         .collect()
 }
 
+fn layer2() -> Case {
+    case(
+        "IPPool",
+        "{cidr: 192.0.2.0/26, allowedUses: [LoadBalancer], layer2: {}}",
+        "{cidr: 192.0.2.0/26, allowedUses: [Workload], layer2: {}}",
+        "layer2 is for addresses of Services: allowedUses must have LoadBalancer",
+    )
+}
+
 fn addresses() -> Vec<Case> {
     let size = "blockSize is from 20 to 32, of an IPv6 pool from 116 to 128";
     let larger = "a block is larger than the whole cidr: set blockSize to the length of the cidr's prefix or more";
@@ -262,12 +271,6 @@ fn addresses() -> Vec<Case> {
             "{cidr: 10.48.0.0/16, encapsulation: VXLAN}",
             "{cidr: 10.48.0.0/16, encapsulation: vxlan}",
             r#"supported values: "None", "VXLAN", "VXLANCrossSubnet""#,
-        ),
-        case(
-            "IPPool",
-            "{cidr: 192.0.2.0/26, allowedUses: [LoadBalancer], layer2: {}}",
-            "{cidr: 192.0.2.0/26, allowedUses: [Workload], layer2: {}}",
-            "layer2 is for addresses of Services: allowedUses must have LoadBalancer",
         ),
         case(
             "IPPool",
@@ -339,6 +342,7 @@ fn cases() -> Vec<Case> {
     cases.extend(peers::bgp_peers());
     cases.extend(bgp_filters());
     cases.extend(addresses());
+    cases.push(layer2());
     cases.extend(egress());
     cases.push(Case {
         name: "second",
