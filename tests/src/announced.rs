@@ -102,11 +102,16 @@ pub fn sent_to_nodes(lab: &Lab) -> Result<Vec<u64>> {
     sent.collect()
 }
 
-/// A Service's EndpointSlice of these pods, as a controller would write it.
+/// The EndpointSlice of a Service (namespace and name) with these TCP ports and pods, as a controller would write it.
 ///
 /// # Errors
 /// When a pod isn't attached.
-pub fn slice(lab: &Lab, service: &str, pods: &[(&str, Is)]) -> Result<String> {
+pub fn slice(
+    lab: &Lab,
+    (namespace, service): (&str, &str),
+    ports: &[(&str, u16)],
+    pods: &[(&str, Is)],
+) -> Result<String> {
     let endpoint = |(name, is): &(&str, Is)| -> Result<Value> {
         let (_, address) = lab.place(name, false)?;
         let mut pods = lab.pods.iter();
@@ -119,12 +124,13 @@ pub fn slice(lab: &Lab, service: &str, pods: &[(&str, Is)]) -> Result<String> {
         }))
     };
     let endpoints: Vec<Value> = pods.iter().map(endpoint).collect::<Result<_>>()?;
+    let port = |(name, port): &(&str, u16)| json!({"name": name, "protocol": "TCP", "port": port});
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {"namespace": "shop", "name": format!("{service}-1"),
+        "metadata": {"namespace": namespace, "name": format!("{service}-1"),
                      "labels": {"kubernetes.io/service-name": service}},
         "addressType": "IPv4",
-        "ports": [{"name": "echo", "protocol": "TCP", "port": 8080}],
+        "ports": ports.iter().map(port).collect::<Vec<_>>(),
         "endpoints": endpoints,
     });
     Ok(slice.to_string())

@@ -67,7 +67,7 @@ fn serve_by(lab: &mut Lab, service: &str, pods: &[(&str, Is)]) -> Result<()> {
 fn tell(lab: &Lab, service: &str, pods: &[(&str, Is)]) -> Result<()> {
     lab.drop_manifest(
         &format!("{service}-slices.yaml"),
-        &slice(lab, service, pods)?,
+        &slice(lab, ("shop", service), &[("echo", 8080)], pods)?,
     )
 }
 

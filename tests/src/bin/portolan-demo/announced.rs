@@ -28,7 +28,8 @@ pub(crate) fn show(lab: &mut Lab, examples: &Path) -> Result<()> {
     }
     let endpoints = slice(
         lab,
-        "site",
+        ("shop", "site"),
+        &[("echo", 8080)],
         &[("shop/web", Is::Ready), ("shop/db", Is::Ready)],
     )?;
     lab.drop_manifest("site-slices.yaml", &endpoints)?;

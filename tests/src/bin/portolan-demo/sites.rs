@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::{Value, json};
-use tests::announced::wait_for_ways;
+use serde_json::json;
+use tests::announced::{Is, slice, wait_for_ways};
 use tests::lab::Lab;
 use tests::netns;
 use tests::process::Process;
@@ -61,7 +61,12 @@ pub(crate) fn show(lab: &mut Lab, examples: &Path, binaries: &Path) -> Result<Si
     let mut running = Vec::new();
     for (pod, page, namespace, service) in SITES {
         running.push(web_server(lab, &home, pod, page)?);
-        let slice = slice(lab, (namespace, service), &[("http", WEB)], &[pod])?;
+        let slice = slice(
+            lab,
+            (namespace, service),
+            &[("http", WEB)],
+            &[(pod, Is::Ready)],
+        )?;
         fs::write(manifests.join(format!("{service}-slice.json")), slice)?;
     }
     for (namespace, secret, name) in CERTIFICATES {
@@ -81,7 +86,12 @@ pub(crate) fn show(lab: &mut Lab, examples: &Path, binaries: &Path) -> Result<Si
     let text = fs::read_to_string(&front).with_context(|| front.display().to_string())?;
     lab.drop_manifest("front-ingress.yaml", &text)?;
     let ports = [("http", HTTP), ("https", HTTPS)];
-    let slice = slice(lab, ("ingress", "front"), &ports, &INGRESSES)?;
+    let slice = slice(
+        lab,
+        ("ingress", "front"),
+        &ports,
+        &INGRESSES.map(|pod| (pod, Is::Ready)),
+    )?;
     lab.drop_manifest("front-ingress-slice.yaml", &slice)?;
     lab.wait_synced()?;
     let nodes: Vec<&str> = lab.nodes.iter().map(|node| node.address).collect();
@@ -160,35 +170,6 @@ fn certificate(home: &Path, (namespace, secret): (&str, &str), name: &str) -> Re
 
 fn certificate_of(home: &Path, secret: &str) -> PathBuf {
     home.join(format!("{secret}.crt"))
-}
-
-/// A Service's EndpointSlice, as a controller would write it.
-fn slice(
-    lab: &Lab,
-    (namespace, service): (&str, &str),
-    ports: &[(&str, u16)],
-    pods: &[&str],
-) -> Result<String> {
-    let endpoint = |name: &&str| -> Result<Value> {
-        let (_, address) = lab.place(name, false)?;
-        let pod = lab
-            .pods
-            .iter()
-            .find(|pod| pod.sandbox.full_name() == **name);
-        let node = lab.node(pod.context("the pod")?.node)?.agent.node();
-        Ok(json!({"addresses": [address], "nodeName": node, "conditions": {"ready": true}}))
-    };
-    let endpoints: Vec<Value> = pods.iter().map(endpoint).collect::<Result<_>>()?;
-    let port = |(name, port): &(&str, u16)| json!({"name": name, "protocol": "TCP", "port": port});
-    let slice = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {"namespace": namespace, "name": format!("{service}-1"),
-                     "labels": {"kubernetes.io/service-name": service}},
-        "addressType": "IPv4",
-        "ports": ports.iter().map(port).collect::<Vec<_>>(),
-        "endpoints": endpoints,
-    });
-    Ok(slice.to_string())
 }
 
 fn ask_all(lab: &Lab, home: &Path) -> Result<()> {
