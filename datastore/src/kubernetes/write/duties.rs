@@ -3,12 +3,14 @@
 //! asked of the server.
 
 use std::collections::BTreeSet;
+use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::{Key, NamespacedName};
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::addresses::{Addresses, Ready};
@@ -27,6 +29,8 @@ const SETTLE: Duration = Duration::from_millis(300);
 const DEFER: Duration = Duration::from_secs(1);
 /// How long the server's newest state may take to be read before addresses are given.
 const READ: Duration = Duration::from_secs(30);
+/// How long jobs of one kind are done in one go: a server that is slow to write objects of one kind holds up nothing else.
+const TURN: Duration = Duration::from_secs(2);
 
 /// Over how long so many nodes spread what they all would do at once.
 pub(crate) fn spread(nodes: usize) -> Duration {
@@ -82,6 +86,10 @@ pub(crate) async fn run(
                 changed = found.changed() => if changed.is_err() { return },
                 _ = changes.changed() => {}
                 () = until(next) => {}
+                Some(read) = duties.reads.join_next() => {
+                    duties.note_read(read.ok().flatten());
+                    continue;
+                }
             }
             tokio::time::sleep(SETTLE).await;
             continue;
@@ -136,7 +144,7 @@ pub(crate) async fn until(at: Option<Instant>) {
     }
 }
 
-/// Something to do.
+/// Something to do, by kind.
 #[derive(Clone, Debug)]
 enum Job {
     Say(Key, Patch, Essence),
@@ -153,6 +161,9 @@ struct Duties {
     written: Paced<Key, Essence>,
     orphans: Orphans,
     addresses: Addresses,
+    /// The read of all that is known under way before addresses are given, beside everything else; it ends with the tenure that it
+    /// was begun in, or nothing if it took too long.
+    reads: JoinSet<Option<u64>>,
     jobs: Vec<Job>,
     /// When there is something to do that must wait.
     next: Option<Instant>,
@@ -169,6 +180,9 @@ impl Duties {
             let wanted = found.addresses.borrow_and_update().clone();
             self.addresses.set(wanted);
         }
+        while let Some(read) = self.reads.try_join_next() {
+            self.note_read(read.ok().flatten());
+        }
         self.jobs.clear();
         self.next = None;
         self.look_at_conditions(now, facts);
@@ -180,9 +194,11 @@ impl Duties {
             self.jobs
                 .extend(self.orphans.due(now).into_iter().map(Job::Release));
             self.next = earlier(self.next, self.orphans.next(now));
-            let (services, next) = self.addresses.look(now, facts);
-            self.jobs.extend(services.into_iter().map(Job::Give));
-            self.next = earlier(self.next, next);
+            if self.reads.is_empty() {
+                let (services, next) = self.addresses.look(now, facts);
+                self.jobs.extend(services.into_iter().map(Job::Give));
+                self.next = earlier(self.next, next);
+            }
         }
     }
 
@@ -205,7 +221,17 @@ impl Duties {
     /// Does what there is to do while this node has the Lease.
     async fn carry_out(&mut self, shell: &Shell, lease: &mut Lease) -> Result<Hold, Failure> {
         let calls = &shell.calls;
+        let mut turn = None;
         for job in std::mem::take(&mut self.jobs) {
+            let kind = discriminant(&job);
+            let began = match turn {
+                Some((of, began)) if of == kind => began,
+                _ => now(),
+            };
+            turn = Some((kind, began));
+            if now().saturating_duration_since(began) >= TURN {
+                continue;
+            }
             let hold = lease.take(now(), Timestamp::now()).await?;
             if hold != Hold::Ours {
                 return Ok(hold);
@@ -237,7 +263,7 @@ impl Duties {
                     }
                 },
                 Job::Give(service) => {
-                    if !self.may_give(shell, lease).await {
+                    if !self.may_give(shell, lease) {
                         break;
                     }
                     let (node, facts) = (&shell.node, &shell.facts);
@@ -251,18 +277,26 @@ impl Duties {
     }
 
     /// Whether addresses may be given by what was found; if not, this node is to look anew.
-    async fn may_give(&mut self, shell: &Shell, lease: &Lease) -> bool {
+    fn may_give(&mut self, shell: &Shell, lease: &Lease) -> bool {
         match self.addresses.readiness(now(), lease, &shell.facts) {
             Ready::Yes => return true,
             Ready::Wait => {}
             Ready::Unread => {
-                let read = tokio::time::timeout(READ, shell.refresher.refresh()).await;
-                if read.is_ok() {
-                    self.addresses.set_ready(lease.tenure());
-                }
+                let (refresher, tenure) = (shell.refresher.clone(), lease.tenure());
+                self.reads.spawn(async move {
+                    let read = tokio::time::timeout(READ, refresher.refresh()).await;
+                    read.is_ok().then_some(tenure)
+                });
             }
         }
         false
+    }
+
+    /// Takes note of the tenure for which all has been read.
+    fn note_read(&mut self, read: Option<u64>) {
+        if let Some(tenure) = read {
+            self.addresses.set_ready(tenure);
+        }
     }
 }
 

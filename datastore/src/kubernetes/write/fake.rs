@@ -51,6 +51,8 @@ struct State {
     version: u64,
     faults: VecDeque<(When, Fault)>,
     away: bool,
+    /// How long a read of all takes.
+    reads_take: Duration,
     asked: Vec<Asked>,
     watchers: Vec<Watcher>,
     /// Paths of objects that are gone.
@@ -103,6 +105,8 @@ impl Fake {
         let (server, counter) = (self.clone(), count.clone());
         tokio::spawn(async move {
             while let Some(reply) = requests.recv().await {
+                let takes = server.state().reads_take;
+                tokio::time::sleep(takes).await;
                 server.catch_up(watcher);
                 counter.fetch_add(1, Ordering::Relaxed);
                 let _ = reply.send(());
@@ -158,6 +162,11 @@ impl Fake {
     /// Whether every connection is refused.
     pub(crate) fn set_away(&self, away: bool) {
         self.state().away = away;
+    }
+
+    /// How long a read of all takes from now on.
+    pub(crate) fn set_reads_take(&self, takes: Duration) {
+        self.state().reads_take = takes;
     }
 
     /// All requests so far.

@@ -13,6 +13,9 @@ use crate::kubernetes::write::duties::{Found, run};
 use crate::kubernetes::write::fake::{Fake, Fault};
 
 const POOL: u8 = 8;
+const PEER: &str = "/apis/portolan.io/v1alpha1/bgppeers/tor";
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/portolan/leases/portolan-status";
+const BLOCK: &str = "/apis/portolan.io/v1alpha1/ipamblocks/10-48-0-0-26";
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -51,7 +54,7 @@ fn has(addresses: &[IpAddr]) -> AddressVerdict {
 struct Agent {
     facts: Facts,
     addresses: watch::Sender<Arc<AllocatedAddresses>>,
-    _conditions: watch::Sender<Vec<ObjectCondition>>,
+    conditions: watch::Sender<Vec<ObjectCondition>>,
     reads: Arc<AtomicUsize>,
     task: JoinHandle<()>,
     watcher: usize,
@@ -86,7 +89,7 @@ impl Cluster {
         Agent {
             facts,
             addresses: addresses_sender,
-            _conditions: conditions_sender,
+            conditions: conditions_sender,
             reads,
             task,
             watcher,
@@ -119,6 +122,23 @@ impl Cluster {
             .collect()
     }
 
+    /// What the peer's condition says.
+    fn says(&self) -> Option<String> {
+        let peer = self.server.object(PEER)?;
+        let message = peer.pointer("/status/conditions/0/message")?;
+        message.as_str().map(str::to_owned)
+    }
+
+    /// A peer and the block of a node that is gone: what else there is to do.
+    fn add_other_duties(&self) {
+        let spec = json!({"peerAddress": "10.0.0.1"});
+        let peer = json!({"metadata": {"name": "tor"}, "spec": spec});
+        self.server.put(PEER, peer);
+        let spec = json!({"cidr": "10.48.0.0/26", "node": "gone"});
+        let block = json!({"metadata": {"name": "10-48-0-0-26"}, "spec": spec});
+        self.server.put(BLOCK, block);
+    }
+
     fn patches(&self) -> usize {
         self.server.asked_of(&Method::PATCH, "/status").len()
     }
@@ -141,6 +161,18 @@ impl Agent {
             }
         });
         self.addresses.send_replace(Arc::new(all));
+    }
+
+    /// Has the peer's condition say this.
+    fn say(&self, message: &str) {
+        let condition = ObjectCondition {
+            key: Key::BgpPeer("tor".to_owned()),
+            type_: "Accepted".to_owned(),
+            status: true,
+            reason: "Valid".to_owned(),
+            message: message.to_owned(),
+        };
+        self.conditions.send_replace(vec![condition]);
     }
 
     /// Who has an address keeps it, the others get some free one, as luck has it: all by what this agent has seen.
@@ -277,6 +309,96 @@ async fn a_new_holder_reads_all_anew_before_it_gives_anything() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_else_waits_for_the_read_before_addresses_are_given() {
+    let mut cluster = Cluster::default();
+    cluster.add("a");
+    cluster.add_other_duties();
+    let agent = cluster.start("n1");
+    cluster.server.set_reads_take(seconds(10_000));
+    agent.publish(&[("a", has(&[address(1)]))]);
+    for said in 0..100 {
+        agent.say(&format!("{said}"));
+        sleep(seconds(3)).await;
+        assert_eq!(cluster.says(), Some(format!("{said}")));
+    }
+    sleep(seconds(60)).await;
+    assert!(cluster.server.object(BLOCK).is_none(), "it is given back");
+    assert_eq!(cluster.addresses_of("a"), Vec::<String>::new());
+    let asked = cluster.server.asked().len();
+    sleep(seconds(3_600)).await;
+    let asked = cluster.server.asked().len() - asked;
+    assert!(asked <= 2 * 3_600 / 30, "{asked} requests for nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_are_given_once_the_read_has_ended() {
+    let mut cluster = Cluster::default();
+    cluster.add("a");
+    let agent = cluster.start("n1");
+    cluster.server.set_reads_take(seconds(25));
+    agent.publish(&[("a", has(&[address(1)]))]);
+    sleep(seconds(24)).await;
+    assert_eq!(cluster.addresses_of("a"), Vec::<String>::new());
+    sleep(seconds(5)).await;
+    assert_eq!(cluster.addresses_of("a"), ["192.0.2.1"]);
+    assert_eq!(agent.reads.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_of_an_earlier_tenure_lets_nobody_give() {
+    let mut cluster = Cluster::default();
+    cluster.add("a");
+    let agent = cluster.start("n1");
+    cluster.server.set_reads_take(seconds(20));
+    agent.publish(&[("a", has(&[address(1)]))]);
+    sleep(seconds(10)).await;
+    assert_eq!(agent.reads.load(Ordering::Relaxed), 0, "it is under way");
+    // Another has the Lease for a while, and gives it up.
+    let mut lease = cluster.server.object(LEASE).unwrap();
+    lease["spec"]["holderIdentity"] = json!("n2");
+    cluster.server.put(LEASE, lease.clone());
+    sleep(seconds(20)).await;
+    lease["spec"]["holderIdentity"] = json!("");
+    cluster.server.put(LEASE, lease);
+    cluster.server.lag(agent.watcher, "services/a");
+    sleep(seconds(120)).await;
+    assert_eq!(agent.reads.load(Ordering::Relaxed), 2);
+    assert_eq!(cluster.addresses_of("a"), ["192.0.2.1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_that_are_slow_to_write_hold_up_no_condition() {
+    let mut cluster = Cluster::default();
+    cluster.add_other_duties();
+    let names: Vec<String> = (0..POOL).map(|number| format!("s{number}")).collect();
+    for name in &names {
+        cluster.add(name);
+        for _ in 0..3 {
+            let end = format!("services/{name}/status");
+            let is_of_it =
+                move |asked: &crate::kubernetes::write::fake::Asked| asked.path.ends_with(&end);
+            cluster.server.fail(is_of_it, Fault::Hang);
+        }
+    }
+    let agent = cluster.start("n1");
+    let verdicts = |from: u8| -> Vec<(&str, AddressVerdict)> {
+        let numbers = (from..).map(|number| has(&[address(number)]));
+        names.iter().map(String::as_str).zip(numbers).collect()
+    };
+    agent.publish(&verdicts(1));
+    for said in 0..10 {
+        agent.say(&format!("{said}"));
+        sleep(seconds(8)).await;
+        assert_eq!(cluster.says(), Some(format!("{said}")));
+    }
+    sleep(seconds(600)).await;
+    for name in &names {
+        assert_eq!(cluster.addresses_of(name).len(), 1, "{name}");
+    }
+    assert_eq!(cluster.server.doubles(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_worked_out_for_another_state_of_a_service_is_not_written() {
     let mut cluster = Cluster::default();
     cluster.add("a");
@@ -380,7 +502,7 @@ async fn no_two_services_ever_have_one_address_whoever_is_killed_lags_or_is_late
             .collect();
         for _ in 0..300 {
             let name = format!("s{}", draw(&mut luck, 10));
-            match draw(&mut luck, 12) {
+            match draw(&mut luck, 13) {
                 0..=3 => cluster.add(&name),
                 4..=5 => cluster.server.remove(&path(&name)),
                 6 => {
@@ -406,8 +528,12 @@ async fn no_two_services_ever_have_one_address_whoever_is_killed_lags_or_is_late
                         .server
                         .fail(|asked| asked.path.contains("/services/"), fault);
                 }
+                10 => {
+                    let takes = seconds(draw(&mut luck, 40));
+                    cluster.server.set_reads_take(takes);
+                }
                 // The Lease runs out now and then.
-                10 => sleep(seconds(draw(&mut luck, 60))).await,
+                11 => sleep(seconds(draw(&mut luck, 60))).await,
                 _ => {}
             }
             for agent in &agents {
