@@ -137,7 +137,7 @@ fn heal(lab: &Lab, backend: &str, damage: &str) -> Duration {
     took
 }
 
-const DAMAGES: [&str; 14] = [
+const DAMAGES: [&str; 15] = [
     "IPT-@ -F",
     "IP6T-@ -F",
     "IPT-@ -F PTL-POD",
@@ -153,6 +153,11 @@ const DAMAGES: [&str; 14] = [
     // The agent may be faster than this: then a set is in use again.
     "for t in filter raw mangle; do for i in IPT IP6T; do $i-@ -t $t -F; $i-@ -t $t -X; done; done; \
      for s in $(ipset list -n | grep ptl); do ipset destroy $s || true; done",
+    // Again and again, while the agent writes: what it writes in between is refused, and nothing is wrong with it.
+    "end=$((SECONDS + 2)); \
+     while [ $SECONDS -lt $end ]; do for s in $(ipset list -n | grep ptl); do ipset destroy $s; done; done 2>/dev/null & \
+     while [ $SECONDS -lt $end ]; do for i in IPT IP6T; do $i-@ -F; $i-@ -X; $i-@ -t raw -F; $i-@ -t raw -X; done; done 2>/dev/null; \
+     wait",
     "printf '*filter\\n:INPUT ACCEPT\\n:FORWARD ACCEPT\\n:OUTPUT ACCEPT\\nCOMMIT\\n' | IPT-@-restore",
 ];
 

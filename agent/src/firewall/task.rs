@@ -28,6 +28,8 @@ const BREATH: Duration = Duration::from_millis(10);
 const OTHER_LOOK: Duration = Duration::from_secs(2);
 /// So many rules that nobody needs are too many to wait for a quiet time.
 const TOO_MANY_LEFT: usize = 2000;
+/// So often in a row what is refused is not blamed because a set it needs was gone: others may go on destroying sets.
+const EXCUSES: u32 = 5;
 
 /// What hangs on the flags where policy is left out.
 pub(crate) struct WithoutPolicy {
@@ -107,6 +109,8 @@ pub(crate) struct Task {
     /// Where refused sets and chains are told.
     core: mpsc::Sender<Message>,
     quarantine: Quarantine,
+    /// How often in a row nobody was blamed for what was refused.
+    excused: u32,
     /// What was seen of another proxy of Services besides chains, as of the last look.
     other: Option<String>,
     /// When it is looked again; never while there is none: that is done whenever the kernel is read.
@@ -128,6 +132,7 @@ impl Task {
         Self {
             core,
             quarantine: Quarantine::new(),
+            excused: 0,
             other: None,
             other_at: None,
             is_without_policy: false,
@@ -227,6 +232,7 @@ impl Task {
         match self.try_to_bring(goal, effort).await {
             Ok(outcome) => {
                 self.pace.applied(Instant::now(), outcome);
+                self.excused = 0;
                 self.report_applied(goal, outcome);
                 self.remove_strays().await;
             }
@@ -247,7 +253,7 @@ impl Task {
                 Err(error) => warn!(%error, "cannot find out which chain is refused"),
             }
         }
-        if !culprits.is_empty() {
+        if !culprits.is_empty() && !self.is_excused(&culprits, goal).await {
             warn!(
                 ?culprits,
                 "the kernel refuses these; they are left out, and tried again later"
@@ -255,6 +261,25 @@ impl Task {
             let held = self.quarantine.add(Instant::now(), culprits);
             self.tell_broken(held).await;
         }
+    }
+
+    /// Whether chains were refused because others destroyed a set between our writing it and a rule that needs it: then
+    /// they are sound, and written again soon instead of left out for long.
+    async fn is_excused(&mut self, culprits: &Culprits, goal: &Desired) -> bool {
+        if !culprits.sets.is_empty() || self.excused >= EXCUSES {
+            return false;
+        }
+        let Ok(fresh) = self.read().await else {
+            return false;
+        };
+        let goal = self.beside_another_proxy(goal, &fresh);
+        let there = fresh.set_sizes();
+        let is_robbed = goal.sets().keys().any(|name| !there.contains_key(name));
+        if is_robbed {
+            self.excused += 1;
+            warn!("sets of ours were destroyed by someone else while rules were written");
+        }
+        is_robbed
     }
 
     async fn tell_broken(&self, Culprits { sets, chains }: Culprits) {
