@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use api::crd::BgpNodeStatusStatus;
-use api::{Event, Key, NamespacedName};
+use api::{Change, Event, Key, NamespacedName, Resource};
 use datastore::{
-    Claim, ClusterSettings, EventRecord, EventType, NodeHealth, NodeWrites, ObjectCondition,
-    PodReader, StatusWriter, watch_kubernetes,
+    AddressVerdict, Claim, ClusterSettings, EventRecord, EventType, NodeHealth, NodeWrites,
+    ObjectCondition, PodReader, ServiceAddresses, StatusWriter, print_of, watch_kubernetes,
 };
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -72,6 +72,10 @@ pub(crate) fn objects(account: &Account) -> Vec<Value> {
             "BGPPeer",
             json!({"peerAddress": peer, "asNumber": 64_600, "password": password}),
         ),
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": name},
+            "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},
+        }),
         ours("BGPFilter", json!({"importV4": [{"action": "Reject"}]})),
         ours(
             "IPPool",
@@ -87,13 +91,34 @@ pub(crate) fn objects(account: &Account) -> Vec<Value> {
     ]
 }
 
+/// Says which address this account's own Service is to have.
+fn give(status: &StatusWriter, own: &str, change: &Change) {
+    let Some(Resource::Service(service)) = &change.value else {
+        return;
+    };
+    if service.name.namespace == own {
+        let found = ServiceAddresses {
+            print: print_of(service),
+            verdict: AddressVerdict::Has {
+                addresses: Vec::new(),
+                // Else an Event would say so.
+                is_whole: true,
+                reason: "Allocated",
+                message: "it needs none".to_owned(),
+            },
+        };
+        let all = [(service.name.clone(), found)].into();
+        status.publish_addresses(Arc::new(all));
+    }
+}
+
 impl Agent {
     pub(crate) async fn start(account: Account, kubeconfig: PathBuf) -> Self {
         let settings = ClusterSettings {
             kubeconfig: Some(kubeconfig),
             node: account.name.clone(),
             namespace: account.name.clone(),
-            services: false,
+            services: true,
             node_writes: NodeWrites {
                 condition: true,
                 remove_taints: vec![TAINT.to_owned()],
@@ -108,12 +133,14 @@ impl Agent {
             problems: source.problems.clone(),
         };
         let heard = Arc::clone(&agent.heard);
+        let (status, own) = (agent.status.clone(), agent.account.name.clone());
         tokio::spawn(async move {
             while let Some(event) = source.events.recv().await {
                 let mut heard = heard.lock().unwrap();
                 match event {
                     Event::InSync => heard.is_in_sync = true,
                     Event::Change(change) => {
+                        give(&status, &own, &change);
                         *heard.told.entry(change.key.to_string()).or_default() += 1;
                     }
                 }

@@ -18,6 +18,7 @@ pub(crate) const LATER: &[(&str, &str)] = &[
     ("bgpnodestatuses", "BGPNodeStatus later"),
     ("bgppeers", "BGPPeer later"),
     ("clusternetworkpolicies", "ClusterNetworkPolicy later"),
+    ("endpointslices", "EndpointSlice later/later"),
     ("ipamblocks", "IPAMBlock 10-250-0-0-26"),
     ("ippools", "IPPool later"),
     ("ipreservations", "IPReservation later"),
@@ -25,6 +26,7 @@ pub(crate) const LATER: &[(&str, &str)] = &[
     ("networkpolicies", "NetworkPolicy later/later"),
     ("nodes", "Node later"),
     ("pods", "Pod later/later"),
+    ("services", "Service later/later"),
 ];
 
 /// The manifests of [`LATER`].
@@ -50,6 +52,10 @@ kind: ClusterNetworkPolicy
 metadata: {name: later}
 spec: {tier: Admin, priority: 10, subject: {namespaces: {}}}
 ---
+{apiVersion: v1, kind: Service, metadata: {name: later, namespace: later}, spec: {ports: [{port: 80}]}}
+---
+{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: later, namespace: later}, addressType: IPv4, endpoints: []}
+---
 {apiVersion: portolan.io/v1alpha1, kind: BGPConfiguration, metadata: {name: default}, spec: {nodeToNodeMeshEnabled: false}}
 ---
 {apiVersion: portolan.io/v1alpha1, kind: BGPFilter, metadata: {name: later}, spec: {importV4: [{action: Reject}]}}
@@ -70,7 +76,7 @@ pub(crate) struct Seen(BTreeMap<(String, String), Value>);
 
 impl Seen {
     pub(crate) fn now(plane: &ControlPlane) -> Result<Self> {
-        let kinds = "nodes,bgpnodestatuses,bgpfilters,bgppeers,ippools,ipreservations,ipamblocks,events.events.k8s.io";
+        let kinds = "nodes,services,bgpnodestatuses,bgpfilters,bgppeers,ippools,ipreservations,ipamblocks,events.events.k8s.io";
         let text = plane.try_kubectl(&["get", "-A", "-o", "json", kinds])?;
         let list: Value = serde_json::from_str(&text)?;
         let mut objects = BTreeMap::new();
@@ -124,6 +130,9 @@ pub(crate) fn is_seen(right: &Right, agent: &Agent, seen: &Seen) -> bool {
         "patch bgpnodestatuses/status" => seen
             .get("BGPNodeStatus", name)
             .is_some_and(|object| object["status"]["established"] == 1),
+        "patch services/status" => seen
+            .condition("Service", name, api::resources::ADDRESSES_ALLOCATED)
+            .is_some(),
         "patch bgpfilters/status" => is_accepted("BGPFilter"),
         "patch bgppeers/status" => is_accepted("BGPPeer"),
         "patch ippools/status" => is_accepted("IPPool"),

@@ -1,9 +1,11 @@
-//! The rights that deploy/ gives an agent, one by one, and accounts that have all of them but one.
+//! The rights that deploy/ gives, one by one, and accounts that have all of them but one.
 
 use std::path::{Path, PathBuf};
 
 use cluster::ControlPlane;
 use serde_json::{Value, json};
+
+use crate::WHOLE;
 
 /// One verb on one resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,8 +27,18 @@ impl Right {
     }
 
     /// Part of names of objects.
-    pub(crate) fn label(&self) -> String {
-        format!("{}-{}", self.verb, self.resource.replace('/', "-"))
+    fn label(&self) -> String {
+        let of = self.name.iter().map(|name| format!("-{name}"));
+        let of: String = of.collect();
+        format!("{}-{}{of}", self.verb, self.resource.replace('/', "-"))
+    }
+
+    /// The same for another object, if it is for one.
+    pub(crate) fn for_object(self, name: &str) -> Self {
+        Self {
+            name: self.name.map(|_| name.to_owned()),
+            ..self
+        }
     }
 
     fn rule(&self) -> Value {
@@ -57,14 +69,43 @@ fn documents(text: &str) -> Vec<Value> {
     documents.map(|document| document.value).collect()
 }
 
-/// Every right of the base, and of the component that takes a taint off nodes.
-pub(crate) fn all() -> Vec<Right> {
+/// Every right of the base, and of the components that take a taint off nodes and give load balancers' addresses.
+pub(crate) fn of_agent() -> Vec<Right> {
+    let mut rights = of_roles("kubernetes/rbac.yaml", "portolan");
+    for component in ["not-ready-taint", "load-balancer"] {
+        rights.extend(of_component(component));
+    }
+    assert_once(&rights);
+    rights
+}
+
+/// Those of the component for addresses without a router alone: they stand beside the base's.
+pub(crate) fn of_layer2() -> Vec<Right> {
+    of_component("layer2")
+}
+
+/// Those of the ingress controller.
+pub(crate) fn of_ingress() -> Vec<Right> {
+    let rights = of_roles("components/ingress/rbac.yaml", "portolan-ingress");
+    assert_once(&rights);
+    rights
+}
+
+fn assert_once(rights: &[Right]) {
+    let mut once = rights.to_vec();
+    once.sort();
+    once.dedup();
+    assert_eq!(once.len(), rights.len(), "a right is given twice");
+}
+
+/// Of the roles in a file, for the accounts of one namespace.
+fn of_roles(path: &str, namespace: &str) -> Vec<Right> {
     let mut rights = Vec::new();
-    for role in read("kubernetes/rbac.yaml") {
+    for role in read(path) {
         let is_of_namespace = match role["kind"].as_str().unwrap() {
             "ClusterRole" => false,
             "Role" => {
-                assert_eq!(role["metadata"]["namespace"], "portolan");
+                assert_eq!(role["metadata"]["namespace"], namespace);
                 true
             }
             "ServiceAccount" | "ClusterRoleBinding" | "RoleBinding" => continue,
@@ -74,21 +115,24 @@ pub(crate) fn all() -> Vec<Right> {
             rights.extend(of_rule(rule, is_of_namespace));
         }
     }
-    let component = read("components/not-ready-taint/kustomization.yaml").remove(0);
-    let patches = component["patches"].as_array().unwrap().iter();
-    for patch in patches.filter(|patch| patch["target"]["kind"] == "ClusterRole") {
-        for operation in documents(patch["patch"].as_str().unwrap())
-            .iter()
-            .filter_map(Value::as_array)
-            .flatten()
-        {
-            rights.extend(of_rule(&operation["value"], false));
+    rights
+}
+
+/// What a component adds to the agent's roles.
+fn of_component(name: &str) -> Vec<Right> {
+    let component = read(&format!("components/{name}/kustomization.yaml")).remove(0);
+    let mut rights = Vec::new();
+    for patch in component["patches"].as_array().unwrap() {
+        let is_of_namespace = match patch["target"]["kind"].as_str().unwrap() {
+            "ClusterRole" => false,
+            "Role" => true,
+            _ => continue,
+        };
+        let operations = documents(patch["patch"].as_str().unwrap());
+        for operation in operations.iter().filter_map(Value::as_array).flatten() {
+            rights.extend(of_rule(&operation["value"], is_of_namespace));
         }
     }
-    let mut once = rights.clone();
-    once.sort();
-    once.dedup();
-    assert_eq!(once.len(), rights.len(), "a right is given twice");
     rights
 }
 
@@ -118,7 +162,7 @@ fn of_rule(rule: &Value, is_of_namespace: bool) -> Vec<Right> {
     rights
 }
 
-/// A node's agent with a namespace of its own, so that it shares neither Lease nor Secrets with another.
+/// Who is somebody's, with a namespace of its own, so that it shares neither Lease nor Secrets with another.
 #[derive(Clone, Debug)]
 pub(crate) struct Account {
     /// Of the account, of its namespace and node, and of all objects that are its own.
@@ -130,6 +174,21 @@ pub(crate) struct Account {
 }
 
 impl Account {
+    /// One with every right first, then those that lack one each; all names begin so.
+    pub(crate) fn all(prefix: &str, rights: &[Right]) -> Vec<Self> {
+        let lacking = rights.iter().cloned().map(Some);
+        let lacking = std::iter::once(None).chain(lacking).enumerate();
+        let named = |(number, lacks): (usize, Option<Right>)| Self {
+            name: match &lacks {
+                None => format!("{prefix}{WHOLE}"),
+                Some(right) => format!("{prefix}no-{}", right.label()),
+            },
+            number,
+            lacks,
+        };
+        lacking.map(named).collect()
+    }
+
     /// The user's name in the server's log.
     pub(crate) fn user(&self) -> String {
         format!("system:serviceaccount:{0}:{0}", self.name)
