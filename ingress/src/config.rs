@@ -76,6 +76,9 @@ pub struct Args {
     /// For a connection to an endpoint; then another is tried
     #[arg(long, value_name = "TIME", default_value = "2s")]
     pub connect_timeout: String,
+    /// For an endpoint's machine to acknowledge what it is sent; the connection ends then, and another endpoint is asked
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    pub unacknowledged_timeout: String,
     /// How many endpoints a request tries to connect to
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub tries: usize,
@@ -179,6 +182,7 @@ impl Args {
         );
         Ok(Limits {
             connect: duration("--connect-timeout", &self.connect_timeout)?,
+            unacknowledged: duration("--unacknowledged-timeout", &self.unacknowledged_timeout)?,
             tries: self.tries,
             response: duration("--response-timeout", &self.response_timeout)?,
             stream_idle: duration("--stream-idle-timeout", &self.stream_idle_timeout)?,

@@ -10,7 +10,13 @@ use ingress::kubernetes;
 use ingress::run::run;
 use ingress::source::Source;
 use ingress::source::directory::Directory;
+use mimalloc::MiMalloc;
 use tracing_subscriber::EnvFilter;
+
+/// A request takes sixteen pieces of memory, two of them of 8 KiB to read into: glibc's are no smaller part of what it costs
+/// than all that is done with it.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     match serve() {

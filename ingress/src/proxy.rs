@@ -23,8 +23,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
-use api::NamespacedName;
-
 pub use log::{AccessLog, LogQueue};
 pub use numbers::{Numbers, Total};
 pub use worker::{Listeners, Order, Worker};
@@ -46,6 +44,8 @@ pub struct Snapshot {
 pub struct Limits {
     /// For a connection to an endpoint, per try.
     pub connect: Duration,
+    /// For what was sent to an endpoint to be acknowledged by its machine (RFC 5482).
+    pub unacknowledged: Duration,
     /// How many endpoints a request tries.
     pub tries: usize,
     /// From the last octet of a request to the head of its response.
@@ -72,6 +72,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(2),
+            unacknowledged: Duration::from_secs(5),
             tries: 3,
             response: Duration::from_secs(60),
             stream_idle: Duration::from_secs(300),
@@ -150,8 +151,3 @@ pub struct Shared {
 }
 
 pub use tls::{Resolver, server_config};
-
-/// Whose rule a request followed, in logs.
-pub(crate) fn name_of(name: Option<&NamespacedName>) -> String {
-    name.map(NamespacedName::to_string).unwrap_or_default()
-}

@@ -43,6 +43,24 @@ pub struct Route {
     pub backend: Arc<Backend>,
     /// Whether requests in plain text are sent to HTTPS.
     pub ssl_redirect: bool,
+    /// What the access log's line says of the rule and the backend: made once and not at each request.
+    pub(crate) log: String,
+}
+
+impl Route {
+    /// A route of an Ingress, or of the controller's own default.
+    #[must_use]
+    pub fn new(ingress: Option<NamespacedName>, backend: Arc<Backend>, ssl_redirect: bool) -> Self {
+        let name = ingress.as_ref().map(NamespacedName::to_string);
+        let service = format!("{}:{}", backend.service, backend.port);
+        let [name, service] = [name.unwrap_or_default(), service].map(serde_json::Value::from);
+        Self {
+            log: format!(",\"ingress\":{name},\"service\":{service}"),
+            ingress,
+            backend,
+            ssl_redirect,
+        }
+    }
 }
 
 /// A port of a Service.

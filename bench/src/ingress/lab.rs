@@ -115,7 +115,7 @@ fn nginx(folder: &Path, file: &str) -> Result<Process> {
 
 fn portolan(folder: &Path) -> Result<Process> {
     let binaries = std::env::var_os("PORTOLAN_BIN_DIR").context("PORTOLAN_BIN_DIR is not set")?;
-    let mut command = Command::new(PathBuf::from(binaries).join("portolan-ingress"));
+    let mut command = Command::new(PathBuf::from(binaries).join("ingress/portolan-ingress"));
     command
         .arg("--manifests")
         .arg(folder.join("manifests"))

@@ -53,11 +53,7 @@ pub(super) fn compile(
         && let Some((namespace, service)) = settings.default_backend()
     {
         let (backend, _) = backends.find(namespace, &service);
-        table.default = Some(Arc::new(Route {
-            ingress: None,
-            backend,
-            ssl_redirect: false,
-        }));
+        table.default = Some(Arc::new(Route::new(None, backend, false)));
     }
     Served { table, served }
 }
@@ -193,11 +189,8 @@ impl One<'_, '_> {
         if let Some((reason, why)) = fault {
             self.tell(reason, format!("{what}: {why}"));
         }
-        let route = Arc::new(Route {
-            ingress: Some(self.ingress.name.clone()),
-            backend,
-            ssl_redirect: self.ssl_redirect,
-        });
+        let ingress = Some(self.ingress.name.clone());
+        let route = Arc::new(Route::new(ingress, backend, self.ssl_redirect));
         Placed { route, is_meant }
     }
 

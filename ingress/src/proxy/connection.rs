@@ -27,6 +27,8 @@ const HEADERS: usize = 100;
 /// What a request may want to know about the connection that it came by.
 pub(super) struct Client {
     pub(super) peer: SocketAddr,
+    /// The same, as the access log writes it.
+    pub(super) name: String,
     pub(super) is_tls: bool,
     /// Whether what it says of whom it speaks for is believed.
     pub(super) is_trusted: bool,
@@ -79,6 +81,7 @@ pub(super) async fn serve(
     let address = peer.ip().to_canonical();
     let client = Rc::new(Client {
         peer,
+        name: peer.to_string(),
         is_tls,
         is_trusted: local
             .shared

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -13,7 +13,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, request};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
-use tokio::time::sleep_until;
+use tokio::time::{Sleep, sleep_until};
 
 use super::answer::{Why, redirect};
 use super::body::{Body, Leased, Progress, RequestBody};
@@ -43,9 +43,7 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let (mut parts, body) = request.into_parts();
-    let (first, second) = local.request_id();
-    let id = HeaderValue::try_from(format!("{first:016x}{second:016x}"));
-    let id = id.unwrap_or_else(|_| HeaderValue::from_static("0"));
+    let id = local.request_id();
     let mut entry = Entry::new(&local, &client, id.clone(), &parts);
     let asked = Asked {
         upgrade: upgrade::wanted(&mut parts),
@@ -208,11 +206,10 @@ impl Exchange<'_> {
         if let [endpoint] = backend.endpoints.as_slice() {
             return Ok(SmallVec::from_slice(&[*endpoint]));
         }
-        let now = Instant::now();
         let mut found: SmallVec<[SocketAddr; 4]> = SmallVec::new();
         let mut failed: SmallVec<[SocketAddr; 4]> = SmallVec::new();
         for endpoint in backend.turn() {
-            match self.local.pool.has_failed(endpoint, now) {
+            match self.local.pool.has_failed(endpoint) {
                 false => found.push(endpoint),
                 true if failed.len() < tries => failed.push(endpoint),
                 true => {}
@@ -243,11 +240,20 @@ impl Exchange<'_> {
     /// Sends a request, and moves its connection along until the head of the response is there.
     async fn send(&self, connection: &mut Connection, request: Request<RequestBody>) -> Sent {
         let mut answered = pin!(connection.sender.try_send_request(request));
+        let mut timer = match connection.timer.take() {
+            Some(mut timer) => {
+                timer.as_mut().reset(self.late().into());
+                timer
+            }
+            None => Box::pin(sleep_until(self.late().into())),
+        };
         let exchanged = poll_fn(|cx| {
             connection.drive(cx);
             answered.as_mut().poll(cx)
         });
-        match self.in_time(exchanged).await {
+        let exchanged = self.by(timer.as_mut(), exchanged).await;
+        connection.timer = Some(timer);
+        match exchanged {
             Ok(Ok(response)) => Sent::Response(Box::new(response)),
             Ok(Err(mut failed)) => match failed.take_message() {
                 Some(request) => Sent::Not(Some(Box::new(request))),
@@ -259,9 +265,22 @@ impl Exchange<'_> {
 
     /// Waits as long as the body goes on, and then as long as an endpoint may take.
     pub(super) async fn in_time<T>(&self, answered: impl Future<Output = T>) -> Result<T, Why> {
+        let timer = pin!(sleep_until(self.late().into()));
+        self.by(timer, answered).await
+    }
+
+    /// When an endpoint that is asked now is late.
+    fn late(&self) -> Instant {
+        Instant::now() + self.local.shared.limits.response
+    }
+
+    async fn by<T>(
+        &self,
+        mut timer: Pin<&mut Sleep>,
+        answered: impl Future<Output = T>,
+    ) -> Result<T, Why> {
         let limit = self.local.shared.limits.response;
         let mut answered = pin!(answered);
-        let mut timer = pin!(sleep_until((Instant::now() + limit).into()));
         poll_fn(|cx| {
             if let Poll::Ready(answer) = answered.as_mut().poll(cx) {
                 return Poll::Ready(Ok(answer));

@@ -193,6 +193,7 @@ mod tests {
     fn client(is_trusted: bool) -> Client {
         Client {
             peer: "192.0.2.7:4711".parse().unwrap(),
+            name: "192.0.2.7:4711".to_owned(),
             is_tls: true,
             is_trusted,
             address: HeaderValue::from_static("192.0.2.7"),

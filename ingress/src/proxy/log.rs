@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -14,7 +15,6 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::answer::Why;
 use super::connection::Client;
-use super::name_of;
 use super::worker::Local;
 use crate::table::Route;
 
@@ -110,7 +110,7 @@ pub(super) struct Entry {
     pub(super) status: StatusCode,
     pub(super) why: Option<Why>,
     pub(super) route: Option<Arc<Route>>,
-    pub(super) endpoint: Option<std::net::SocketAddr>,
+    pub(super) endpoint: Option<SocketAddr>,
     pub(super) head_after: Duration,
     pub(super) bytes: u64,
     /// All of the response was handed over.
@@ -160,56 +160,35 @@ impl Entry {
         }
         let mut lines = std::mem::take(&mut buffer.lines);
         let (second, milliseconds) = buffer.time();
-        let text = |value: &Option<HeaderValue>| {
-            let bytes = value
-                .as_ref()
-                .map(HeaderValue::as_bytes)
-                .unwrap_or_default();
-            String::from_utf8_lossy(bytes).into_owned()
-        };
-        let _ = write!(
-            lines,
-            "{{\"time\":\"{second}.{milliseconds:03}Z\",\"id\":\"{}\",\"client\":\"{}\",\"tls\":{},\"version\":\"{:?}\",\"method\":",
-            text(&Some(self.id.clone())),
-            self.client.peer,
-            self.client.is_tls,
-            self.version,
-        );
-        quote(&mut lines, self.method.as_str());
-        lines.extend_from_slice(b",\"host\":");
-        quote(&mut lines, &text(&self.host));
-        lines.extend_from_slice(b",\"path\":");
-        quote(
-            &mut lines,
-            self.uri.path_and_query().map_or("", |path| path.as_str()),
-        );
-        let _ = write!(
-            lines,
-            ",\"status\":{},\"bytes\":{},\"seconds\":{:.6},\"head_seconds\":{:.6},\"complete\":{}",
-            self.status.as_u16(),
-            self.bytes,
-            took.as_secs_f64(),
-            self.head_after.as_secs_f64(),
-            self.is_whole && !self.is_cut,
-        );
+        let mut line = Line(&mut lines);
+        line.add("{\"time\":\"").add(second).add(".");
+        line.digits(u64::from(milliseconds), 3);
+        line.add("Z\",\"id\":").text(self.id.as_bytes());
+        line.add(",\"client\":\"").add(&self.client.name);
+        line.add("\",\"tls\":").flag(self.client.is_tls);
+        line.add(",\"version\":\"").add(version(self.version));
+        line.add("\",\"method\":")
+            .text(self.method.as_str().as_bytes());
+        line.add(",\"host\":").value(self.host.as_ref());
+        let path = self.uri.path_and_query().map_or("", |path| path.as_str());
+        line.add(",\"path\":").text(path.as_bytes());
+        line.add(",\"status\":").number(self.status.as_u16().into());
+        line.add(",\"bytes\":").number(self.bytes);
+        line.add(",\"seconds\":").seconds(took);
+        line.add(",\"head_seconds\":").seconds(self.head_after);
+        line.add(",\"complete\":")
+            .flag(self.is_whole && !self.is_cut);
         if let Some(why) = self.why {
-            let _ = write!(lines, ",\"why\":\"{}\"", why.as_str());
+            line.add(",\"why\":\"").add(why.as_str()).add("\"");
         }
         if let Some(route) = &self.route {
-            let service = &route.backend.service;
-            let port = &route.backend.port;
-            let ingress = name_of(route.ingress.as_ref());
-            let _ = write!(
-                lines,
-                ",\"ingress\":\"{ingress}\",\"service\":\"{service}:{port}\""
-            );
+            line.add(&route.log);
         }
         if let Some(endpoint) = self.endpoint {
-            let _ = write!(lines, ",\"endpoint\":\"{endpoint}\"");
+            line.add(",\"endpoint\":\"").address(endpoint).add("\"");
         }
-        lines.extend_from_slice(b",\"user_agent\":");
-        quote(&mut lines, &text(&self.agent));
-        lines.extend_from_slice(b"}\n");
+        line.add(",\"user_agent\":").value(self.agent.as_ref());
+        line.add("}\n");
         buffer.lines = lines;
         buffer.count += 1;
         match buffer.lines.len() >= PIECE {
@@ -235,10 +214,90 @@ fn header(headers: &HeaderMap, name: &http::HeaderName) -> Option<HeaderValue> {
     headers.get(name).cloned()
 }
 
-/// A string of JSON.
-fn quote(out: &mut Vec<u8>, text: &str) {
-    if serde_json::to_writer(&mut *out, text).is_err() {
-        out.extend_from_slice(b"\"\"");
+/// A line that is being written. By hand: a line costs a request as much as any part of it, and `write!` several times that.
+struct Line<'a>(&'a mut Vec<u8>);
+
+impl Line<'_> {
+    fn add(&mut self, text: &str) -> &mut Self {
+        self.0.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    /// A string of JSON; what is no UTF-8 is replaced.
+    fn text(&mut self, bytes: &[u8]) -> &mut Self {
+        let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+        if bytes.iter().all(is_plain) {
+            self.0.push(b'"');
+            self.0.extend_from_slice(bytes);
+            self.0.push(b'"');
+        } else if serde_json::to_writer(&mut *self.0, &String::from_utf8_lossy(bytes)).is_err() {
+            self.add("\"\"");
+        }
+        self
+    }
+
+    fn value(&mut self, value: Option<&HeaderValue>) -> &mut Self {
+        self.text(value.map(HeaderValue::as_bytes).unwrap_or_default())
+    }
+
+    fn flag(&mut self, flag: bool) -> &mut Self {
+        self.add(if flag { "true" } else { "false" })
+    }
+
+    fn number(&mut self, number: u64) -> &mut Self {
+        self.digits(number, 1)
+    }
+
+    /// At least so many digits.
+    fn digits(&mut self, mut number: u64, least: usize) -> &mut Self {
+        let mut digits = [b'0'; 20];
+        let mut first = digits.len();
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
+            first -= 1;
+            number /= 10;
+            if number == 0 {
+                break;
+            }
+        }
+        let from = first.min(digits.len().saturating_sub(least));
+        self.0
+            .extend_from_slice(digits.get(from..).unwrap_or_default());
+        self
+    }
+
+    fn address(&mut self, address: SocketAddr) -> &mut Self {
+        match address {
+            SocketAddr::V4(address) => {
+                let [first, rest @ ..] = address.ip().octets();
+                self.number(first.into());
+                for octet in rest {
+                    self.add(".").number(octet.into());
+                }
+                self.add(":").number(address.port().into())
+            }
+            SocketAddr::V6(address) => {
+                let _ = write!(self.0, "{address}");
+                self
+            }
+        }
+    }
+
+    /// To the microsecond.
+    fn seconds(&mut self, time: Duration) -> &mut Self {
+        self.number(time.as_secs())
+            .add(".")
+            .digits(u64::from(time.subsec_micros()), 6)
+    }
+}
+
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 => "HTTP/0.9",
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_3 => "HTTP/3.0",
+        _ => "HTTP/1.1",
     }
 }
 
@@ -266,7 +325,24 @@ mod tests {
     #[test]
     fn what_a_client_wrote_stays_inside_its_string() {
         let mut out = Vec::new();
-        quote(&mut out, "a\"\n\u{1b}b");
-        assert_eq!(out, b"\"a\\\"\\n\\u001bb\"");
+        Line(&mut out).text(b"a\"\n\x1bb\xff");
+        assert_eq!(out, "\"a\\\"\\n\\u001bb\u{fffd}\"".as_bytes());
+    }
+
+    #[test]
+    fn numbers_are_written_as_others_read_them() {
+        let mut out = Vec::new();
+        let mut line = Line(&mut out);
+        line.number(0).add(" ").number(u64::MAX).add(" ");
+        line.digits(7, 3)
+            .add(" ")
+            .seconds(Duration::from_micros(61_000_042));
+        for address in ["10.0.255.9:8080", "[fd00::9]:80"] {
+            line.add(" ").address(address.parse().unwrap());
+        }
+        assert_eq!(
+            out,
+            b"0 18446744073709551615 007 61.000042 10.0.255.9:8080 [fd00::9]:80"
+        );
     }
 }

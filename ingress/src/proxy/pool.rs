@@ -15,24 +15,31 @@ use std::time::{Duration, Instant};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustc_hash::{FxHashMap, FxHashSet};
+use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
 use super::Limits;
 use super::answer::Why;
 use super::body::RequestBody;
 use super::connection::LocalExecutor;
 use super::numbers::Numbers;
+use super::stream::ToEndpoint;
 
 /// Connections of a worker to one endpoint that wait for a request.
 const WAITING: usize = 128;
-/// For how long an endpoint that could not be connected to is asked only if there is no other.
+/// For how long an endpoint that could not be connected to is asked only if there is no other: twice as long each time, as the
+/// machine it was on may be gone, and the cluster takes a minute to say so.
 const FAILED: Duration = Duration::from_secs(2);
+const FAILED_AGAIN: Duration = Duration::from_secs(16);
 
 /// A connection to an endpoint, by HTTP/1.1.
 pub(super) struct Connection {
     pub(super) sender: http1::SendRequest<RequestBody>,
     /// None once it has ended.
-    driver: Option<http1::Connection<TokioIo<TcpStream>, RequestBody>>,
+    driver: Option<http1::Connection<ToEndpoint, RequestBody>>,
+    /// When the request that it has is late: one that is there already is put off for next to nothing, a new one is not.
+    pub(super) timer: Option<Pin<Box<Sleep>>>,
     endpoint: SocketAddr,
     idle_since: Instant,
     /// Whether it has had a request before.
@@ -58,7 +65,7 @@ impl Connection {
         self,
     ) -> (
         http1::SendRequest<RequestBody>,
-        Option<http1::Connection<TokioIo<TcpStream>, RequestBody>>,
+        Option<http1::Connection<ToEndpoint, RequestBody>>,
     ) {
         (self.sender, self.driver)
     }
@@ -81,6 +88,28 @@ struct Endpoint {
     waiting: Vec<Box<Connection>>,
     http2: Option<http2::SendRequest<RequestBody>>,
     failed_until: Option<Instant>,
+    /// For how long it is passed over when it fails once more.
+    pause: Option<Duration>,
+}
+
+impl Endpoint {
+    fn note(&mut self, outcome: Result<(), Why>, now: Instant) {
+        match outcome {
+            Ok(()) => (self.failed_until, self.pause) = (None, None),
+            Err(_) => {
+                let pause = self.pause.unwrap_or(FAILED);
+                self.failed_until = Some(now + pause);
+                self.pause = Some((pause * 2).min(FAILED_AGAIN));
+            }
+        }
+    }
+
+    /// One request finds out whether an endpoint that failed is back: others pass it over meanwhile.
+    fn try_again(&mut self, now: Instant, patience: Duration) {
+        if self.pause.is_some() {
+            self.failed_until = Some(now + patience);
+        }
+    }
 }
 
 impl Pool {
@@ -117,17 +146,17 @@ impl Pool {
     }
 
     /// Whether an endpoint could not be connected to a moment ago.
-    pub(super) fn has_failed(&self, endpoint: SocketAddr, now: Instant) -> bool {
+    pub(super) fn has_failed(&self, endpoint: SocketAddr) -> bool {
         let known = self.endpoints.borrow();
         let until = known
             .get(&endpoint)
             .and_then(|endpoint| endpoint.failed_until);
-        until.is_some_and(|until| now < until)
+        until.is_some_and(|until| Instant::now() < until)
     }
 
     fn note(&self, endpoint: SocketAddr, outcome: Result<(), Why>) {
         if let Some(endpoint) = self.endpoints.borrow_mut().get_mut(&endpoint) {
-            endpoint.failed_until = outcome.err().map(|_| Instant::now() + FAILED);
+            endpoint.note(outcome, Instant::now());
         }
         self.numbers.connected(outcome.is_ok());
     }
@@ -163,11 +192,13 @@ impl Pool {
         let mut builder = http1::Builder::new();
         builder.max_buf_size(self.limits.head_size.max(64 * 1024));
         builder.max_header_size(self.limits.head_size);
-        let handshake = builder.handshake(TokioIo::new(stream)).await;
+        let io = ToEndpoint(TokioIo::new(stream));
+        let handshake = builder.handshake(io).await;
         let (sender, driver) = handshake.map_err(|_| Why::Connect)?;
         Ok(Box::new(Connection {
             sender,
             driver: Some(driver),
+            timer: None,
             endpoint,
             idle_since: Instant::now(),
             is_reused: false,
@@ -224,6 +255,9 @@ impl Pool {
     }
 
     async fn connect(&self, endpoint: SocketAddr) -> Result<TcpStream, Why> {
+        if let Some(known) = self.endpoints.borrow_mut().get_mut(&endpoint) {
+            known.try_again(Instant::now(), self.limits.connect);
+        }
         let connecting = tokio::time::timeout(self.limits.connect, TcpStream::connect(endpoint));
         let connected: io::Result<TcpStream> = match connecting.await {
             Ok(connected) => connected,
@@ -232,7 +266,7 @@ impl Pool {
                 return Err(Why::ConnectTimeout);
             }
         };
-        match connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
+        match connected.and_then(|stream| self.set_up(stream)) {
             Ok(stream) => {
                 self.note(endpoint, Ok(()));
                 Ok(stream)
@@ -243,5 +277,37 @@ impl Pool {
                 Err(Why::Connect)
             }
         }
+    }
+
+    /// Where what was sent is not even acknowledged (RFC 5482) the machine is gone, whatever the response's time is.
+    fn set_up(&self, stream: TcpStream) -> io::Result<TcpStream> {
+        stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_user_timeout(Some(self.limits.unacknowledged))?;
+        Ok(stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_fails_again_is_passed_over_for_longer_and_one_request_at_a_time_tries() {
+        let start = Instant::now();
+        let mut endpoint = Endpoint::default();
+        endpoint.try_again(start, Duration::from_secs(1));
+        assert_eq!(endpoint.failed_until, None, "a new one is asked by all");
+        for seconds in [2, 4, 8, 16, 16] {
+            endpoint.note(Err(Why::Connect), start);
+            assert_eq!(
+                endpoint.failed_until,
+                Some(start + Duration::from_secs(seconds))
+            );
+            endpoint.try_again(start, Duration::from_secs(1));
+            assert_eq!(endpoint.failed_until, Some(start + Duration::from_secs(1)));
+        }
+        endpoint.note(Ok(()), start);
+        endpoint.note(Err(Why::Connect), start);
+        assert_eq!(endpoint.failed_until, Some(start + FAILED));
     }
 }

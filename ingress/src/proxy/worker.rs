@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use http::HeaderValue;
 use rustls::ServerConfig;
 use slab::Slab;
 use tokio::net::{TcpListener, TcpStream};
@@ -268,12 +269,20 @@ impl Local {
         self.numbers.lines_lost(lost);
     }
 
-    /// A number that no other request has.
-    pub(super) fn request_id(&self) -> (u64, u64) {
+    /// A number that no other request has, in 32 hexadecimal digits.
+    pub(super) fn request_id(&self) -> HeaderValue {
         let number = self.next_id.get();
         self.next_id.set(number + 1);
         let own = u64::try_from(self.own).unwrap_or_default();
-        (self.shared.id, (own << 48) | (number & 0xffff_ffff_ffff))
+        let second = (own << 48) | (number & 0xffff_ffff_ffff);
+        let mut digits = [0; 32];
+        let mut rest = (u128::from(self.shared.id) << 64) | u128::from(second);
+        for digit in digits.iter_mut().rev() {
+            let nibble = u8::try_from(rest & 0xf).unwrap_or_default();
+            *digit = nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+            rest >>= 4;
+        }
+        HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from_static("0"))
     }
 
     pub(super) fn tls(&self) -> &TlsAcceptor {

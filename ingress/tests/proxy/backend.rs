@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use socket2::{SockFilter, SockRef};
 
 /// A request as a backend read it.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +21,7 @@ pub(crate) struct Seen {
 /// A server that says who it is, and remembers what it was asked.
 pub(crate) struct Backend {
     pub(crate) address: SocketAddr,
+    listener: TcpListener,
     state: Arc<State>,
 }
 
@@ -29,6 +32,7 @@ struct State {
     connections: AtomicU64,
     seen: Mutex<Vec<Seen>>,
     is_over: AtomicBool,
+    streams: Mutex<Vec<TcpStream>>,
 }
 
 impl Backend {
@@ -40,17 +44,41 @@ impl Backend {
             ..State::default()
         });
         let shared = state.clone();
+        let accepting = listener.try_clone().unwrap();
         std::thread::spawn(move || {
-            for stream in listener.incoming() {
+            for stream in accepting.incoming() {
                 if shared.is_over.load(Ordering::Relaxed) {
                     return;
                 }
                 let state = shared.clone();
                 state.connections.fetch_add(1, Ordering::Relaxed);
-                std::thread::spawn(move || serve(stream.unwrap(), &state));
+                let stream = stream.unwrap();
+                let [known, end] = [(); 2].map(|()| stream.try_clone().unwrap());
+                state.streams.lock().unwrap().push(known);
+                std::thread::spawn(move || {
+                    serve(stream, &state);
+                    let _ = end.shutdown(Shutdown::Both);
+                });
             }
         });
-        Self { address, state }
+        Self {
+            address,
+            listener,
+            state,
+        }
+    }
+
+    /// From now on it is as if its machine had lost its power: the kernel drops all that comes for it, and acknowledges nothing.
+    pub(crate) fn fall_silent(&self) {
+        const RET: u16 = 0x06;
+        let nothing = [SockFilter::new(RET, 0, 0, 0)];
+        SockRef::from(&self.listener)
+            .attach_filter(&nothing)
+            .unwrap();
+        for stream in self.state.streams.lock().unwrap().iter() {
+            // Some have ended.
+            let _ = SockRef::from(stream).attach_filter(&nothing);
+        }
     }
 
     pub(crate) fn requests(&self) -> u64 {
@@ -80,7 +108,7 @@ impl Backend {
 impl Drop for Backend {
     fn drop(&mut self) {
         self.state.is_over.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(self.address);
+        let _ = TcpStream::connect_timeout(&self.address, Duration::from_millis(200));
     }
 }
 

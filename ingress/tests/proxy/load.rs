@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::backend::Backend;
 use crate::lab::{LEAVING, Lab, READY, eventually, ingress, secret, secured, service};
@@ -120,4 +121,43 @@ fn endpoints_come_drain_and_go_under_load_without_a_failed_request() {
     let answered = load.end();
     assert!(answered >= 4000, "{answered}");
     assert!(backends.iter().all(|backend| backend.requests() > 200));
+}
+
+#[test]
+fn an_endpoint_whose_machine_dies_under_load_costs_a_few_requests_time_and_none_fails() {
+    let backends = ["a", "b", "c"].map(Backend::start);
+    let endpoints: Vec<_> = backends.iter().map(|one| (one.address, READY)).collect();
+    let manifests = [
+        ingress("one", "a.com", "a", ""),
+        service("a", "", &endpoints),
+    ]
+    .concat();
+    let flags = [
+        "--unacknowledged-timeout",
+        "1s",
+        "--connect-timeout",
+        "500ms",
+    ];
+    let lab = Arc::new(Lab::start(&manifests, &flags));
+    let load = Load::start(&lab, "http://a.com", &[]);
+    load.go_on(300);
+    let before = lab.log(300).len();
+    let [dead, ..] = &backends;
+    dead.fall_silent();
+    let asked = dead.requests();
+    let start = Instant::now();
+    // Long enough for it to be tried again twice.
+    while start.elapsed() < Duration::from_secs(8) {
+        load.go_on(100);
+    }
+    let answered = load.end();
+    assert!(answered >= 1500, "{answered}");
+    assert!(asked >= 80 && dead.requests() <= asked + 3, "{asked}");
+    let lines = lab.log(before);
+    let slow = lines
+        .iter()
+        .filter(|line| line["seconds"].as_f64().unwrap() > 0.4);
+    // Those of the three clients that were at it, and one for each try of each of two workers.
+    let slow = slow.count();
+    assert!((1..=3 + 2 * 4).contains(&slow), "{slow} of {}", lines.len());
 }
