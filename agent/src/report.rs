@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::dns::DnsReport;
@@ -43,6 +44,9 @@ pub(crate) struct Report {
     /// Addresses of load balancers; none without that feature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) load_balancer: Option<LoadBalancerReport>,
+    /// What this node announces of Services: of each range that it announces something of, one prefix.
+    #[serde(default)]
+    pub(crate) announced_services: Vec<IpNet>,
     /// Who answers for addresses of Services on the link; none without that feature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) layer2: Option<Layer2Report>,
@@ -492,6 +496,7 @@ pub(crate) mod tests {
             host_ports: example_host_ports(),
             services: Some(ServicesReport::example()),
             load_balancer: Some(LoadBalancerReport::example()),
+            announced_services: Vec::new(),
             layer2: Some(Layer2Report::default()),
             dns: example_dns(),
             ipam: IpamReport::default(),

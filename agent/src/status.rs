@@ -179,6 +179,7 @@ pub(crate) fn report(
         },
         services,
         load_balancer: shell.balanced().as_deref().map(LoadBalancerReport::of),
+        announced_services: core.announced_examples(),
         layer2: shell.layer2.as_ref().map(|layer2| layer2.report()),
         ipam: shell.ipam_report(),
         dns: core.domains.report(),

@@ -1,5 +1,7 @@
 //! The questions of `portolan bgp` and their answers, as they go over the agent's socket and as `-o json` prints them.
 
+use std::time::Duration;
+
 use bgp_proto::rib::{
     Explanation, Export, PathExplanation, PathView as RibPath, Refusal, RouteView as RibRoute,
     Step, Verdict,
@@ -92,6 +94,9 @@ pub(crate) struct SessionView {
     pub(crate) external: bool,
     pub(crate) hold_seconds: u64,
     pub(crate) keepalive_seconds: u64,
+    /// For how long after the hold time the peer keeps our routes, as a silent node may be one that restarts (RFC 8538).
+    #[serde(default)]
+    pub(crate) kept_when_silent_seconds: u64,
     pub(crate) families: Vec<String>,
     pub(crate) capabilities: Vec<String>,
 }
@@ -205,11 +210,14 @@ pub(crate) fn peer(status: &PeerStatus) -> PeerView {
         shut_down: status.shut_down,
         stale_seconds_left: status.stale_for.map(|time| time.as_secs()),
         held_down_seconds: status.held_down_for.map(|time| time.as_secs()),
-        session: status.negotiated.as_ref().map(session),
+        session: status
+            .negotiated
+            .as_ref()
+            .map(|agreed| session(agreed, status.kept_when_silent)),
     }
 }
 
-fn session(agreed: &bgp_proto::session::Negotiated) -> SessionView {
+fn session(agreed: &bgp_proto::session::Negotiated, kept_when_silent: Duration) -> SessionView {
     let context = &agreed.context;
     let restart = agreed.peer_graceful_restart.as_ref();
     let said: [(bool, String); 9] = [
@@ -255,6 +263,7 @@ fn session(agreed: &bgp_proto::session::Negotiated) -> SessionView {
         external: agreed.external,
         hold_seconds: agreed.hold_time.as_secs(),
         keepalive_seconds: agreed.keepalive_time.as_secs(),
+        kept_when_silent_seconds: kept_when_silent.as_secs(),
         families: context.families.iter().map(ToString::to_string).collect(),
         capabilities: said
             .into_iter()

@@ -11,6 +11,7 @@ use super::*;
 
 fn peer(name: &str, state: State, accepted: usize) -> PeerStatus {
     PeerStatus {
+        kept_when_silent: Duration::ZERO,
         name: name.to_owned(),
         address: Some("10.0.0.254:179".parse().unwrap()),
         local_address: None,

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::bound;
-use super::catalog::{BFD, BGP_LISTENER, BGP_RESTART, BGP_SESSION};
+use super::catalog::{BFD, BGP_LISTENER, BGP_RESTART, BGP_SESSION, SILENT_NODE};
 use super::finding::Finding;
+use super::silent_node;
 use crate::bgp::{BgpAnswer, BgpQuestion, PeerView};
 use crate::control;
 use crate::report::{Listener, Report};
@@ -18,6 +19,8 @@ pub(super) struct Facts {
     listeners: Vec<Listener>,
     /// BFD has a process of its own.
     bfd_apart: bool,
+    /// Which peers are told addresses of Services.
+    told: silent_node::Told,
 }
 
 impl Facts {
@@ -36,6 +39,7 @@ impl Facts {
         Self {
             peers,
             listeners: report.listeners.clone(),
+            told: silent_node::Told::gather(report, run_dir),
             bfd_apart: sockets.lines().any(|line| line.ends_with(&path)),
         }
     }
@@ -43,7 +47,13 @@ impl Facts {
 
 /// Judges.
 pub(super) fn judge(facts: Option<&Facts>) -> Vec<Finding> {
-    let checks = [&BGP_SESSION, &BGP_LISTENER, &BGP_RESTART, &BFD];
+    let checks = [
+        &BGP_SESSION,
+        &BGP_LISTENER,
+        &BGP_RESTART,
+        &BFD,
+        &SILENT_NODE,
+    ];
     let Some(facts) = facts else {
         return checks
             .map(|check| check.skipped("the agent does not answer"))
@@ -54,7 +64,8 @@ pub(super) fn judge(facts: Option<&Facts>) -> Vec<Finding> {
         Err(why) => {
             let mut findings: Vec<Finding> = vec![BGP_SESSION.skipped(why.clone())];
             findings.extend(listeners(facts));
-            findings.extend([&BGP_RESTART, &BFD].map(|check| check.skipped(why.clone())));
+            findings
+                .extend([&BGP_RESTART, &BFD, &SILENT_NODE].map(|check| check.skipped(why.clone())));
             return findings;
         }
     };
@@ -62,15 +73,16 @@ pub(super) fn judge(facts: Option<&Facts>) -> Vec<Finding> {
     findings.extend(listeners(facts));
     findings.extend(restart(peers));
     findings.extend(bfd(facts, peers));
+    findings.extend(silent_node::judge(&facts.told, peers));
     findings
 }
 
-fn is_up(peer: &PeerView) -> bool {
+pub(super) fn is_up(peer: &PeerView) -> bool {
     peer.state.eq_ignore_ascii_case("established")
 }
 
 /// A peer by its name and address.
-fn named(peer: &PeerView) -> String {
+pub(super) fn named(peer: &PeerView) -> String {
     match &peer.address {
         Some(address) => format!("{} ({address})", peer.name),
         None => peer.name.clone(),
@@ -203,6 +215,7 @@ mod tests {
             peers: Ok(vec![peer]),
             listeners: Vec::new(),
             bfd_apart: false,
+            told: silent_node::Told::default(),
         };
         judge(Some(&facts))
     }
@@ -214,7 +227,7 @@ mod tests {
     #[test]
     fn a_session_that_is_down_says_why_and_one_held_down_how_to_let_it_go() {
         let verdicts: Vec<Verdict> = judged(peer()).iter().map(|f| f.verdict).collect();
-        assert_eq!(verdicts, [Verdict::Ok; 4]);
+        assert_eq!(verdicts, [Verdict::Ok; 5]);
         let down = PeerView {
             state: "Active".to_owned(),
             last_down: Some("connect: Connection refused".to_owned()),

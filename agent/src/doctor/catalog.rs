@@ -31,6 +31,7 @@ checks! {
     BGP_LISTENER "bgp-listener" "BGP cannot listen on its address"
     BGP_RESTART "bgp-graceful-restart" "an Established peer does not keep our routes while the agent restarts"
     BFD "bfd" "a BGPPeer wants BFD and it is not up; otherwise it says where BFD runs, and what C is"
+    SILENT_NODE "silent-node" "addresses of Services are announced to a peer without BFD, which sends to this node long after its death"
     ROUTE_MISSING "route-missing" "a pod's route, or one that BGP chose, is not in the kernel"
     ROUTE_FOREIGN "route-foreign" "a route of others takes packets that are to go by a route of ours"
     ROUTE_DEAD "route-dead" "a route of ours leads to links that are down"

@@ -17,6 +17,7 @@ mod name_service;
 mod pods;
 mod scene;
 mod services;
+mod silent_node;
 mod switches;
 mod ways;
 

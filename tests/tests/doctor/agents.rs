@@ -197,8 +197,47 @@ pub(crate) fn services(clinic: &mut Clinic) {
     drop(held);
     clinic.is_well("service-ports");
     clinic.says("service-ports", "1 ports of Services");
+    silent_node(clinic);
     fs::remove_file(clinic.lab.manifests().join("balanced.yaml")).unwrap();
     clinic.restart_agent(&["--drop-log", "7"]);
+}
+
+/// Addresses of Services are announced to the ToR, which knows of this node's death by its session alone.
+fn silent_node(clinic: &mut Clinic) {
+    let manifest = clinic.lab.manifests().join("30-bgp.yaml");
+    let before = fs::read_to_string(&manifest).unwrap();
+    let mesh = "nodeToNodeMeshEnabled: false\n";
+    let announced = before.replace(
+        mesh,
+        &format!("{mesh}  serviceClusterIPs: [{{cidr: 10.96.0.0/16}}]\n"),
+    );
+    assert_ne!(announced, before);
+    clinic.says("silent-node", "no peer outside is told addresses");
+    clinic.lab.drop_manifest("30-bgp.yaml", &announced).unwrap();
+    // FRR takes a silent session for a restart, as this agent does, and the agent's defaults are 90 s and 120 s; FRR's hold time is 180 s.
+    let remedy = clinic.finds("silent-node", "warning", "10.96.0.0/16");
+    let found = clinic.look().0;
+    let what = of(&found, "silent-node")[0]["what"].clone();
+    assert!(what.as_str().unwrap().contains("for up to 210 s"), "{what}");
+    let (patch, peer) = remedy.split_once("; on the peer (FRR): vtysh ").unwrap();
+    // What kubectl does with the patch, in a directory.
+    let patch = patch.strip_prefix("kubectl patch bgppeer tor-node1 --type=merge -p ");
+    let patch: Value = serde_json::from_str(patch.unwrap().trim_matches('\'')).unwrap();
+    let target = "peerAddress: 10.10.1.1\n";
+    let with_bfd = format!("{target}  bfd: {}\n", patch["spec"]["bfd"]);
+    let mended = announced.replace(target, &with_bfd);
+    clinic.lab.drop_manifest("30-bgp.yaml", &mended).unwrap();
+    let words: Vec<&str> = peer.split('\'').skip(1).step_by(2).collect();
+    assert!(words.len() > 3, "{peer}");
+    clinic.lab.frr.vtysh(&words).unwrap();
+    clinic.says(
+        "silent-node",
+        "1 peers that are told addresses of Services have BFD",
+    );
+    clinic.says("bfd", "up with 1 peers");
+    clinic.mended += 1;
+    clinic.lab.drop_manifest("30-bgp.yaml", &before).unwrap();
+    clinic.lab.wait_established().unwrap();
 }
 
 /// An agent that starts where its port is taken, and where rules are in both back ends.

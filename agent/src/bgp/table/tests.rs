@@ -48,6 +48,7 @@ fn tor() -> PeerView {
             external: true,
             hold_seconds: 90,
             keepalive_seconds: 30,
+            kept_when_silent_seconds: 120,
             families: vec!["IPv4 unicast".to_owned()],
             capabilities: vec!["route refresh (RFC 2918)".to_owned()],
         }),
@@ -194,6 +195,7 @@ fn the_names_in_json_are_what_programs_rely_on() {
         "families",
         "holdSeconds",
         "keepaliveSeconds",
+        "keptWhenSilentSeconds",
     ];
     assert_eq!(names(&peers, "/0/session"), agreed);
     let of_a_path = [

@@ -38,6 +38,20 @@ impl Core {
         services.map_or_else(BTreeSet::new, |services| services.announcements.prefixes())
     }
 
+    /// Of each range that this node announces something of, one prefix.
+    pub(crate) fn announced_examples(&self) -> Vec<IpNet> {
+        let announced = self.announced_services();
+        let ranges = self.announce_settings().ranges.all();
+        let of = |range: &IpNet| {
+            // What is in a range comes after it and before the next that isn't.
+            let from = announced.range(*range..);
+            let mut inside = from.take_while(|prefix| range.contains(*prefix));
+            inside.next().copied()
+        };
+        let examples: BTreeSet<IpNet> = ranges.iter().filter_map(of).collect();
+        examples.into_iter().collect()
+    }
+
     /// What tells of one Service who announces it.
     pub(super) fn announced_of(&self, name: &NamespacedName) -> Option<Announced> {
         let services = self.services.as_ref()?;

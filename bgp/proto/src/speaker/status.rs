@@ -36,6 +36,9 @@ pub struct PeerStatus {
     pub established_for: Option<Duration>,
     /// What the OPENs agreed on, while Established.
     pub negotiated: Option<Negotiated>,
+    /// For how long it keeps our routes after it has given us up for silent, because that may be a restart (RFC 8538 §4): the
+    /// Restart Time that we asked for, where both sides take it so; while Established.
+    pub kept_when_silent: Duration,
     /// Prefixes announced either way.
     pub counts: PeerCounts,
     /// UPDATEs received and sent.
@@ -83,6 +86,12 @@ fn status(peer: &Peer, now: Instant, counts: PeerCounts) -> PeerStatus {
         state: peer.session.state(),
         established_for: up.map(|up| now.saturating_duration_since(up.since)),
         negotiated: up.map(|up| up.negotiated.clone()),
+        kept_when_silent: peer
+            .config
+            .graceful_restart
+            .filter(|_| up.is_some_and(|up| up.negotiated.notification_gr))
+            .map(|ours| ours.restart_time)
+            .unwrap_or_default(),
         counts,
         updates: peer.updates,
         last_down: match (session, ended) {
