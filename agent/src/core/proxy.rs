@@ -5,7 +5,7 @@ mod itself;
 mod layer2;
 mod watched;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,7 +14,7 @@ use api::resources::{Node, Service};
 use api::{Change, Key, NamespacedName, Resource};
 use ipnet::IpNet;
 use netfilter::Family;
-use services::layer2::Wanted;
+use services::layer2::Wants;
 use services::proxy::announce::{self, Announcements};
 use services::proxy::index::{Index, Place, Touched};
 use services::proxy::iptables::{self, Leads, Options};
@@ -66,7 +66,7 @@ pub(super) struct Services {
     /// What tasks beside the rules hang on.
     watched: Watched,
     /// What is to be answered for by ARP and neighbour discovery.
-    layer2: Arc<BTreeMap<IpAddr, Wanted>>,
+    layer2: Wants,
     /// When this began: of changes from before, nobody waits.
     since: SystemTime,
     /// When the changes happened that are in no output yet.
@@ -195,7 +195,7 @@ impl Services {
             node_port_addresses: Vec::new(),
             touched: Touched::new(),
             watched: Watched::default(),
-            layer2: Arc::default(),
+            layer2: Wants::default(),
             since: SystemTime::now(),
             changes: Vec::new(),
         }
@@ -239,6 +239,7 @@ impl Services {
         self.announcements
             .update(&self.index, &self.model, &concerned);
         self.announcements.set(announce, &self.index, &self.model);
+        self.layer2.update((&self.index, &self.model), &concerned);
         let Some(compiler) = &mut self.compiler else {
             return;
         };

@@ -7,6 +7,7 @@ use api::resources::{EndpointSlice, Service};
 use serde_json::{Value, json};
 
 /// Number `n`, without its endpoints.
+#[allow(dead_code, reason = "not every measurement takes it")]
 pub(crate) fn service(number: usize) -> Arc<Service> {
     let (high, low) = (number / 250, number % 250 + 1);
     let manifest = json!({

@@ -1,10 +1,11 @@
 //! Which nodes may answer for an address, as manifests come and go.
 
 use api::Resource;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::proxy::tests::{Is, World, endpoint};
+use crate::proxy::tests::{Is, World, endpoint, name, service, slice};
 
 fn node(name: &str, more: Value) -> Node {
     let mut manifest = json!({"metadata": {"name": name}, "status": {}});
@@ -55,12 +56,18 @@ fn layer2() -> IpPool {
     pool("198.51.100.0/24", json!({"layer2": {}}))
 }
 
+/// What there is, worked out from nothing.
+fn from_nothing(world: &World, nodes: &[&Node], pools: &[&IpPool]) -> Wants {
+    let mut wants = Wants::default();
+    wants.set(nodes, pools, (&world.index, &world.model));
+    wants
+}
+
 /// The candidates of the address of `web`, sorted; none, if it is not to be answered for at all.
 fn may(world: &World, nodes: &[Node], pool: &IpPool) -> Option<Vec<String>> {
     let nodes: Vec<&Node> = nodes.iter().collect();
-    let of = (&world.index, &world.model);
-    let wanted = wanted(of, &nodes, &[pool], &BTreeMap::new());
-    assert_eq!(super::wanted(of, &nodes, &[pool], &wanted), wanted);
+    let wants = from_nothing(world, &nodes, &[pool]);
+    let wanted = wants.wanted();
     let address: IpAddr = "198.51.100.7".parse().unwrap();
     let mut order = wanted.get(&address)?.order.to_vec();
     order.sort();
@@ -115,7 +122,6 @@ fn the_pool_says_whether_and_by_which_nodes_and_interfaces() {
     let (mut world, nodes) = (World::new(), nodes());
     world.service("web", balanced("Cluster"));
     world.endpoints("web", &[endpoint("10.244.1.9", "n1", Is::Ready)]);
-    let of = (&world.index, &world.model);
     for silent in [
         pool("198.51.100.0/24", json!({})),
         pool("192.0.2.0/24", json!({"layer2": {}})),
@@ -125,8 +131,8 @@ fn the_pool_says_whether_and_by_which_nodes_and_interfaces() {
     let chosen = json!({"nodeSelector": "rack == 'r2'", "layer2": {"interfaces": ["eth1"]}});
     let chosen = pool("198.51.100.0/24", chosen);
     let nodes: Vec<&Node> = nodes.iter().collect();
-    let wanted = wanted(of, &nodes, &[&chosen], &BTreeMap::new());
-    let (_, one) = wanted.first_key_value().unwrap();
+    let wants = from_nothing(&world, &nodes, &[&chosen]);
+    let (_, one) = wants.wanted().first_key_value().unwrap();
     assert_eq!(*one.order, ["n2".to_owned()]);
     assert_eq!((one.pool.as_str(), one.interfaces.len()), ("outside", 1));
 }
@@ -142,4 +148,71 @@ fn what_another_service_has_is_its_alone() {
         Some(vec![]),
         "whose it is, nobody serves"
     );
+}
+
+/// What happens, with the number of whom it happens to.
+#[derive(Clone, Debug)]
+enum Event {
+    Balanced(u8, &'static str, u8),
+    Endpoints(u8, Vec<(u8, Is)>),
+    Gone(u8),
+    Nodes(Vec<u8>),
+    Pools(u8),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let is = prop::sample::select(Is::ALL.to_vec());
+    let policy = prop::sample::select(vec!["Cluster", "Local"]);
+    prop_oneof![
+        // Two may share an address.
+        3 => (0_u8..4, policy, 0_u8..3).prop_map(|(of, policy, last)| Event::Balanced(of, policy, last)),
+        4 => (0_u8..4, prop::collection::vec((1_u8..4, is), 0..4)).prop_map(|(of, ends)| Event::Endpoints(of, ends)),
+        1 => (0_u8..4).prop_map(Event::Gone),
+        1 => prop::collection::vec(1_u8..4, 0..4).prop_map(Event::Nodes),
+        2 => (0_u8..4).prop_map(Event::Pools),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn what_follows_each_change_is_what_is_worked_out_from_nothing(events in prop::collection::vec(event(), 0..25)) {
+        let (mut world, mut wants) = (World::new(), Wants::default());
+        let (mut nodes, mut pools) = (Vec::new(), Vec::new());
+        for event in &events {
+            let mut touched = Touched::new();
+            match event {
+                Event::Balanced(of, policy, last) => {
+                    let status = json!({"loadBalancer": {"ingress": [{"ip": format!("198.51.100.{last}")}]}});
+                    let spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": policy});
+                    let more = json!({"spec": spec, "status": status});
+                    touched = world.index.set_service(service(&format!("s{of}"), more));
+                }
+                Event::Endpoints(of, ends) => {
+                    let ends = ends.iter().map(|(node, is)| endpoint(&format!("10.244.{node}.9"), &format!("n{node}"), *is));
+                    let ends: Vec<Value> = ends.collect();
+                    touched = world.index.set_slice(slice(&format!("s{of}-1"), &format!("s{of}"), &ends));
+                }
+                Event::Gone(of) => touched = world.index.remove_service(&name(&format!("s{of}"))),
+                Event::Nodes(of) => {
+                    let of: BTreeSet<_> = of.iter().collect();
+                    nodes = of.into_iter().map(|of| node(&format!("n{of}"), json!({}))).collect();
+                }
+                Event::Pools(0) => pools.clear(),
+                Event::Pools(1) => pools = vec![pool("198.51.100.0/31", json!({"blockSize": 31, "layer2": {}}))],
+                Event::Pools(2) => pools = vec![pool("198.51.100.0/31", json!({"blockSize": 31})), layer2()],
+                Event::Pools(_) => pools = vec![pool("198.51.100.0/24", json!({"layer2": {"interfaces": ["eth1"]}}))],
+            }
+            let changed = world.model.refresh(&world.index, &touched);
+            let concerned = touched.union(&changed).cloned().collect();
+            let of = (&world.index, &world.model);
+            let nodes: Vec<&Node> = nodes.iter().collect();
+            let pools: Vec<&IpPool> = pools.iter().collect();
+            wants.update(of, &concerned);
+            wants.set(&nodes, &pools, of);
+            let fresh = from_nothing(&world, &nodes, &pools);
+            prop_assert_eq!(wants.wanted(), fresh.wanted());
+        }
+    }
 }
