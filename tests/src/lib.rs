@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod announced;
 pub mod bird;
+pub mod capture;
 pub mod cni;
 pub mod cnitool;
 pub mod containerd;

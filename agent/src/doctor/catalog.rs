@@ -44,6 +44,9 @@ checks! {
     SERVICE_PROXY "service-proxy" "there is a cluster, and nothing programs its Services on this node; or another proxy is here beside the agent that should"
     SERVICE_PORTS "service-ports" "a port at which load balancers ask this node is another's"
     SERVICE_ENDPOINTS "service-endpoints" "a Service is refused because it has no endpoints"
+    ADDRESS_INTERFACE "address-interface" "this node may answer ARP for addresses of an IPPool with layer2, and has no interface to do it by"
+    ADDRESS_ANSWERS "address-answers" "asked by ARP and neighbour discovery, nobody answers for an address of such a pool, or another machine does, too"
+    ADDRESS_LEASE "address-lease" "the Leases of such addresses cannot be read or written: an address stays where it is, or comes to nobody"
     DNS "dns" "the cluster's DNS does not answer this node, or does not know the name"
 }
 

@@ -8,7 +8,7 @@ use super::cli::DoctorArgs;
 use super::finding::Finding;
 use super::scene::Scene;
 use super::{
-    agent, bgp, checksums, cni, denials, firewall, localnet, name_service, pods, services,
+    agent, bgp, checksums, cni, denials, firewall, layer2, localnet, name_service, pods, services,
     switches, ways,
 };
 use crate::cni::SOCKET;
@@ -56,7 +56,7 @@ fn look(args: &DoctorArgs) -> Vec<Finding> {
     }
     let scene = Scene::gather(known.report().cloned(), &args.state_dir);
     let report = scene.report.as_ref();
-    let groups: [Vec<Finding>; 8] = thread::scope(|scope| {
+    let groups: [Vec<Finding>; 9] = thread::scope(|scope| {
         let groups = [
             scope.spawn(|| of_runtime(&places)),
             scope.spawn(|| switches::judge(&switches::Facts::gather(&scene))),
@@ -82,6 +82,7 @@ fn look(args: &DoctorArgs) -> Vec<Finding> {
                         .as_ref(),
                 )
             }),
+            scope.spawn(|| layer2::judge(layer2::Facts::gather(&scene).as_ref())),
             scope.spawn(|| {
                 let facts =
                     name_service::Facts::gather(&args.dns, &args.dns_name, &args.kubelet_config);

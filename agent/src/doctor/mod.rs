@@ -11,6 +11,7 @@ mod denials;
 mod examine;
 mod finding;
 mod firewall;
+mod layer2;
 pub(crate) mod listing;
 mod localnet;
 mod name_service;

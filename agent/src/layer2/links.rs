@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
@@ -19,6 +19,17 @@ pub(super) struct Link {
     pub(super) place: LinkAddr,
     /// Its addresses, with their subnets.
     addresses: BTreeSet<(IpAddr, IpNet)>,
+}
+
+impl Link {
+    /// What it asks from, for an address of that family: by ARP nobody (RFC 5227), else an address of its own.
+    pub(super) fn asks_from(&self, address: IpAddr) -> Option<IpAddr> {
+        if address.is_ipv4() {
+            return Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        }
+        let mut own = self.addresses.iter().map(|(held, _)| *held);
+        own.rfind(IpAddr::is_ipv6)
+    }
 }
 
 /// All interfaces that ARP or neighbour discovery is spoken on, by name.

@@ -2,6 +2,7 @@
 //! carried out. Only this speaks by packet sockets, but for `trace`.
 
 mod links;
+mod probe;
 mod report;
 mod responder;
 mod socket;
@@ -17,6 +18,7 @@ use datastore::AddressLeases;
 use services::layer2::Wanted;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(crate) use probe::{Heard, ask};
 pub(crate) use report::{Answering, Layer2Report};
 
 use crate::service::InForce;

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Layer2Report {
     /// By address.
     pub(crate) addresses: BTreeMap<IpAddr, Answering>,
+    /// The nodes that are watched by BFD, so that an address moves when one dies: whether each is heard.
+    pub(crate) watched: BTreeMap<String, bool>,
     /// Answers sent.
     pub(crate) answers: u64,
     /// Announcements sent, in frames.
@@ -25,6 +27,11 @@ pub(crate) struct Layer2Report {
     pub(crate) writes: u64,
     /// How often that failed; a conflict is none.
     pub(crate) failed_writes: u64,
+    /// Whether Leases are to be read, and have not been yet.
+    pub(crate) waits_for_leases: bool,
+    /// The address whose Lease could not be written, and why, if the last one could not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) last_failure: Option<(IpAddr, String)>,
 }
 
 /// Who answers for an address.
@@ -41,6 +48,9 @@ pub(crate) struct Answering {
     pub(crate) pool: String,
     /// The interfaces of this node that would answer.
     pub(crate) interfaces: BTreeSet<String>,
+    /// Those that the pool names; without any it is those of the address's subnet.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) named: BTreeSet<String>,
 }
 
 impl Layer2Report {
@@ -82,6 +92,7 @@ mod tests {
                 order: Vec::new(),
                 pool: "outside".to_owned(),
                 interfaces: BTreeSet::new(),
+                named: BTreeSet::new(),
             };
             report
                 .addresses

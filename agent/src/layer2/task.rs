@@ -37,6 +37,8 @@ struct Task {
     /// The Leases as they were last read or written.
     seen: BTreeMap<IpAddr, AddressLease>,
     told: Option<mpsc::Receiver<AddressLeaseEvent>>,
+    /// Whether all of them have been told.
+    has_read: bool,
     writes: JoinSet<Outcome>,
     responders: BTreeMap<String, responder::Handle>,
     /// By which interfaces each wanted address is answered for here.
@@ -45,6 +47,8 @@ struct Task {
     claims: mpsc::Sender<IpAddr>,
     counts: Arc<Counts>,
     wish: watch::Sender<Wish>,
+    /// What BFD said last of the nodes that are watched.
+    paths: BTreeMap<String, PathState>,
     report: watch::Sender<Layer2Report>,
     totals: Layer2Report,
     stopping: Option<oneshot::Sender<()>>,
@@ -144,6 +148,7 @@ impl Task {
             leases: parts.leases.clone(),
             seen: BTreeMap::new(),
             told: None,
+            has_read: false,
             writes: JoinSet::new(),
             responders: BTreeMap::new(),
             interfaces: BTreeMap::new(),
@@ -151,6 +156,7 @@ impl Task {
             claims,
             counts: Arc::default(),
             wish,
+            paths: BTreeMap::new(),
             report,
             totals: Layer2Report::default(),
             stopping: None,
@@ -257,6 +263,7 @@ impl Task {
         for (node, state) in states {
             self.election.handle_path(now(), node, meaning(*state));
         }
+        self.paths.clone_from(states);
     }
 
     fn read(&mut self, event: AddressLeaseEvent) {
@@ -274,6 +281,7 @@ impl Task {
                 for (address, lease) in all {
                     self.see(address, Some(lease));
                 }
+                self.has_read = true;
                 self.election.handle_leases_known(now());
             }
             AddressLeaseEvent::Changed(address, lease) => self.see(address, lease),
@@ -293,6 +301,9 @@ impl Task {
     }
 
     fn has_written(&mut self, (address, asked, done): Outcome) {
+        if !matches!(done, Err(LeaseNotWritten::Failed(_))) {
+            self.totals.last_failure = None;
+        }
         let written = match done {
             Ok(Some(lease)) => {
                 let version = lease.version;
@@ -319,6 +330,7 @@ impl Task {
             }
             Err(LeaseNotWritten::Failed(why)) => {
                 self.totals.failed_writes += 1;
+                self.totals.last_failure = Some((address, why.clone()));
                 warn!(%address, why, "cannot write the Lease of an address; trying again");
                 Written::Failed
             }
@@ -434,10 +446,16 @@ impl Task {
                 order: wanted.order.to_vec(),
                 pool: wanted.pool.clone(),
                 interfaces: self.interfaces.get(address).cloned().unwrap_or_default(),
+                named: wanted.interfaces.clone(),
             };
             (*address, answering)
         };
         self.totals.addresses = self.goal.wanted.iter().map(of).collect();
+        let is_heard = |node: &String| self.paths.get(node) == Some(&PathState::Up);
+        let watched = self.wish.borrow();
+        let watched = watched.keys().map(|node| (node.clone(), is_heard(node)));
+        self.totals.watched = watched.collect();
+        self.totals.waits_for_leases = self.told.is_some() && !self.has_read;
         self.totals.answers = self.counts.answers.load(Ordering::Relaxed);
         self.totals.announcements = self.counts.announcements.load(Ordering::Relaxed);
         self.totals.unsent = self.counts.unsent.load(Ordering::Relaxed);

@@ -167,6 +167,7 @@ mod tests {
             order: order.iter().map(|node| (*node).to_owned()).collect(),
             pool: "front".to_owned(),
             interfaces: Default::default(),
+            named: Default::default(),
         };
         let addresses = BTreeMap::from([
             (IpAddr::from([192, 0, 2, 1]), one(Some("n2"), &["n2", "n1"])),

@@ -171,6 +171,29 @@ pub fn announcement(address: IpAddr, mac: Mac) -> Vec<Vec<u8>> {
     }
 }
 
+/// What asks everybody on the link who has an address, and changes nothing that anybody knows: by ARP as one who has no address
+/// itself (RFC 5227 §2.1.1); by neighbour discovery from an address of the asker's, since who has none is answered to all
+/// (RFC 4861 §7.2.4). Nothing, if that is of the other family.
+pub fn question(question: &Question) -> Option<Vec<u8>> {
+    let Question {
+        address,
+        asker,
+        from,
+    } = *question;
+    match (address, from) {
+        (IpAddr::V4(address), IpAddr::V4(from)) => {
+            Some(arp(REQUEST, BROADCAST, (asker, from), ([0; 6], address)))
+        }
+        (IpAddr::V6(address), IpAddr::V6(from)) => {
+            let group = solicited_node(address);
+            let said = (address, [SOURCE_LINK_LAYER, 1], asker);
+            let to = (multicast(group), group);
+            Some(discovery([SOLICITATION, 0], said, (asker, from), to))
+        }
+        _ => None,
+    }
+}
+
 /// The group by which an address's holder is asked for (RFC 4291 §2.7.1): a switch that looks on brings questions only to those
 /// who are in it.
 pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
@@ -200,11 +223,22 @@ fn arp(operation: u16, to: Mac, sender: (Mac, Ipv4Addr), target: (Mac, Ipv4Addr)
 }
 
 fn advertisement(address: Ipv6Addr, mac: Mac, to: (Mac, Ipv6Addr), flags: u8) -> Vec<u8> {
-    let mut message = vec![ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0];
+    let said = (address, [TARGET_LINK_LAYER, 1], mac);
+    discovery([ADVERTISEMENT, flags], said, (mac, address), to)
+}
+
+/// A message of neighbour discovery with its kind and flags: of an address, and with one option.
+fn discovery(
+    [kind, flags]: [u8; 2],
+    (address, option, of_option): (Ipv6Addr, [u8; 2], Mac),
+    (mac, from): (Mac, Ipv6Addr),
+    to: (Mac, Ipv6Addr),
+) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0, flags, 0, 0, 0];
     message.extend(address.octets());
-    message.extend([TARGET_LINK_LAYER, 1]);
-    message.extend(mac);
-    let sum = checksum(address, to.1, &message).to_be_bytes();
+    message.extend(option);
+    message.extend(of_option);
+    let sum = checksum(from, to.1, &message).to_be_bytes();
     for (octet, of_sum) in message.iter_mut().skip(2).zip(sum) {
         *octet = of_sum;
     }
@@ -213,7 +247,7 @@ fn advertisement(address: Ipv6Addr, mac: Mac, to: (Mac, Ipv6Addr), flags: u8) ->
     frame.extend(mac);
     frame.extend(IPV6.to_be_bytes());
     frame.extend([0x60, 0, 0, 0, 0, 32, ICMPV6, HOP_LIMIT]);
-    frame.extend(address.octets());
+    frame.extend(from.octets());
     frame.extend(to.1.octets());
     frame.extend(message);
     frame

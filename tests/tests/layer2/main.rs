@@ -2,14 +2,14 @@
 //! question answered once, and a node's death cost less than a second.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
-mod capture;
+mod doctor;
 mod segment;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use capture::{Capture, Seen, What};
 use segment::{BOTH, NODES, PATIENCE, Segment, V4, V6};
+use tests::capture::{Capture, Seen, What};
 use tests::flow::{Flow, Kind, measure};
 use tests::netns::Netns;
 use tests::rack::{say, sum};
@@ -35,7 +35,18 @@ fn one_node_answers_and_its_death_costs_less_than_a_second() {
     an_idle_client_learns_of_it_by_announcements(&segment);
     a_death_costs_less_than_a_second(&segment);
     an_agents_end_costs_nothing(&mut segment);
+    the_doctor_finds_why_nobody_or_another_answers(&mut segment);
     a_node_that_is_excluded_hands_over(&mut segment);
+}
+
+fn the_doctor_finds_why_nobody_or_another_answers(segment: &mut Segment) {
+    doctor::finds_nothing(segment);
+    doctor::finds_another_machine(segment);
+    doctor::finds_the_interface(segment);
+    doctor::finds_that_nobody_may(segment);
+    segment.wait_synced().unwrap();
+    restore(segment);
+    doctor::finds_nothing(segment);
 }
 
 fn questions(seen: &[Seen]) -> usize {

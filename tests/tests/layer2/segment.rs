@@ -29,14 +29,17 @@ pub(crate) struct Segment {
     pub(crate) rack: Rack,
 }
 
-fn pools() -> String {
-    let pool = |name: &str, cidr: &str, size: u8| {
+/// `interface` is the one that the pool of IPv4 names, if any.
+fn pools(interface: Option<&str>) -> String {
+    let pool = |name: &str, cidr: &str, size: u8, layer2: String| {
         format!(
-            "apiVersion: portolan.io/v1alpha1\nkind: IPPool\nmetadata: {{name: {name}}}\nspec: {{cidr: \"{cidr}\", blockSize: {size}, allowedUses: [LoadBalancer], layer2: {{}}}}\n"
+            "apiVersion: portolan.io/v1alpha1\nkind: IPPool\nmetadata: {{name: {name}}}\nspec: {{cidr: \"{cidr}\", blockSize: {size}, allowedUses: [LoadBalancer], layer2: {layer2}}}\n"
         )
     };
-    let v6 = pool("segment6", "fd72::f0/124", 124);
-    format!("{}---\n{v6}", pool("segment", "10.72.0.240/28", 28))
+    let named = interface.map_or_else(String::new, |name| format!("interfaces: [{name}]"));
+    let v6 = pool("segment6", "fd72::f0/124", 124, "{}".to_owned());
+    let v4 = pool("segment", "10.72.0.240/28", 28, format!("{{{named}}}"));
+    format!("{v4}---\n{v6}")
 }
 
 fn service() -> String {
@@ -77,7 +80,7 @@ impl Segment {
             "namespace.yaml",
             "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n",
         )?;
-        rack.manifest("pools.yaml", &pools())?;
+        rack.manifest("pools.yaml", &pools(None))?;
         rack.manifest("service.yaml", &service())?;
         let mut stations = Vec::new();
         for number in 1..=NODES {
@@ -137,6 +140,16 @@ impl Segment {
         };
         let both = [slice("IPv4", "10.72.0.100"), slice("IPv6", "fd72::64")];
         self.rack.manifest("slices.yaml", &both.join("\n---\n"))
+    }
+
+    /// Has the pool of IPv4 name an interface, or none.
+    pub(crate) fn name_interface(&self, interface: Option<&str>) -> Result<()> {
+        self.rack.manifest("pools.yaml", &pools(interface))
+    }
+
+    /// The machine that serves: a stranger to the addresses.
+    pub(crate) fn server(&self) -> &Netns {
+        &self.backend.netns
     }
 
     /// Whether a node takes part in load balancing.

@@ -157,6 +157,23 @@ fn an_announcement_claims_the_address() {
 }
 
 #[test]
+fn who_asks_by_arp_without_an_address_of_its_own_is_heard_as_one_who_looks() {
+    let asked = Question {
+        address: v4("192.0.2.7"),
+        asker: OURS,
+        from: IpAddr::from([0; 4]),
+    };
+    let frame = question(&asked).unwrap();
+    assert_eq!(read(&frame), Some(Heard::Question(asked)));
+    assert_eq!(frame.get(..6), Some(&[0xff; 6][..]));
+    let mixed = Question {
+        address: v4("fd00::7"),
+        ..asked
+    };
+    assert_eq!(question(&mixed), None);
+}
+
+#[test]
 fn groups_are_of_the_last_24_bits() {
     let address: Ipv6Addr = "fd00::12:3456:789a".parse().unwrap();
     assert_eq!(solicited_node(address).to_string(), "ff02::1:ff56:789a");
@@ -184,6 +201,14 @@ proptest! {
         };
         prop_assume!(!address.is_multicast() && !address.is_unspecified());
         let question = Question { address, asker, from: address };
+        let asked = super::question(&question).unwrap();
+        let is_announced = matches!(address, IpAddr::V4(_));
+        let heard = match is_announced {
+            // Who asks for its own address announces it.
+            true => Heard::Claim { address, mac: asker },
+            false => Heard::Question(question),
+        };
+        prop_assert_eq!(read(&asked), Some(heard));
         let frames = announcement(address, mac).into_iter().chain(answer(&question, mac));
         for frame in frames {
             prop_assert_eq!(read(&frame), Some(Heard::Claim { address, mac }));

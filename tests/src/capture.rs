@@ -4,26 +4,29 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
+use crate::netns::Netns;
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvfrom, sendto, socket,
 };
-use tests::netns::Netns;
 
 const OUTGOING: u8 = 4;
 
 /// A frame that says something of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) is_sent: bool,
-    pub(crate) what: What,
+pub struct Seen {
+    /// By this machine.
+    pub is_sent: bool,
+    /// What it says.
+    pub what: What,
     /// The hardware address that it names.
-    pub(crate) mac: String,
+    pub mac: String,
 }
 
+/// What a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum What {
+pub enum What {
     /// ARP request or solicitation.
     Question,
     /// ARP reply to one, or a solicited advertisement.
@@ -37,13 +40,18 @@ pub(crate) enum What {
 }
 
 /// Sees all frames of the client's interface from when it is made.
-pub(crate) struct Capture {
+#[derive(Debug)]
+pub struct Capture {
     fd: OwnedFd,
     link: LinkAddr,
 }
 
 impl Capture {
-    pub(crate) fn open(client: &Netns) -> Result<Self> {
+    /// Opens it on `eth0` of a namespace.
+    ///
+    /// # Errors
+    /// When there is no such interface.
+    pub fn open(client: &Netns) -> Result<Self> {
         client.inside(|| -> Result<Self> {
             let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
             let fd = socket(
@@ -65,7 +73,10 @@ impl Capture {
     }
 
     /// What has been seen of an address since the last call.
-    pub(crate) fn take(&self, address: &str) -> Result<Vec<Seen>> {
+    ///
+    /// # Errors
+    /// When that is no address, or the interface is gone.
+    pub fn take(&self, address: &str) -> Result<Vec<Seen>> {
         let address: IpAddr = address.parse()?;
         let mut seen = Vec::new();
         let mut buffer = [0; 2048];
@@ -73,7 +84,11 @@ impl Capture {
             match recvfrom::<LinkAddr>(self.fd.as_raw_fd(), &mut buffer) {
                 Ok((length, from)) => {
                     let is_sent = from.is_some_and(|from| from.pkttype() == OUTGOING);
-                    seen.extend(read(&buffer[..length], address, is_sent));
+                    seen.extend(read(
+                        buffer.get(..length).unwrap_or_default(),
+                        address,
+                        is_sent,
+                    ));
                 }
                 Err(Errno::EAGAIN) => return Ok(seen),
                 Err(error) => return Err(error.into()),
@@ -82,7 +97,10 @@ impl Capture {
     }
 
     /// Sends ARP requests for an address, from `sender`, one after the other, and says how often each was answered.
-    pub(crate) fn ask(&self, address: &str, sender: [u8; 4], times: usize) -> Result<Vec<usize>> {
+    ///
+    /// # Errors
+    /// When that is no IPv4 address, or the interface is gone.
+    pub fn ask(&self, address: &str, sender: [u8; 4], times: usize) -> Result<Vec<usize>> {
         let own = self.link.addr().context("a hardware address")?;
         let target: std::net::Ipv4Addr = address.parse()?;
         let mut frame = vec![0xff; 6];
