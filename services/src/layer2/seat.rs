@@ -148,10 +148,10 @@ impl Seat {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
-    /// Who is to watch this holder.
-    fn successor(&self, holder: &str) -> Option<&str> {
-        let mut others = self.order.iter().filter(|node| *node != holder);
-        others.next().map(String::as_str)
+    /// Who is to watch this holder: two, for one of them may be dead already, or die with it.
+    fn successors<'a>(&'a self, holder: &'a str) -> impl Iterator<Item = &'a str> {
+        let others = self.order.iter().map(String::as_str);
+        others.filter(move |node| *node != holder).take(2)
     }
 
     /// Names the nodes whose paths matter here. Both ends of a path name each other.
@@ -164,13 +164,13 @@ impl Seat {
                 let others = self.order.iter().filter(|node| **node != around.node);
                 watched.extend(others.map(String::as_str));
             }
-            (Rule::Lease, Some(holder)) if holder == around.node => {
-                watched.extend(self.successor(holder));
+            (Rule::Lease, Some(holder)) => {
+                let all: Vec<&str> = self.successors(holder).chain([holder]).collect();
+                if all.contains(&around.node.as_str()) {
+                    watched.extend(all.into_iter().filter(|node| *node != around.node));
+                }
             }
-            (Rule::Lease, Some(holder)) if self.successor(holder) == Some(&around.node) => {
-                watched.insert(holder);
-            }
-            (Rule::Lease, _) => {}
+            (Rule::Lease, None) => {}
         }
     }
 
@@ -407,7 +407,11 @@ impl Seat {
         let rank = self.rank_without(Some(holder), around);
         let patience = PATIENCE.saturating_mul(rank);
         let end = seen.since + seen.lease.duration + patience;
-        if self.successor(holder) != Some(&around.node) {
+        // The second one when the first is not heard either.
+        let mut first = self
+            .successors(holder)
+            .filter(|node| *node == around.node || is_up(node, around));
+        if first.next() != Some(around.node.as_str()) {
             return Some(end);
         }
         Some(dead_at(holder, seen, around).map_or(end, |dead| end.min(dead)))

@@ -50,6 +50,19 @@ fn a_holder_that_dies_is_followed_within_a_second_by_the_next() {
 }
 
 #[test]
+fn a_holder_that_dies_after_its_successor_or_with_it_is_followed_within_a_second() {
+    for apart in [0, 60] {
+        let mut world = World::new(Rule::Lease, 3);
+        world.run(seconds(5));
+        world.apply(Op::Crash(ranks()[1]));
+        world.run(seconds(apart));
+        world.apply(Op::Crash(ranks()[0]));
+        world.run(seconds(1));
+        assert_eq!(world.answering(), [ranks()[2]], "{apart} s after it");
+    }
+}
+
+#[test]
 fn without_bfd_the_lease_runs_out() {
     let mut world = World::new(Rule::Lease, 3);
     world.has_bfd = false;
