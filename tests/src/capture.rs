@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use crate::netns::Netns;
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
+use nix::sys::socket::sockopt::RcvBufForce;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvfrom, sendto, socket,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvfrom, sendto,
+    setsockopt, socket,
 };
 
 const OUTGOING: u8 = 4;
@@ -60,6 +62,8 @@ impl Capture {
                 flags,
                 SockProtocol::EthAll,
             )?;
+            // Room for what passes while nobody looks, flows and all.
+            setsockopt(&fd, RcvBufForce, &(32 << 20))?;
             let of_link = |found: nix::ifaddrs::InterfaceAddress| {
                 let address = *found.address?.as_link_addr()?;
                 (found.interface_name == "eth0").then_some(address)

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use cluster::ControlPlane;
 use cluster::agents::{AgentLab, AgentNode, PATIENCE};
 use cluster::kustomization::Kustomization;
@@ -25,8 +25,14 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// The rights of deploy/ with its component for these Leases.
 fn give_rights(plane: &ControlPlane) {
-    let text = "resources: [deploy/kubernetes]\ncomponents: [deploy/components/services, deploy/components/layer2, deploy/components/not-ready-taint]\n";
-    let kustomization = Kustomization::new(text).unwrap();
+    give(plane, ", deploy/components/layer2");
+}
+
+fn give(plane: &ControlPlane, more: &str) {
+    let text = format!(
+        "resources: [deploy/kubernetes]\ncomponents: [deploy/components/services, deploy/components/not-ready-taint{more}]\n"
+    );
+    let kustomization = Kustomization::new(&text).unwrap();
     let folder = kustomization.folder().to_str().unwrap();
     plane.kubectl(&["apply", "--server-side", "--force-conflicts", "-k", folder]);
 }
@@ -68,7 +74,7 @@ async fn told(watch: &mut Receiver<AddressLeaseEvent>, of: IpAddr) -> Option<Add
 fn agents_hold_an_address_renew_it_hand_it_over_when_they_stop_and_keep_it_when_they_come_back() {
     require_root!();
     let mut lab = AgentLab::start("agl").unwrap();
-    give_rights(&lab.plane);
+    give(&lab.plane, "");
     lab.plane.apply(POOL_AND_SERVICE);
     let status = r#"{"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}]}}}"#;
     let patch = [
@@ -84,6 +90,7 @@ fn agents_hold_an_address_renew_it_hand_it_over_when_they_stop_and_keep_it_when_
     lab.plane.kubectl(&patch);
     lab.start_agents(&["--features", "bgp,policy,cni,services"])
         .unwrap();
+    the_doctor_names_the_missing_right(&lab);
     let first = until_held(&lab, None);
     let seen = version(&lab);
     eventually(SOON + SOON, "a renewal", || {
@@ -126,6 +133,37 @@ fn agents_hold_an_address_renew_it_hand_it_over_when_they_stop_and_keep_it_when_
     })
     .unwrap();
     lab.ensure_no_refusals().unwrap();
+}
+
+/// Without the component nobody can agree with anybody: the doctor says so, and its command that it is the right.
+fn the_doctor_names_the_missing_right(lab: &AgentLab) {
+    let found = || -> Result<Value> {
+        let findings = lab.nodes[0].agent.findings(&[])?;
+        let mut of_leases = findings
+            .into_iter()
+            .filter(|one| one["check"] == "address-lease");
+        of_leases.next().context("no finding of address-lease")
+    };
+    let mut remedy = String::new();
+    eventually(PATIENCE, "the doctor to miss the right", || {
+        let found = found()?;
+        ensure!(found["verdict"] == "failure", "{found}");
+        remedy = found["remedy"].as_str().context("a remedy")?.to_owned();
+        Ok(())
+    })
+    .unwrap();
+    let words: Vec<&str> = remedy.split(' ').collect();
+    assert_eq!(words[0], "kubectl");
+    let before = lab.plane.try_kubectl(&words[1..]).unwrap_err();
+    assert!(format!("{before:#}").contains("no"), "{before:#}");
+    give_rights(&lab.plane);
+    assert_eq!(lab.plane.kubectl(&words[1..]).trim(), "yes");
+    eventually(PATIENCE, "the doctor to be content", || {
+        let found = found()?;
+        ensure!(found["verdict"] == "ok", "{found}");
+        Ok(())
+    })
+    .unwrap();
 }
 
 const LEASES: [&str; 7] = [
