@@ -368,6 +368,29 @@ fn what_any_status_says_is_given_to_nobody_else() {
 }
 
 #[test]
+fn of_a_reserved_pool_who_asks_for_an_address_gets_it_and_who_names_the_pool_gets_none() {
+    let pools = [pool("a", "192.0.2.0/29", false)];
+    let give = |made: &Made| {
+        let service = made.service();
+        let view = View {
+            pools: pools.iter().collect(),
+            reserved: vec!["192.0.2.0/29".parse().unwrap()],
+            excluded: Vec::new(),
+            services: vec![&service],
+        };
+        allocate(&view).into_values().next().unwrap()
+    };
+    let asks = made("web").note("ip-addresses", r#"["192.0.2.3"]"#);
+    assert_eq!(give(&asks).addresses, [ip("192.0.2.3")]);
+    for other in [made("web"), made("web").note("ipv4pools", r#"["a"]"#)] {
+        let given = give(&other);
+        assert!(given.addresses.is_empty(), "{given:?}");
+        let pools = vec!["a".to_owned()];
+        assert_eq!(given.problems, [Problem::Exhausted { pools }]);
+    }
+}
+
+#[test]
 fn nodes_addresses_are_given_to_nobody_and_reserved_ones_by_name_alone() {
     let pools = [pool("a", "192.0.2.0/29", false)];
     let asks = |address: &str| made("web").note("ip-addresses", &format!("[\"{address}\"]"));

@@ -59,7 +59,7 @@ fn uses(reader: &mut Reader<'_>, draft: &mut Draft) {
                     "LoadBalancer" => reader.changed(
                         &field,
                         vec![to],
-                        "nothing gives its addresses to Services yet: let Calico's controller go on doing so",
+                        "agents with `load-balancer` in --features give its addresses to Services, once Calico's controller does so no more",
                     ),
                     _ => reader.carried(&field, to),
                 }

@@ -35,7 +35,8 @@ const SERVICES: &str = "write the ranges into the BGPConfiguration (serviceClust
 the agents with `services` or `load-balancer` in --features";
 const OVERLAY: &str = "no flag has a tunnel made: an IPPool of the pods' range with `encapsulation: IPIPCrossSubnet` or `VXLANCrossSubnet` does \
 (docs/overlay.md), or the network between the nodes must know the pods' routes (peer with it, or put the nodes in one subnet)";
-const BALANCER: &str = "nothing gives addresses to Services here yet: another controller must (MetalLB's does it alone)";
+const BALANCER: &str = "write an IPPool of the range with `allowedUses: [LoadBalancer]` and start the agents with `load-balancer` in --features \
+(docs/load-balancer.md)";
 
 /// Every flag, whether it is true or false, and what becomes of it.
 pub(super) const FLAGS: &[(&str, bool, Fate)] = &[

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use super::super::input::{Input, Reader};
 use super::super::output::Output;
 
-const ALLOCATION: &str = "nothing gives addresses to Services here yet: keep MetalLB's controller, which does it without the speaker; \
-the IPPool keeps them from pods";
-const NO_ALLOCATION: &str = "nothing gives addresses to Services here yet: keep MetalLB's controller, which goes on doing it";
+const ALLOCATION: &str = "agents with `load-balancer` in --features give its addresses to Services once MetalLB's controller is gone \
+(docs/load-balancer.md); until then it keeps them from pods";
+const ON_DEMAND: &str = "an address of it is given to a Service that asks for it by `portolan.io/ip-addresses`; one that names the pool alone gets none";
+const BUGGY: &str = "the first and the last address of an IPPool are given to who asks for them alone; an IPReservation keeps others back";
+const BY_SERVICE: &str = "a pool does not say which Services it is for: they say it, by `portolan.io/ipv4pools` and `portolan.io/ipv6pools`";
 
 /// The most CIDRs that a range is taken apart into.
 const MOST: usize = 64;
@@ -45,7 +47,7 @@ pub(super) fn all(pool: &Input) -> Vec<IpNet> {
 
 pub(super) fn convert(reader: &mut Reader<'_>, output: &mut Output) {
     reader.common(None);
-    let mut number = 0_u32;
+    let (mut number, mut all) = (0_u32, Vec::new());
     for (field, text) in reader.texts("spec.addresses") {
         let Some(nets) = cidrs(text) else {
             reader.none(
@@ -63,6 +65,7 @@ pub(super) fn convert(reader: &mut Reader<'_>, output: &mut Output) {
             };
             let mut draft = output.draft("IPPool", &name);
             to.push(draft.set("cidr", net.to_string()));
+            all.push(net.to_string());
             let (usual, shortest) = if net.addr().is_ipv4() {
                 (26, 20)
             } else {
@@ -81,14 +84,18 @@ pub(super) fn convert(reader: &mut Reader<'_>, output: &mut Output) {
         reader.changed(&field, to, ALLOCATION);
     }
     match reader.flag("spec.autoAssign") {
-        Some(true) => {
-            reader.not_needed("spec.autoAssign", "MetalLB's controller goes on reading it")
+        Some(true) => reader.not_needed("spec.autoAssign", "so it is here"),
+        Some(false) if all.is_empty() => reader.not_needed("spec.autoAssign", "it has no address"),
+        Some(false) => {
+            let mut reservation = output.draft("IPReservation", &reader.input.name);
+            let to = reservation.set("reservedCIDRs", all);
+            output.add(reservation);
+            reader.changed("spec.autoAssign", vec![to], ON_DEMAND);
         }
-        Some(false) => reader.none("spec.autoAssign", NO_ALLOCATION),
         None => {}
     }
     match reader.flag("spec.avoidBuggyIPs") {
-        Some(true) => reader.none("spec.avoidBuggyIPs", NO_ALLOCATION),
+        Some(true) => reader.none("spec.avoidBuggyIPs", BUGGY),
         Some(false) => reader.not_needed("spec.avoidBuggyIPs", "so it is here"),
         None => {}
     }
@@ -98,7 +105,7 @@ pub(super) fn convert(reader: &mut Reader<'_>, output: &mut Output) {
     for key in allocation.into_iter().flatten().map(|(key, _)| key) {
         reader.none(
             &super::super::report::join("spec.serviceAllocation", key),
-            NO_ALLOCATION,
+            BY_SERVICE,
         );
     }
 }

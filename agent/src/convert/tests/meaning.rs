@@ -253,6 +253,12 @@ fn ranges_of_metallb_become_pools_for_services() {
             "2001:db8::/112"
         ]
     );
+    // `autoAssign: false`: who asks for an address gets it, and nobody else.
+    let reserved = &written(&conversion, "IPReservation", "front")["spec"]["reservedCIDRs"];
+    assert_eq!(*reserved, json!(cidrs));
+    let of = |field| outcome(&conversion, "IPAddressPool metallb-system/front", field);
+    assert_eq!(of("spec.autoAssign"), Outcome::Changed);
+    assert_eq!(of("spec.avoidBuggyIPs"), Outcome::NoCounterpart);
 }
 
 #[test]
