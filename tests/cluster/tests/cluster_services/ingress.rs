@@ -8,24 +8,33 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use cluster::cluster::Cluster;
+use cluster::fabric::TOR_AS;
 use cluster::kustomization::Kustomization;
 use tests::wait::{eventually, pause};
 
+use crate::outside::{Counted, Way, counted_while};
 use crate::served::asked_while;
 use crate::workloads::{SHOP, client_on};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 const HOME: &str = "portolan-ingress";
-/// Of a range that is announced; nobody else has it.
+/// The one address of the pool, in a range that is announced.
 const ADDRESS: &str = "198.51.100.80";
 const SITE: &str = "shop.example.org";
 /// Requests on one connection.
 const KEPT: usize = 40;
+/// How often the ToR's ways to the address change at most while replicas of two nodes are replaced: each node leaves, and comes.
+const CHANGES: usize = 4;
 /// How long the API server is away.
 const AWAY: Duration = Duration::from_secs(5);
 
-/// The range is announced, and each site is behind a Deployment that waits before it ends.
+/// The controller's Service gets its address of the pool, the range is announced, and each site is behind a Deployment that waits before it ends.
 const MANIFESTS: &str = r"
+apiVersion: portolan.io/v1alpha1
+kind: IPPool
+metadata: {name: outside}
+spec: {cidr: 198.51.100.80/32, blockSize: 32, allowedUses: [LoadBalancer]}
+---
 apiVersion: portolan.io/v1alpha1
 kind: BGPConfiguration
 metadata: {name: default}
@@ -146,27 +155,10 @@ fn replicas(cluster: &Cluster) -> Vec<String> {
     told
 }
 
-/// The address is given to the Service as whoever allocates them does.
-fn give_address(cluster: &Cluster) {
-    let status = format!(r#"{{"status":{{"loadBalancer":{{"ingress":[{{"ip":"{ADDRESS}"}}]}}}}}}"#);
-    cluster.kubectl(&[
-        "-n",
-        HOME,
-        "patch",
-        "service",
-        HOME,
-        "--subresource=status",
-        "--type=merge",
-        "-p",
-        &status,
-    ]);
-}
-
 pub(crate) fn sites_are_reached_from_outside_by_name_over_https(cluster: &mut Cluster) {
     let text = "components: [deploy/components/ingress]\n";
     let kustomization = Kustomization::new(text).unwrap();
     cluster.kubectl(&["apply", "-k", &kustomization.folder().to_string_lossy()]);
-    give_address(cluster);
     let folder = tempfile::tempdir().unwrap();
     set_certificate(cluster, folder.path());
     cluster.plane().apply(MANIFESTS);
@@ -272,8 +264,16 @@ fn ask_on_one_connection(cluster: &Cluster) -> Child {
     command.spawn().unwrap()
 }
 
+/// Has every replica replaced; those that end do so after it is said to be over.
+fn update(cluster: &Cluster) {
+    let restart = ["rollout", "restart", "deployment/portolan-ingress"];
+    cluster.kubectl(&[&["-n", HOME], &restart[..]].concat());
+    cluster.wait_rollout(HOME, "deployment/portolan-ingress");
+    pause(Duration::from_secs(6)).unwrap();
+}
+
 /// The controller itself is updated: replicas drain while others take over, and the Lease goes on. Asked by pods at its cluster
-/// IP: by the announced address a router that hears of one node less leads what is under way to another, too.
+/// IP, and from outside at the address that the pool gave it.
 pub(crate) fn the_ingress_is_updated_and_fails_no_request(cluster: &mut Cluster) {
     let holder = |cluster: &Cluster| -> Result<String> {
         let lease = cluster.get(&["-n", HOME, "lease", HOME])?;
@@ -292,18 +292,12 @@ pub(crate) fn the_ingress_is_updated_and_fails_no_request(cluster: &mut Cluster)
         .parse()
         .unwrap();
     let asking = [0, 1].map(|at| (&clients[at], SocketAddr::from((ip, 80))));
-    let counts = asked_while(&asking, SITE, || {
-        cluster.kubectl(&[
-            "-n",
-            HOME,
-            "rollout",
-            "restart",
-            "deployment/portolan-ingress",
-        ]);
-        cluster.wait_rollout(HOME, "deployment/portolan-ingress");
-        pause(Duration::from_secs(6)).unwrap();
+    spread(cluster);
+    let mut counts = Vec::new();
+    let local = outside_while(cluster, "Local", || {
+        counts = asked_while(&asking, SITE, || update(cluster));
     });
-    assert!(counts[0] > 200, "{counts:?}");
+    assert!(counts[0] > 100, "{counts:?}");
     eventually(PATIENCE, "another holder", || -> Result<()> {
         let now = holder(cluster)?;
         ensure!(now != before && !now.is_empty(), "{now}");
@@ -311,6 +305,60 @@ pub(crate) fn the_ingress_is_updated_and_fails_no_request(cluster: &mut Cluster)
     })
     .unwrap();
     cluster.tell(&format!(
-        "ingress: updated, {counts:?} requests, none failed"
+        "ingress: updated, {counts:?} requests of pods, none failed"
     ));
+    let policy = r#"{"spec":{"externalTrafficPolicy":"Cluster"}}"#;
+    cluster.kubectl(&["-n", HOME, "patch", "service", HOME, "-p", policy]);
+    let shared = outside_while(cluster, "Cluster", || update(cluster));
+    for counted in &shared {
+        assert!(counted.failed.is_empty(), "{counted:?}");
+    }
+    // Where a node announces the address no more, or again, the ToR leads connections that are open to another one, which does not
+    // know them: what is under way on them just then is lost, and the next request is not.
+    for counted in &local {
+        let failed = counted.failed.len();
+        assert!(failed <= CHANGES && counted.run <= 1, "{counted:?}");
+    }
+}
+
+/// The ToR spreads over nodes, which have an AS each, and by ports, too: else one client is always led to one node.
+fn spread(cluster: &Cluster) {
+    let hash = "net.ipv4.fib_multipath_hash_policy";
+    cluster.fabric().tor().sysctl(hash, "1").unwrap();
+    let router = format!("router bgp {TOR_AS}");
+    let relax = "bgp bestpath as-path multipath-relax";
+    let words = ["configure terminal", &router, relax];
+    cluster.fabric().frr().vtysh(&words).unwrap();
+}
+
+/// What clients outside count at the announced address, of a policy.
+fn outside_while(cluster: &Cluster, policy: &str, during: impl FnOnce()) -> Vec<Counted> {
+    eventually(PATIENCE, "a way by each node", || -> Result<()> {
+        let routes = cluster
+            .fabric()
+            .tor()
+            .ip(&format!("route show {ADDRESS}"))?;
+        ensure!(routes.matches("nexthop").count() == 2, "{routes}");
+        Ok(())
+    })
+    .unwrap();
+    let ways = [Way::New, Way::New, Way::Kept, Way::Kept];
+    let clients = ways.map(|way| (way, server()));
+    let outside = cluster.fabric().outside();
+    let counts = counted_while(outside, &clients, SITE, during);
+    for (way, counted) in ways.iter().zip(&counts) {
+        let Counted {
+            asked,
+            connections,
+            again,
+            failed,
+            ..
+        } = counted;
+        cluster.tell(&format!(
+            "ingress: updated, policy {policy}, outside, {way:?}: {asked} requests on {connections} connections, {again} asked \
+             again, failed {failed:?}"
+        ));
+        assert!(*asked > 100, "{counted:?}");
+    }
+    counts
 }

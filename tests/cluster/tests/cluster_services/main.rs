@@ -4,6 +4,7 @@
 mod ingress;
 #[path = "../cluster_kubernetes/names.rs"]
 mod names;
+mod outside;
 mod served;
 #[path = "../cluster_kubernetes/workloads.rs"]
 mod workloads;

@@ -77,7 +77,7 @@ pub(crate) fn nodes_become_ready_without_kube_proxy(cluster: &mut Cluster) {
     let (host, port) = url.trim_start_matches("https://").rsplit_once(':').unwrap();
     let text = format!(
         "resources: [deploy/kubernetes]
-components: [deploy/components/api-server, deploy/components/services]
+components: [deploy/components/api-server, deploy/components/services, deploy/components/load-balancer]
 patches:
   - target: {{kind: DaemonSet, name: portolan-agent}}
     patch: |
