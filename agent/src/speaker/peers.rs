@@ -144,7 +144,7 @@ fn add_mesh(view: &View<'_>, into: &mut Made) {
         }
         let asn = Asn(own_as(other, view.configuration));
         let session = PeerConfig {
-            graceful_restart: Some(graceful_restart(view, GracefulRestart::default())),
+            graceful_restart: Some(graceful_restart(view, GracefulRestart::default(), false)),
             import_reject: import_reject(view, false),
             import_exceptions: view.elsewhere.clone(),
             own_addresses: view.node.internal_ips.clone(),
@@ -211,7 +211,11 @@ fn one_of(
         hold_time: peer.hold_time,
         keepalive_time: peer.keepalive_time,
         delay_open: peer.delay_open,
-        graceful_restart: Some(graceful_restart(view, peer.graceful_restart)),
+        graceful_restart: Some(graceful_restart(
+            view,
+            peer.graceful_restart,
+            peer.bfd.is_some(),
+        )),
         max_prefixes: MaxPrefixes {
             limit: peer.max_prefixes.limit,
             warn_at: peer.max_prefixes.warn_at,
@@ -353,13 +357,16 @@ fn source(view: &View<'_>, asked: Option<IpAddr>, address: Option<SocketAddr>) -
     asked.or_else(|| address.and_then(of_family))
 }
 
-fn graceful_restart(view: &View<'_>, own: GracefulRestart) -> GracefulRestartConfig {
+/// Who has BFD knows a death by it; without it silence must count as one.
+fn graceful_restart(view: &View<'_>, own: GracefulRestart, has_bfd: bool) -> GracefulRestartConfig {
     let common = view.configuration;
+    let said = own.notifications.or(common.restart_notifications);
     GracefulRestartConfig {
         restart_time: own.restart_time.unwrap_or(common.restart_time),
         long_lived_stale_time: own
             .long_lived_stale_time
             .unwrap_or(common.long_lived_stale_time),
+        notification: said.unwrap_or(has_bfd),
     }
 }
 

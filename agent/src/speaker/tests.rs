@@ -348,6 +348,37 @@ fn distance_bfd_and_limits_reach_the_session_and_its_sockets() {
 }
 
 #[test]
+fn silence_counts_as_a_restart_where_bfd_knows_a_death_or_where_it_is_asked_for() {
+    let bfd = api::resources::Bfd {
+        min_tx: Duration::from_millis(300),
+        min_rx: Duration::from_millis(300),
+        multiplier: 3,
+        strict: false,
+        multihop: false,
+    };
+    for (bfd, peers, commons, is_restart) in [
+        (None, None, None, false),
+        (Some(bfd), None, None, true),
+        (None, None, Some(true), true),
+        (Some(bfd), None, Some(false), false),
+        (Some(bfd), Some(true), Some(false), true),
+        (None, Some(false), Some(true), false),
+    ] {
+        let mut peer = tor(at_tor(), "all()");
+        peer.bfd = bfd;
+        peer.graceful_restart.notifications = peers;
+        let mut cluster = Cluster::without_mesh(vec![node("n1", 1, None)], vec![peer]);
+        cluster.configuration.restart_notifications = commons;
+        let config = cluster.seen_from(0).config;
+        let restart = config.peers["tor"].session.graceful_restart.unwrap();
+        assert_eq!(
+            restart.notification, is_restart,
+            "{bfd:?} {peers:?} {commons:?}"
+        );
+    }
+}
+
+#[test]
 fn a_range_and_an_interface_are_listened_for_on_every_ipv6_address() {
     let interface = tor(PeerTarget::Interface("eth1".to_owned()), "all()");
     let mut range = tor(PeerTarget::Range("10.0.0.0/8".parse().unwrap()), "all()");

@@ -127,4 +127,8 @@ pub struct GracefulRestart {
     /// How much longer they keep them as stale ones.
     #[schemars(extend("x-kubernetes-validations" = rules::seconds_where("it <= duration('16777215s')", "longLivedStaleTime is whole seconds up to 16777215s, such as 24h")))]
     pub long_lived_stale_time: Option<GoDuration>,
+    /// Whether a session that ends by a NOTIFICATION or in silence counts as a restart, too (RFC 8538): a peer keeps routes
+    /// of a node that died for holdTime and restartTime then. The default: where the peer has bfd, by which a death is
+    /// known sooner. A change is for the next session.
+    pub notifications: Option<bool>,
 }

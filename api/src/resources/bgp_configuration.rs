@@ -26,6 +26,8 @@ pub struct BgpConfiguration {
     pub restart_time: Duration,
     /// `gracefulRestart.longLivedStaleTime` (0: none), whole seconds up to 16777215.
     pub long_lived_stale_time: Duration,
+    /// `gracefulRestart.notifications`; none: as a peer's BFD says.
+    pub restart_notifications: Option<bool>,
     /// `multipath` with `multipathRelax`, `maxPaths` and `linkBandwidth`.
     pub multipath: Multipath,
     /// `serviceClusterIPs`.
@@ -89,6 +91,7 @@ impl Default for BgpConfiguration {
             node_to_node_mesh_enabled: true,
             restart_time: Duration::from_secs(120),
             long_lived_stale_time: Duration::ZERO,
+            restart_notifications: None,
             multipath: Multipath::default(),
             service_cluster_ips: Vec::new(),
             service_external_ips: Vec::new(),
@@ -133,6 +136,7 @@ impl TryFrom<BGPConfiguration> for BgpConfiguration {
                 .unwrap_or(defaults.node_to_node_mesh_enabled),
             restart_time: restart.restart_time.unwrap_or(defaults.restart_time),
             long_lived_stale_time: long_lived.unwrap_or(defaults.long_lived_stale_time),
+            restart_notifications: restart.notifications,
             multipath: multipath(&spec).map_err(wrong)?,
             service_cluster_ips: service_ranges(
                 "serviceClusterIPs",

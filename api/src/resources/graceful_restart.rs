@@ -4,19 +4,21 @@ use std::time::Duration;
 
 use crate::{GoDuration, crd};
 
-/// The times of graceful restart that an object gives; what is absent is said elsewhere.
+/// What an object says of graceful restart; what is absent is said elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GracefulRestart {
     /// `restartTime`: whole seconds up to 4095 (RFC 4724 §3, a field of 12 bits).
     pub restart_time: Option<Duration>,
     /// `longLivedStaleTime`: whole seconds up to 16777215 (RFC 9494 §3.1, 24 bits); zero is none.
     pub long_lived_stale_time: Option<Duration>,
+    /// `notifications`: the N bit (RFC 8538 §2).
+    pub notifications: Option<bool>,
 }
 
 const MAX_RESTART_TIME: u64 = 4095;
 const MAX_STALE_TIME: u64 = (1 << 24) - 1;
 
-/// Reads both times; the error is the field and what is wrong with it.
+/// Reads it; the error is the field and what is wrong with it.
 pub(super) fn read(
     written: Option<crd::GracefulRestart>,
 ) -> Result<GracefulRestart, (&'static str, String)> {
@@ -32,6 +34,7 @@ pub(super) fn read(
             written.long_lived_stale_time,
             MAX_STALE_TIME,
         )?,
+        notifications: written.notifications,
     })
 }
 

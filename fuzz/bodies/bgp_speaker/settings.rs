@@ -132,6 +132,7 @@ fn change_peer(peer: &mut PeerConfig, what: u8, input: &mut Input<'_>) {
             peer.graceful_restart = input.bool().then(|| GracefulRestartConfig {
                 restart_time: Duration::from_secs(120),
                 long_lived_stale_time: Duration::from_secs(u64::from(input.u8())),
+                notification: input.bool(),
             });
         }
         13 => peer.shutdown = peer.shutdown.is_none().then(|| "down".to_owned()),

@@ -233,6 +233,7 @@ fn a_reset_by_frr_or_us_takes_no_route_where_both_announce_the_n_bit() {
 const SHORT: GracefulRestartConfig = GracefulRestartConfig {
     restart_time: Duration::from_secs(2),
     long_lived_stale_time: Duration::from_secs(60),
+    notification: true,
 };
 
 /// RFC 9494, both roles with one BIRD.

@@ -15,12 +15,13 @@ fn a_bgp_configuration_has_defaults_for_all_it_does_not_say() {
     assert_eq!(config(json!({})), Ok(BgpConfiguration::default()));
     let config = config(json!({
         "asNumber": 64600, "listenPort": 1179, "nodeToNodeMeshEnabled": false, "installRoutes": false,
-        "gracefulRestart": {"restartTime": "1m30s", "longLivedStaleTime": "24h"},
+        "gracefulRestart": {"restartTime": "1m30s", "longLivedStaleTime": "24h", "notifications": true},
         "serviceClusterIPs": [], "multipath": false,
     }))
     .expect("a configuration");
     assert_eq!((config.as_number, config.listen_port), (64600, 1179));
     assert_eq!(config.restart_time, Duration::from_secs(90));
+    assert_eq!(config.restart_notifications, Some(true));
     assert_eq!(
         config.long_lived_stale_time,
         Duration::from_secs(24 * 60 * 60)
@@ -204,7 +205,7 @@ fn a_bgp_peer_is_read_field_by_field() {
         "password": {"secretKeyRef": {"name": "bgp", "key": "tor.md5"}},
         "multihop": 2, "holdTime": "9s", "keepaliveTime": "3s", "delayOpen": "5s",
         "bfd": {"minTx": "50ms", "minRx": "60ms", "multiplier": 5, "strict": true},
-        "gracefulRestart": {"restartTime": "60s", "longLivedStaleTime": "1h"},
+        "gracefulRestart": {"restartTime": "60s", "longLivedStaleTime": "1h", "notifications": false},
         "maxPrefixes": {"limit": 11, "warnAt": 80, "restartAfter": "5m"},
         "filters": ["edge", "rest"], "addPath": "Send", "nextHopMode": "Self", "allowASIn": 2,
         "role": "Customer", "strictRole": true,
@@ -236,6 +237,7 @@ fn a_bgp_peer_is_read_field_by_field() {
         graceful_restart: GracefulRestart {
             restart_time: Some(secs(60)),
             long_lived_stale_time: Some(secs(3600)),
+            notifications: Some(false),
         },
         max_prefixes: MaxPrefixes {
             limit: 11,

@@ -46,6 +46,9 @@ pub struct GracefulRestartConfig {
     pub restart_time: Duration,
     /// The Long-Lived Stale Time we ask for, and the longest we grant; zero: none.
     pub long_lived_stale_time: Duration,
+    /// The N bit (RFC 8538 §2): where both set it, a session that ends by a NOTIFICATION or in silence is taken for a
+    /// restart, too: one that is dead is waited for.
+    pub notification: bool,
 }
 
 /// One peer.
@@ -111,6 +114,7 @@ impl PeerConfig {
             graceful_restart: Some(GracefulRestartConfig {
                 restart_time: Duration::from_secs(120),
                 long_lived_stale_time: Duration::ZERO,
+                notification: true,
             }),
             max_prefixes: MaxPrefixes::default(),
             role: None,

@@ -211,7 +211,7 @@ pub(super) fn graceful_restart(
     let family = |family| (family, restart.forwarding_preserved);
     Some(GracefulRestart {
         restarting,
-        notification: true,
+        notification: wanted.notification,
         restart_time: u16::try_from(seconds).unwrap_or(u16::MAX),
         families: FAMILIES.map(family).to_vec(),
     })

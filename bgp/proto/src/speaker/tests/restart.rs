@@ -14,6 +14,7 @@ fn gr(restart: u64, long_lived: u64) -> GracefulRestartConfig {
     GracefulRestartConfig {
         restart_time: Duration::from_secs(restart),
         long_lived_stale_time: Duration::from_secs(long_lived),
+        notification: true,
     }
 }
 
@@ -199,6 +200,28 @@ fn a_silent_peer_is_noticed_by_its_hold_time_and_kept_as_stale() {
     lab.run_until(SOON * 3, "up again", |lab| lab.is_up(0, 1));
     lab.run(Duration::from_secs(400));
     assert_eq!(lab.nodes[0].lost, []);
+}
+
+/// RFC 4724 §4.2: without the N bit on either side silence is no restart.
+#[test]
+fn a_silent_peer_is_gone_after_its_hold_time_where_one_side_takes_silence_for_an_end() {
+    for plain in [0, 1] {
+        let mut lab = Lab::pair(13, |first, second| {
+            let peer = [first, second].into_iter().nth(plain).unwrap();
+            peer.graceful_restart = Some(GracefulRestartConfig {
+                notification: false,
+                ..gr(120, 0)
+            });
+        });
+        lab.run_until(SOON, "routes", Lab::converged);
+        lab.silence(0, 1);
+        lab.run(Duration::from_secs(10));
+        assert!(!lab.is_up(0, 1), "hold time is 9 s");
+        assert!(!lab.nodes[0].routes.contains_key(&pod_cidr(1)), "{plain}");
+        lab.heal(0, 1);
+        lab.run_until(SOON * 3, "up again", |lab| lab.is_up(0, 1));
+        lab.run_until(SOON, "routes", Lab::converged);
+    }
 }
 
 proptest! {
