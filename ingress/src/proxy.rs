@@ -142,6 +142,8 @@ pub struct Shared {
     pub trusted: Vec<TrustedRange>,
     /// Connections of clients, of all workers.
     pub connections: AtomicUsize,
+    /// Whether clients are asked to come back by another connection, since the drain is about to begin.
+    pub is_leaving: AtomicBool,
     /// Whether the process is about to end.
     pub is_draining: AtomicBool,
     /// Begins every request's id: other processes' ids begin otherwise.

@@ -48,6 +48,7 @@ pub async fn run(args: Args, source: Source, verdicts: Option<Verdicts>) -> anyh
         limits: args.limits()?,
         trusted: args.trusted_proxies.clone(),
         connections: AtomicUsize::new(0),
+        is_leaving: AtomicBool::new(false),
         is_draining: AtomicBool::new(false),
         id: getrandom::u64().context("no random numbers")?,
         resolver: resolver.clone(),
@@ -93,6 +94,7 @@ pub async fn run(args: Args, source: Source, verdicts: Option<Verdicts>) -> anyh
         _ = interrupt.recv() => {}
     }
     status.set_ready(false, "draining");
+    shared.is_leaving.store(true, Ordering::Relaxed);
     tracing::info!(?delay, "draining: connections are still taken");
     tokio::time::sleep(delay).await;
     // What changes from here on is not followed: requests under way have their endpoints.

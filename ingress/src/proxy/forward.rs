@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use http::header::CONNECTION;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, request};
 use hyper::body::Incoming;
@@ -59,6 +61,11 @@ pub(super) async fn answer(
     entry.head_after = entry.began.elapsed();
     // A tunnel's entry is with the tunnel.
     if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+        // A connection that is closed later, at the very moment of a request, would cost that request (RFC 9112 §9.6).
+        if entry.version < Version::HTTP_2 && local.shared.is_leaving.load(Ordering::Relaxed) {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
         response.body_mut().entry = Some(entry);
     }
     Ok(response)

@@ -23,6 +23,7 @@ fn a_drain_says_so_first_finishes_what_is_under_way_and_ends() {
     let mut lab = Lab::start(&manifests, &["--drain-delay", "1s"]);
     let mut idle = TcpStream::connect(lab.http).unwrap();
     idle.write_all(GET).unwrap();
+    let mut kept = TcpStream::connect(lab.http).unwrap();
     let mut busy = TcpStream::connect(lab.http).unwrap();
     busy.write_all(b"GET /slow/2000 HTTP/1.1\r\nHost: a.com\r\n\r\n")
         .unwrap();
@@ -30,6 +31,12 @@ fn a_drain_says_so_first_finishes_what_is_under_way_and_ends() {
     lab.terminate();
     eventually("said", || lab.status("/readyz").0 == 503);
     assert_eq!(lab.status("/livez").0, 200);
+    // Who asks by a connection that is kept is told to come back by another one, before all that are kept are closed.
+    kept.write_all(GET).unwrap();
+    let mut text = String::new();
+    kept.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    assert!(text.to_lowercase().contains("connection: close"), "{text}");
     // Who does not know yet is served.
     assert!(raw(lab.http, b"GET / HTTP/1.0\r\nHost: a.com\r\n\r\n").starts_with("HTTP/1.0 200"));
     let mut text = String::new();
@@ -46,7 +53,7 @@ fn a_drain_says_so_first_finishes_what_is_under_way_and_ends() {
         "an idle connection is closed: {text}"
     );
     assert!(lab.wait().success());
-    assert_eq!(lab.log(3).len(), 3, "what was logged last is written, too");
+    assert_eq!(lab.log(4).len(), 4, "what was logged last is written, too");
     assert!(TcpStream::connect(lab.http).is_err());
 }
 
