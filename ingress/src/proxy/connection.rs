@@ -21,8 +21,6 @@ use super::{Limits, forward};
 
 /// Requests of one HTTP/2 connection at once.
 const STREAMS: u32 = 128;
-/// Headers of one request.
-const HEADERS: usize = 100;
 
 /// What a request may want to know about the connection that it came by.
 pub(super) struct Client {
@@ -184,7 +182,7 @@ fn http1(limits: &Limits) -> http1::Builder {
     builder
         .max_buf_size(limits.head_size.max(64 * 1024))
         .max_header_size(limits.head_size)
-        .max_headers(HEADERS)
+        // A hundred headers, by default: to say so has hyper fill the places for them at each request.
         // The worker watches over heads and idle connections without a timer for each request.
         .header_read_timeout(None);
     builder

@@ -159,6 +159,9 @@ impl Entry {
             return 0;
         }
         let mut lines = std::mem::take(&mut buffer.lines);
+        if lines.capacity() == 0 {
+            lines.reserve_exact(PIECE + 4096);
+        }
         let (second, milliseconds) = buffer.time();
         let mut line = Line(&mut lines);
         line.add("{\"time\":\"").add(second).add(".");

@@ -89,6 +89,14 @@ fn heads_and_bodies_have_a_largest_size() {
             .iter()
             .all(|seen| !seen.headers.contains_key("x-large"))
     );
+    // A hundred headers by HTTP/1.1.
+    for (more, status) in [(98, "200"), (99, "431")] {
+        let headers: String = (0..more).map(|one| format!("X-{one}: 1\r\n")).collect();
+        let request =
+            format!("GET / HTTP/1.1\r\nHost: a.com\r\nConnection: close\r\n{headers}\r\n");
+        let answer = raw(lab.http, request.as_bytes());
+        assert_eq!(answer.get(9..12), Some(status), "{more}: {answer}");
+    }
 }
 
 #[test]
