@@ -249,6 +249,9 @@ impl Task {
                 false => (*address, without_this.clone()),
             });
         self.election.handle_wanted(now(), &orders.collect());
+        // A node that two changes let go and took up again is watched as before, and BFD has nothing new to say of it.
+        let known = std::mem::take(&mut self.paths);
+        self.follow_paths(&known);
         self.interfaces = interfaces;
         // An interface that comes says nothing of what is answered for already.
         for address in self.election.answered() {

@@ -255,7 +255,12 @@ impl Seat {
             // Its Lease has ended, and another has one that holds.
             Rule::Lease if self.is_overdue(now, around) => self.lose(),
             // Ours holds, or has been taken because BFD was wrong: the server knows.
-            Rule::Lease => self.is_doubted |= self.may_defend(now),
+            Rule::Lease if self.may_defend(now) => {
+                self.is_doubted = true;
+                // At once, though it may have failed a moment ago: two answer meanwhile.
+                self.retry_at = None;
+            }
+            Rule::Lease => {}
             Rule::Order if self.may_defend(now) => self.announcements.push_front(now),
             Rule::Order => {}
         }

@@ -224,6 +224,21 @@ fn ops(alarms: bool) -> impl Strategy<Value = Vec<(Op, u16)>> {
     prop::collection::vec((one, 0..12_000_u16), 1..14)
 }
 
+/// BFD has nothing new to say of a node that two changes let go and took up again.
+#[test]
+fn a_node_that_is_let_go_and_taken_up_at_once_is_still_heard() {
+    let mut world = World::new(Rule::Order, 0);
+    let [first, second, _] = ranks()[..] else {
+        panic!("three nodes")
+    };
+    world.apply(Op::Crash(first));
+    world.run(Duration::from_millis(1_041));
+    world.apply(Op::Exclude(second));
+    world.apply(Op::IncludeAll);
+    world.run(seconds(8));
+    assert_eq!(world.answering(), [second]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -244,7 +259,8 @@ proptest! {
         prop_assert!(world.longest_double <= Duration::from_millis(50), "{:?}", world.longest_double);
     }
 
-    /// When BFD is wrong two may answer, for as long as a write and its answer take.
+    /// When BFD is wrong two may answer, for as long as a write and its answer take: the two seconds until a holder that is cut off
+    /// from the server gives up, and what the link and the server take.
     #[test]
     fn two_never_answer_for_long(ops in ops(true), seed: u64) {
         let mut world = World::new(Rule::Lease, seed);
@@ -255,7 +271,7 @@ proptest! {
         world.make_quiet();
         world.run(DURATION + seconds(10));
         prop_assert_eq!(world.answering().len(), 1);
-        prop_assert!(world.longest_double <= seconds(3), "{:?}", world.longest_double);
+        prop_assert!(world.longest_double <= Duration::from_millis(2_500), "{:?}", world.longest_double);
     }
 
     /// In a directory: whatever came before, when all is quiet the first in the order answers, and nobody else.

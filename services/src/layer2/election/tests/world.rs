@@ -250,6 +250,12 @@ impl World {
         let order = order(ADDRESS, fit.map(|node| names[node].as_str()));
         let (now, wanted) = (self.now, BTreeMap::from([(ADDRESS, Arc::from(order))]));
         self.on(node, |election| election.handle_wanted(now, &wanted));
+        let told = self.nodes[node].as_ref().map(|node| node.told.clone());
+        for other in told.unwrap_or_default().into_keys() {
+            self.on(node, |election| {
+                election.handle_path(now, &name(other), Path::Up)
+            });
+        }
     }
 
     fn cry_wolf(&mut self) {
